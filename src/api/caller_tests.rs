@@ -1,0 +1,118 @@
+//! Tests of `caller`: who counts as whom.
+
+use std::net::SocketAddr;
+
+use http::{HeaderName, HeaderValue};
+
+use super::*;
+
+const LOCAL: &str = "local-secret";
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    pairs
+        .iter()
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+        .collect()
+}
+
+fn peer(address: &str) -> Option<Peer> {
+    Some(Peer(address.parse::<SocketAddr>().unwrap()))
+}
+
+fn person() -> Callers {
+    Callers { local_token: Some(LOCAL.into()), demo_admin: None }
+}
+
+fn demo() -> Callers {
+    Callers { local_token: None, demo_admin: Some("demo-admin-token".into()) }
+}
+
+fn status(callers: &Callers, pairs: &[(&'static str, &str)], from: &str) -> u16 {
+    match callers.user(&Method::GET, &headers(pairs), peer(from)) {
+        Ok(_) => 200,
+        Err(error) => error.status.as_u16(),
+    }
+}
+
+#[test]
+fn without_credentials_nobody_is_anybody_even_on_this_machine() {
+    assert_eq!(status(&person(), &[("host", "127.0.0.1:8443")], "127.0.0.1:1"), 401);
+    assert_eq!(status(&Callers::default(), &[], "127.0.0.1:1"), 401);
+}
+
+#[test]
+fn the_local_token_stands_for_the_kubeconfigs_user_and_another_token_for_itself() {
+    let by = |token: &str| {
+        let headers = headers(&[("authorization", &format!("Bearer {token}"))]);
+        person().user(&Method::GET, &headers, None).unwrap().fingerprint()
+    };
+    let kubeconfig = User::kubeconfig(&HeaderMap::new()).fingerprint();
+    assert_eq!(by(LOCAL), kubeconfig);
+    assert_ne!(by("other"), kubeconfig);
+}
+
+#[test]
+fn other_schemes_empty_and_doubled_headers_are_refused() {
+    for value in ["Basic YTpi", "Bearer", "Bearer  ", "token"] {
+        assert_eq!(status(&person(), &[("authorization", value)], "127.0.0.1:1"), 401, "{value}");
+    }
+    let twice = [("authorization", "Bearer a"), ("authorization", "Bearer b")];
+    let mut doubled = HeaderMap::new();
+    for (name, value) in twice {
+        doubled.append(name, HeaderValue::from_static(value));
+    }
+    assert!(person().user(&Method::GET, &doubled, None).is_err());
+}
+
+#[test]
+fn the_cookie_counts_only_from_our_own_pages_under_a_loopback_name() {
+    let cookie = format!("a=b; {COOKIE}={LOCAL}");
+    let ok = [("cookie", cookie.as_str()), ("host", "localhost:8443")];
+    assert_eq!(status(&person(), &ok, "127.0.0.1:1"), 200);
+    let rebound = [("cookie", cookie.as_str()), ("host", "evil.example:8443")];
+    assert_eq!(status(&person(), &rebound, "127.0.0.1:1"), 403);
+    let foreign =
+        [("cookie", cookie.as_str()), ("host", "localhost:8443"), ("sec-fetch-site", "cross-site")];
+    assert_eq!(status(&person(), &foreign, "127.0.0.1:1"), 403);
+    let wrong = [("cookie", "binnacle-token=x"), ("host", "localhost")];
+    assert_eq!(status(&person(), &wrong, "127.0.0.1:1"), 401);
+}
+
+#[test]
+fn writes_with_the_cookie_need_our_own_origin() {
+    let cookie = format!("{COOKIE}={LOCAL}");
+    let with = |origin: &str| {
+        let headers =
+            headers(&[("cookie", cookie.as_str()), ("host", "localhost:8443"), ("origin", origin)]);
+        person().user(&Method::POST, &headers, None).is_ok()
+    };
+    assert!(with("https://localhost:8443"));
+    assert!(!with("https://evil.example"));
+    assert!(!with("null"));
+}
+
+#[test]
+fn the_demo_admits_this_machine_without_credentials_but_no_rebound_name_or_other_machine() {
+    assert_eq!(status(&demo(), &[("host", "127.0.0.1:8443")], "127.0.0.1:1"), 200);
+    assert_eq!(status(&demo(), &[("host", "[::1]:8443")], "[::1]:1"), 200);
+    assert_eq!(status(&demo(), &[("host", "evil.example")], "127.0.0.1:1"), 403);
+    assert_eq!(status(&demo(), &[("host", "127.0.0.1:8443")], "192.0.2.7:1"), 401);
+}
+
+#[test]
+fn groups_without_a_user_to_impersonate_are_a_bad_request() {
+    let pairs = [("authorization", "Bearer x"), ("impersonate-group", "system:masters")];
+    assert_eq!(status(&person(), &pairs, "127.0.0.1:1"), 400);
+}
+
+#[test]
+fn the_sign_in_link_sets_a_strict_cookie_and_drops_the_token_from_the_address() {
+    let uri: Uri = format!("/?token={LOCAL}").parse().unwrap();
+    let response = person().sign_in(&uri, "/x").unwrap();
+    assert_eq!(response.headers()["location"], "/x/");
+    let cookie = response.headers()["set-cookie"].to_str().unwrap();
+    assert!(cookie.contains("SameSite=Strict") && cookie.contains("HttpOnly"), "{cookie}");
+    let wrong: Uri = "/?token=nope".parse().unwrap();
+    assert_eq!(person().sign_in(&wrong, "").unwrap().status(), 401);
+    assert!(person().sign_in(&"/".parse().unwrap(), "").is_none());
+}

@@ -1,0 +1,246 @@
+//! The one error of the HTTP front: a status, whose fault it is, and what to say.
+//!
+//! Rooms below know no HTTP; every translation into a status stands here. Bodies are the
+//! contract's (plain text), or a `metav1.Status` where the caller speaks to the Kubernetes API.
+
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::auth::Refusal;
+use crate::cache::ListError;
+use crate::i18n::{self, Locale};
+use crate::kinds::Malformed;
+use crate::query::UnknownFilter;
+use crate::upstream::{Failure, UpstreamError};
+
+/// The contract's fixed body for missing or refused credentials: the web UI compares it.
+const UNAUTHORIZED: &str = "MSG_LOGIN_UNAUTHORIZED_ERROR";
+
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub fault: Fault,
+    text: Text,
+    /// `reason` and `details` of a `metav1.Status`.
+    reason: String,
+    details: Option<Value>,
+}
+
+/// Whose fault it is: the first question at three in the morning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    Caller,
+    Upstream,
+    Ours,
+}
+
+#[derive(Debug, Clone)]
+enum Text {
+    /// Somebody else's words, or a token of the contract: never translated.
+    Verbatim(String),
+    Message {
+        id: &'static str,
+        args: Vec<(&'static str, String)>,
+    },
+}
+
+impl ApiError {
+    fn new(status: StatusCode, fault: Fault, text: Text) -> Self {
+        Self { status, fault, text, reason: reason(status).into(), details: None }
+    }
+
+    fn message(status: StatusCode, id: &'static str, args: &[(&'static str, &str)]) -> Self {
+        let fault = if status.is_client_error() { Fault::Caller } else { Fault::Upstream };
+        let args = args.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self::new(status, fault, Text::Message { id, args })
+    }
+
+    pub fn bad_request(id: &'static str, args: &[(&'static str, &str)]) -> Self {
+        Self::message(StatusCode::BAD_REQUEST, id, args)
+    }
+
+    pub fn with_status(
+        status: StatusCode,
+        id: &'static str,
+        args: &[(&'static str, &str)],
+    ) -> Self {
+        Self::message(status, id, args)
+    }
+
+    pub fn unauthorized() -> Self {
+        let text = Text::Verbatim(UNAUTHORIZED.into());
+        Self::new(StatusCode::UNAUTHORIZED, Fault::Caller, text)
+    }
+
+    pub fn forbidden(message: String) -> Self {
+        Self::new(StatusCode::FORBIDDEN, Fault::Caller, Text::Verbatim(message))
+    }
+
+    pub fn not_found(message: String) -> Self {
+        Self::new(StatusCode::NOT_FOUND, Fault::Caller, Text::Verbatim(message))
+    }
+
+    pub fn internal(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "internal error");
+        let text = Text::Message { id: "error-internal", args: Vec::new() };
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Fault::Ours, text)
+    }
+
+    /// The text in this locale.
+    pub fn text(&self, locale: Locale) -> String {
+        match &self.text {
+            Text::Verbatim(text) if self.status == StatusCode::FORBIDDEN => {
+                format!("forbidden: {text}")
+            }
+            Text::Verbatim(text) => text.clone(),
+            Text::Message { id, args } => {
+                let args: Vec<_> = args.iter().map(|(name, value)| (*name, &**value)).collect();
+                i18n::message(locale, id, &args)
+            }
+        }
+    }
+
+    /// The error as an element of the contract's `errors` (`{"ErrStatus": …}`).
+    pub fn as_item(&self, locale: Locale) -> Value {
+        let message = match &self.text {
+            Text::Verbatim(text) => text.clone(),
+            Text::Message { .. } => self.text(locale),
+        };
+        let mut status = json!({
+            "metadata": {}, "status": "Failure", "message": message,
+            "reason": self.reason, "code": self.status.as_u16(),
+        });
+        if let (Some(details), Some(object)) = (&self.details, status.as_object_mut()) {
+            object.insert("details".into(), details.clone());
+        }
+        json!({ "ErrStatus": status })
+    }
+
+    /// The error as the Kubernetes API words it: for the passthrough, where kubectl reads it.
+    pub fn into_status_response(self) -> Response {
+        let message = match &self.text {
+            Text::Verbatim(text) if text == UNAUTHORIZED => "Unauthorized".to_owned(),
+            Text::Verbatim(text) => text.clone(),
+            Text::Message { .. } => self.text(Locale::EN),
+        };
+        let mut body = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "reason": self.reason, "code": self.status.as_u16(),
+        });
+        if let (Some(details), Some(object)) = (&self.details, body.as_object_mut()) {
+            object.insert("details".into(), details.clone());
+        }
+        let mut response = (self.status, format!("{body}\n")).into_response();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    /// The answer in this locale.
+    pub fn into_text_response(self, locale: Locale) -> Response {
+        (self.status, self.text(locale)).into_response()
+    }
+}
+
+/// Answers in English; `locale::speak` says it again in the caller's language.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.clone().into_text_response(Locale::EN);
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+/// `reason` of a `metav1.Status` for a status code (apimachinery `metav1.StatusReason`).
+fn reason(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        405 => "MethodNotAllowed",
+        406 => "NotAcceptable",
+        409 => "Conflict",
+        413 => "RequestEntityTooLarge",
+        415 => "UnsupportedMediaType",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
+        504 => "Timeout",
+        _ => "InternalError",
+    }
+}
+
+impl From<UpstreamError> for ApiError {
+    fn from(error: UpstreamError) -> Self {
+        tracing::debug!(%error, "no answer from the API server");
+        match &error {
+            UpstreamError::Timeout => {
+                Self::message(StatusCode::GATEWAY_TIMEOUT, "error-upstream-timeout", &[])
+            }
+            UpstreamError::Unreachable(why)
+            | UpstreamError::Broken(why)
+            | UpstreamError::Credentials(why)
+            | UpstreamError::Setup(why) => {
+                let args = [("reason", why.as_str())];
+                Self::message(StatusCode::SERVICE_UNAVAILABLE, "error-upstream-unreachable", &args)
+            }
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Upstream(error) => error.into(),
+            Failure::Status { code: StatusCode::UNAUTHORIZED, .. } => Self::unauthorized(),
+            Failure::Status { code, message, reason: why, details } => {
+                let fault = if code.is_client_error() { Fault::Caller } else { Fault::Upstream };
+                let mut error = Self::new(code, fault, Text::Verbatim(message));
+                if !why.is_empty() {
+                    error.reason = why;
+                }
+                error.details = details;
+                error
+            }
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied(failure) | Refusal::Unknown(failure) => (*failure).clone().into(),
+        }
+    }
+}
+
+impl From<ListError> for ApiError {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Failed(failure) => failure.into(),
+            ListError::TooMany(_) => {
+                let text = Text::Verbatim(error.to_string());
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, Fault::Caller, text)
+            }
+        }
+    }
+}
+
+impl From<UnknownFilter> for ApiError {
+    fn from(UnknownFilter { column, known }: UnknownFilter) -> Self {
+        let args = [("column", column.as_str()), ("known", known.as_str())];
+        Self::bad_request("error-unknown-filter-column", &args)
+    }
+}
+
+impl From<Malformed> for ApiError {
+    fn from(error: Malformed) -> Self {
+        tracing::warn!(%error, "the API server's object cannot be shown");
+        Self::new(StatusCode::BAD_GATEWAY, Fault::Upstream, Text::Verbatim(error.to_string()))
+    }
+}

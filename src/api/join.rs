@@ -1,0 +1,370 @@
+//! What a list page adds to its rows from other kinds: warnings, pod info, node allocation, and
+//! the counts over all listed rows. Each comes from a view of its own; what the caller may not
+//! see counts as nothing and is named in `errors`.
+//!
+//! Only rows of the page are joined; counts visit troubled pods alone.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use serde::Serialize;
+
+use super::view::View;
+use crate::kinds::{Allocated, Facts, Join, KindDef, Link, Phase, PodsOf, Row};
+
+/// The views that joins look into; `None` when not needed or not permitted.
+#[derive(Default)]
+pub struct Joins {
+    pub events: Option<View>,
+    pub pods: Option<View>,
+    pub replica_sets: Option<View>,
+}
+
+/// The other kinds that a kind's joins read.
+pub fn kinds_joined(kind: &KindDef) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for join in kind.joins {
+        match join {
+            Join::Warnings => names.push("event"),
+            Join::PodInfo { pods, .. } => {
+                names.extend(["event", "pod"]);
+                if *pods == PodsOf::ReplicaSets {
+                    names.push("replicaset");
+                }
+            }
+            Join::Allocation => names.push("pod"),
+            Join::Metrics => {}
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The contract's `Event` with only the keys of a warning filled.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WarningItem<'a> {
+    object_meta: NoMeta,
+    type_meta: Empty,
+    message: &'a str,
+    source_component: &'static str,
+    source_host: &'static str,
+    object: &'static str,
+    count: u8,
+    first_seen: Option<u8>,
+    last_seen: Option<u8>,
+    reason: &'a str,
+    r#type: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NoMeta {
+    creation_timestamp: Option<u8>,
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+#[derive(Debug, Default, Serialize, PartialEq, Eq)]
+pub struct Status {
+    pub running: usize,
+    pub pending: usize,
+    pub failed: usize,
+    pub succeeded: usize,
+    pub terminating: usize,
+}
+
+#[derive(Serialize)]
+struct PodInfo<W: Serialize> {
+    current: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    desired: Option<i64>,
+    running: usize,
+    pending: usize,
+    failed: usize,
+    succeeded: usize,
+    warnings: W,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeAllocation {
+    cpu_requests: i64,
+    cpu_requests_fraction: f64,
+    cpu_limits: i64,
+    cpu_limits_fraction: f64,
+    cpu_capacity: i64,
+    memory_requests: i64,
+    memory_requests_fraction: f64,
+    memory_limits: i64,
+    memory_limits_fraction: f64,
+    memory_capacity: i64,
+    allocated_pods: i64,
+    pod_capacity: i64,
+    pod_fraction: f64,
+}
+
+impl Joins {
+    pub fn views(&self) -> impl Iterator<Item = &View> {
+        [&self.events, &self.pods, &self.replica_sets].into_iter().flatten()
+    }
+
+    /// The row's list item with the joins of its kind, appended to `out`.
+    pub fn write(&self, kind: &KindDef, row: &Row, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let Some((b'}', open)) = row.json.split_last() else { return Ok(()) };
+        out.extend_from_slice(open);
+        self.write_fields(kind, row, out)?;
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// The joins alone, each as `,"key":value`: for a detail, whose own fields stand before them.
+    pub fn write_fields(
+        &self,
+        kind: &KindDef,
+        row: &Row,
+        out: &mut Vec<u8>,
+    ) -> serde_json::Result<()> {
+        for join in kind.joins {
+            match join {
+                Join::Warnings => {
+                    out.extend_from_slice(b",\"warnings\":");
+                    let events = self.warnings_of(row);
+                    serde_json::to_writer(&mut *out, &items(&events))?;
+                }
+                Join::Metrics => out.extend_from_slice(b",\"metrics\":null"),
+                Join::PodInfo { key, pods } => {
+                    out.extend_from_slice(b",\"");
+                    out.extend_from_slice(key.as_bytes());
+                    out.extend_from_slice(b"\":");
+                    self.write_pod_info(row, &self.pods_of(row, *pods), out)?;
+                }
+                Join::Allocation => {
+                    out.extend_from_slice(b",\"allocatedResources\":");
+                    serde_json::to_writer(&mut *out, &self.allocation(row))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `PodInfo` of a workload over these pods.
+    pub fn write_pod_info(
+        &self,
+        row: &Row,
+        pods: &[Arc<Row>],
+        out: &mut Vec<u8>,
+    ) -> serde_json::Result<()> {
+        let (current, desired) = match row.facts {
+            Facts::Workload(facts) => (facts.current, facts.desired),
+            _ => (0, None),
+        };
+        let count = |phase: Phase| {
+            pods.iter().filter(|pod| pod.pod().is_some_and(|facts| facts.phase == phase)).count()
+        };
+        let events = self.warnings(pods);
+        let info = PodInfo {
+            current,
+            desired,
+            running: count(Phase::Running),
+            pending: count(Phase::Pending),
+            failed: count(Phase::Failed),
+            succeeded: count(Phase::Succeeded),
+            warnings: items(&events),
+        };
+        serde_json::to_writer(out, &info)
+    }
+
+    pub fn pods_of(&self, row: &Row, how: PodsOf) -> Vec<Arc<Row>> {
+        let mut found = Vec::new();
+        let Some(pods) = &self.pods else { return found };
+        let mut take = |uid: &CompactString| {
+            let owner = Link::Owner(uid.clone());
+            pods.store().linked(&pods.scope, &owner, |pod| found.push(pod.clone()));
+        };
+        match (how, &self.replica_sets) {
+            (PodsOf::Owner, _) => take(&row.uid),
+            (PodsOf::ReplicaSets, Some(sets)) => {
+                let owner = Link::Owner(row.uid.clone());
+                sets.store().linked(&sets.scope, &owner, |set| take(&set.uid));
+            }
+            (PodsOf::ReplicaSets, None) => {}
+        }
+        found
+    }
+
+    fn warnings_of(&self, pod: &Row) -> Vec<Arc<Row>> {
+        let mut found = BTreeMap::new();
+        self.collect_warnings(pod, &mut found);
+        distinct_reasons(found)
+    }
+
+    /// Warning events of these pods, the first of each reason, by the events' names.
+    pub fn warnings(&self, pods: &[Arc<Row>]) -> Vec<Arc<Row>> {
+        let mut found = BTreeMap::new();
+        for pod in pods {
+            self.collect_warnings(pod, &mut found);
+        }
+        distinct_reasons(found)
+    }
+
+    fn collect_warnings(&self, pod: &Row, found: &mut Named) {
+        let Some(events) = &self.events else { return };
+        if pod.pod().is_none_or(|facts| facts.ready_or_succeeded) {
+            return;
+        }
+        let link = Link::Involved(pod.uid.clone());
+        events.store().linked(&events.scope, &link, |event| {
+            if event.warning().is_some() {
+                found.insert((event.namespace.clone(), event.name.clone()), event.clone());
+            }
+        });
+    }
+
+    fn is_warned(&self, pod: &Row) -> bool {
+        let Some(events) = &self.events else { return false };
+        if pod.pod().is_none_or(|facts| facts.ready_or_succeeded) {
+            return false;
+        }
+        let mut warned = false;
+        let link = Link::Involved(pod.uid.clone());
+        events.store().linked(&events.scope, &link, |event| warned |= event.warning().is_some());
+        warned
+    }
+
+    /// Requests and limits of a node's non-terminal pods; the view is of all pods or none.
+    fn allocation(&self, row: &Row) -> NodeAllocation {
+        let Facts::Node(capacity) = row.facts else {
+            return node_allocation((0, 0, 0), 0, Allocated::default());
+        };
+        let (mut count, mut sum) = (0, Allocated::default());
+        if let Some(pods) = &self.pods {
+            pods.store().linked(&pods.scope, &Link::Node(row.name.clone()), |pod| {
+                let Some(facts) = pod.pod() else { return };
+                if matches!(facts.phase, Phase::Succeeded | Phase::Failed) {
+                    return;
+                }
+                count += 1;
+                sum.cpu_requests += facts.allocated.cpu_requests;
+                sum.cpu_limits += facts.allocated.cpu_limits;
+                sum.memory_requests += facts.allocated.memory_requests;
+                sum.memory_limits += facts.allocated.memory_limits;
+            });
+        }
+        node_allocation((capacity.cpu, capacity.memory, capacity.pods), count, sum)
+    }
+
+    /// The contract's `status` of a list of pods.
+    pub fn pod_status(&self, primary: &View) -> Status {
+        let mut status = Status::default();
+        let sums = primary.store().pod_sums(&primary.scope, |row| {
+            let Some(pod) = row.pod() else { return };
+            if pod.phase == Phase::Failed || self.is_warned(row) {
+                status.failed += 1;
+            } else if pod.terminating {
+                status.terminating += 1;
+            }
+        });
+        status.running = sums.up;
+        status.succeeded = sums.succeeded;
+        status
+    }
+
+    /// The contract's `status` of a list of workloads: failed with any warning, pending with a
+    /// pending pod, else running.
+    pub fn workload_status(&self, primary: &View, how: PodsOf) -> Status {
+        let mut worst: HashMap<CompactString, bool> = HashMap::new();
+        if let Some(pods) = &self.pods {
+            pods.store().pod_sums(&pods.scope, |pod| {
+                let Some(owner) = self.workload_of(pod, how) else { return };
+                let pending = pod.pod().is_some_and(|facts| facts.phase == Phase::Pending);
+                let warned = self.is_warned(pod);
+                if warned || pending {
+                    *worst.entry(owner).or_default() |= warned;
+                }
+            });
+        }
+        let mut status = Status::default();
+        let mut seen = HashSet::new();
+        for (uid, warned) in &worst {
+            let listed = primary.store().by_uid(&primary.scope, uid).is_some();
+            if listed && seen.insert(uid) {
+                *(if *warned { &mut status.failed } else { &mut status.pending }) += 1;
+            }
+        }
+        let total = primary.store().count(&primary.scope);
+        status.running = total - status.failed - status.pending;
+        status
+    }
+
+    fn workload_of(&self, pod: &Row, how: PodsOf) -> Option<CompactString> {
+        let owner = pod.owner()?;
+        match how {
+            PodsOf::Owner => Some(owner.into()),
+            PodsOf::ReplicaSets => {
+                let sets = self.replica_sets.as_ref()?;
+                sets.store().by_uid(&sets.scope, owner)?.owner().map(CompactString::from)
+            }
+        }
+    }
+}
+
+type Named = BTreeMap<(CompactString, CompactString), Arc<Row>>;
+
+fn distinct_reasons(found: Named) -> Vec<Arc<Row>> {
+    let mut seen: HashSet<Box<str>> = HashSet::new();
+    let fresh = |event: &Arc<Row>| {
+        event.warning().is_some_and(|warning| seen.insert(warning.reason.clone()))
+    };
+    found.into_values().filter(fresh).collect()
+}
+
+/// The warnings as the contract writes them.
+pub fn items(events: &[Arc<Row>]) -> Vec<WarningItem<'_>> {
+    events
+        .iter()
+        .filter_map(|event| event.warning())
+        .map(|warning| WarningItem {
+            object_meta: NoMeta { creation_timestamp: None },
+            type_meta: Empty {},
+            message: &warning.message,
+            source_component: "",
+            source_host: "",
+            object: "",
+            count: 0,
+            first_seen: None,
+            last_seen: None,
+            reason: &warning.reason,
+            r#type: &warning.kind,
+        })
+        .collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "percentages of less than 2^53")]
+fn node_allocation(
+    (cpu, memory, pods): (i64, i64, i64),
+    count: i64,
+    sum: Allocated,
+) -> NodeAllocation {
+    let percent = |part: i64, whole: i64| {
+        if whole > 0 { part as f64 / whole as f64 * 100.0 } else { 0.0 }
+    };
+    NodeAllocation {
+        cpu_requests: sum.cpu_requests,
+        cpu_requests_fraction: percent(sum.cpu_requests, cpu),
+        cpu_limits: sum.cpu_limits,
+        cpu_limits_fraction: percent(sum.cpu_limits, cpu),
+        cpu_capacity: cpu,
+        memory_requests: sum.memory_requests,
+        memory_requests_fraction: percent(sum.memory_requests, memory),
+        memory_limits: sum.memory_limits,
+        memory_limits_fraction: percent(sum.memory_limits, memory),
+        memory_capacity: memory,
+        allocated_pods: count,
+        pod_capacity: pods,
+        pod_fraction: percent(count, pods),
+    }
+}

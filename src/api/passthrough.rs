@@ -1,0 +1,188 @@
+//! `/clusters/{cluster}/…`: the Kubernetes API as the caller. Finds the caller, refuses bad paths,
+//! asks for `create` before an upgrade into something that runs, then passes everything on.
+//!
+//! It reads no body and rewrites no answer. Its own errors are `metav1.Status`, as kubectl reads.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::error::ApiError;
+use super::{Gateway, Shared};
+use crate::auth::Attributes;
+use crate::serve::Peer;
+use crate::upstream::{self, BadPath, Identity, RequestInfo, User, classify, wanted_upgrade};
+
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Any method on `/clusters/{cluster}` and below.
+pub async fn passthrough(State(gateway): Shared, request: Request) -> Response {
+    let answer = answer(&gateway, request).await;
+    answer.unwrap_or_else(ApiError::into_status_response)
+}
+
+async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, ApiError> {
+    // First of all: who has no credentials learns nothing, not even which paths are odd.
+    let peer = request.extensions().get::<Peer>().copied();
+    let user = gateway.callers.user(request.method(), request.headers(), peer)?;
+    let (cluster, target) = split(request.uri())?;
+    if cluster != gateway.cluster.name() {
+        return Err(ApiError::not_found(format!(
+            "there is no cluster {cluster:?} here; the one behind this server is {:?}",
+            gateway.cluster.name()
+        )));
+    }
+    *request.uri_mut() = Uri::from(target);
+    let info = read(&request)?;
+    forward(gateway, &user, &info, request).await
+}
+
+/// What a request, whose URI is path and query alone, asks of the API server.
+pub(super) fn read(request: &Request<Body>) -> Result<RequestInfo, ApiError> {
+    if request.method() == Method::CONNECT {
+        // It asks for a tunnel to a host, never for a path; nothing behind us means that.
+        let args = [("method", "CONNECT"), ("allowed", METHODS)];
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        return Err(ApiError::with_status(status, "error-method-not-allowed", &args));
+    }
+    let uri = request.uri();
+    classify(request.method(), uri.path(), uri.query()).map_err(|error| bad_path(&error))
+}
+
+/// Sends the request on as the user; upgrades only after a review.
+pub(super) async fn forward(
+    gateway: &Gateway,
+    user: &User,
+    info: &RequestInfo,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    if wanted_upgrade(&request).is_some() {
+        let review = info.upgrade_needs_create().map_err(|error| {
+            let reason = error.to_string();
+            ApiError::bad_request("error-upgrade-refused", &[("reason", &reason)])
+        })?;
+        if review {
+            review_create(gateway, user, info).await?;
+        }
+    }
+    let who = Identity::User(user);
+    Ok(upstream::pass(&gateway.cluster, who, request, &gateway.tunnels).await?)
+}
+
+/// May the caller `create` the subresource? API servers before 1.35 let `get` open a shell.
+async fn review_create(gateway: &Gateway, user: &User, info: &RequestInfo) -> Result<(), ApiError> {
+    let attributes = Attributes {
+        verb: "create".into(),
+        group: info.group.clone(),
+        version: info.version.clone(),
+        resource: info.resource.clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name: info.name.clone(),
+    };
+    if gateway.authorizer.review(&gateway.cluster, user, &attributes).await? {
+        return Ok(());
+    }
+    let name = user_name(gateway, user).await;
+    Err(ApiError::forbidden(denial(info, &name)))
+}
+
+/// `forbiddenMessage` of k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go.
+fn denial(info: &RequestInfo, user: &str) -> String {
+    let RequestInfo { group, namespace, resource, subresource, name, .. } = info;
+    let place = match namespace.as_str() {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace \"{namespace}\""),
+    };
+    format!(
+        "{resource} \"{name}\" is forbidden: User \"{user}\" cannot create resource \
+         \"{resource}/{subresource}\" in API group \"{group}\" {place}"
+    )
+}
+
+/// What the cluster calls the caller; empty when it does not say, as the API server words it for
+/// a user without a name.
+async fn user_name(gateway: &Gateway, user: &User) -> String {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Review {
+        status: Status,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Status {
+        user_info: UserInfo,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct UserInfo {
+        username: String,
+    }
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let body = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
+    let answer = gateway.cluster.post(Identity::User(user), path, &body).await;
+    let answer = answer.unwrap_or_default();
+    let review: Review = serde_json::from_slice(&answer).unwrap_or_default();
+    review.status.user_info.username
+}
+
+/// The cluster's name and, byte for byte, what follows it. The base path is already gone.
+fn split(uri: &Uri) -> Result<(String, PathAndQuery), ApiError> {
+    let path = uri.path().strip_prefix("/clusters/").unwrap_or_default();
+    let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+    let rest = if rest.is_empty() { "/" } else { rest };
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{rest}?{query}")),
+        None => PathAndQuery::try_from(rest),
+    };
+    // It was part of a URI, so it is one; the error is only for the type.
+    let target = target.map_err(|_| bad_path(&BadPath::Relative))?;
+    Ok((percent_decode_str(name).decode_utf8_lossy().into_owned(), target))
+}
+
+fn bad_path(error: &BadPath) -> ApiError {
+    let reason = error.to_string();
+    let id = match error {
+        BadPath::Nul(_) => "error-nul-in-path",
+        _ => "error-bad-path",
+    };
+    ApiError::bad_request(id, &[("reason", &reason)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clusters_name_is_taken_off_and_the_rest_stays_byte_for_byte() {
+        for (uri, name, target) in [
+            ("/clusters/main/api/v1/pods?a=%2F&b", "main", "/api/v1/pods?a=%2F&b"),
+            ("/clusters/main", "main", "/"),
+            ("/clusters/main?x", "main", "/?x"),
+            ("/clusters/main/", "main", "/"),
+            ("/clusters/main//api", "main", "//api"),
+            ("/clusters/arn%3Aaws%2Fx/api", "arn:aws/x", "/api"),
+            ("/clusters/main/a%20b/%2e", "main", "/a%20b/%2e"),
+            ("/clusters/main/api?", "main", "/api?"),
+        ] {
+            let (found, rest) = split(&uri.parse().unwrap()).unwrap();
+            assert_eq!((found.as_str(), rest.as_str()), (name, target), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_denied_upgrade_is_worded_as_kubernetes_words_it() {
+        let read = |path| classify(&Method::GET, path, None).unwrap();
+        assert_eq!(
+            denial(&read("/api/v1/namespaces/shop/pods/web/exec"), "jane"),
+            "pods \"web\" is forbidden: User \"jane\" cannot create resource \"pods/exec\" in API \
+             group \"\" in the namespace \"shop\""
+        );
+        assert!(denial(&read("/api/v1/nodes/n/proxy/x"), "jane").ends_with("at the cluster scope"));
+    }
+}

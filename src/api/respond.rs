@@ -1,0 +1,194 @@
+//! How an answer leaves: headers that say where it came from and how fresh it is, ETags and 304,
+//! the caller's language for errors, request ids, and the count of it all.
+//!
+//! No handler writes these headers itself.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ahash::RandomState;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use compact_str::CompactString;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::error::ApiError;
+use super::view::View;
+use super::{Gateway, Shared};
+use crate::i18n::{self, Locale};
+
+/// `cache`, `live`, or both when views differ.
+const SOURCE: HeaderName = HeaderName::from_static("binnacle-source");
+/// Age of the oldest rows in seconds, with three decimals.
+const AGE: HeaderName = HeaderName::from_static("binnacle-age");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// All that an answer may depend on besides its address.
+const VARY: &str = "Authorization, Cookie, Accept-Language, Accept-Encoding, Impersonate-User, Impersonate-Group, Impersonate-Uid";
+/// Longest request id of a client's that we repeat.
+const REQUEST_ID_LIMIT: usize = 64;
+
+/// Keys of the ETags: random for each process, since an ETag must tell nothing of its content.
+pub struct Tags(RandomState, RandomState);
+
+impl Default for Tags {
+    fn default() -> Self {
+        Self(RandomState::new(), RandomState::new())
+    }
+}
+
+impl Tags {
+    fn of(&self, body: &[u8]) -> String {
+        let half = |state: &RandomState| {
+            let mut hasher = state.build_hasher();
+            hasher.write(body);
+            hasher.finish()
+        };
+        format!("\"{:016x}{:016x}\"", half(&self.0), half(&self.1))
+    }
+}
+
+/// Where an answer's rows came from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Freshness {
+    cached: bool,
+    live: bool,
+    age: Duration,
+}
+
+impl Freshness {
+    pub fn of<'a>(views: impl Iterator<Item = &'a View>) -> Self {
+        let mut all = Self::default();
+        for view in views {
+            all.cached |= view.is_shared();
+            all.live |= !view.is_shared();
+            all.age = all.age.max(view.age);
+        }
+        all
+    }
+
+    fn source(self) -> &'static str {
+        match (self.cached, self.live) {
+            (true, true) => "cache, live",
+            (true, false) => "cache",
+            _ => "live",
+        }
+    }
+}
+
+/// A JSON answer before it has headers.
+pub struct Reply {
+    body: Vec<u8>,
+    freshness: Freshness,
+    warnings: Vec<String>,
+}
+
+impl Reply {
+    pub fn json(body: Vec<u8>, freshness: Freshness) -> Self {
+        Self { body, freshness, warnings: Vec::new() }
+    }
+
+    /// Adds what of the query was ignored, as `Warning` headers (RFC 9111 still names 299).
+    pub fn warned(mut self, warnings: &[(&'static str, CompactString)]) -> Self {
+        let text = |(id, value): &(&'static str, CompactString)| {
+            let value: String = value.chars().take(80).collect();
+            i18n::message(Locale::EN, id, &[("key", &value)])
+        };
+        self.warnings.extend(warnings.iter().map(text));
+        self
+    }
+
+    pub fn respond(self, gateway: &Gateway, request: &HeaderMap) -> Response {
+        let tag = gateway.tags.of(&self.body);
+        let known = request.get_all(header::IF_NONE_MATCH).iter();
+        let known = known.filter_map(|value| value.to_str().ok());
+        let same = known.flat_map(|list| list.split(',')).any(|one| {
+            let one = one.trim();
+            one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag
+        });
+        let mut response = if same {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            Response::new(Body::from(self.body))
+        };
+        let headers = response.headers_mut();
+        if !same {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        headers.insert(header::VARY, HeaderValue::from_static(VARY));
+        headers.insert(SOURCE, HeaderValue::from_static(self.freshness.source()));
+        let age = format!("{:.3}", self.freshness.age.as_secs_f64());
+        for (name, text) in [(header::ETAG, tag), (AGE, age)] {
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        }
+        if !self.freshness.age.is_zero() {
+            headers.append(
+                header::WARNING,
+                HeaderValue::from_static("110 binnacle \"Response is Stale\""),
+            );
+        }
+        for warning in self.warnings {
+            let text: String =
+                warning.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+            let text = format!("299 binnacle \"{}\"", text.replace(['"', '\\'], "'"));
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.append(header::WARNING, value);
+            }
+        }
+        response
+    }
+}
+
+impl Gateway {
+    /// The caller's language.
+    pub fn locale_of(&self, headers: &HeaderMap) -> Locale {
+        let wanted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        i18n::negotiate(wanted, self.locale)
+    }
+}
+
+/// Around every request: its id, its error in the caller's language, its line in the metrics.
+pub async fn observe(State(gateway): Shared, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let locale = gateway.locale_of(request.headers());
+    let id = request_id(request.headers());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
+        tracing::debug!(
+            request = id.to_str().unwrap_or_default(), status = error.status.as_u16(),
+            fault = ?error.fault, message = %error.text(Locale::EN), "refused"
+        );
+        if locale != Locale::EN {
+            response = error.as_ref().clone().into_text_response(locale);
+        }
+    }
+    response.headers_mut().entry(REQUEST_ID).or_insert(id);
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let status = response.status().as_u16();
+    gateway.metrics.request(route, method.as_str(), status, begun.elapsed());
+    response
+}
+
+/// The client's own request id where it is sane, else a random one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        !bytes.is_empty()
+            && bytes.len() <= REQUEST_ID_LIMIT
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+    };
+    if let Some(value) = headers.get(REQUEST_ID).filter(sane) {
+        return value.clone();
+    }
+    let mut bytes = [0u8; 8];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    let text = format!("{:016x}", u64::from_be_bytes(bytes));
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0"))
+}

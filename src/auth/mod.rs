@@ -1,0 +1,278 @@
+//! May this user list that, and where? The API server is asked as the user; its verdicts are
+//! remembered for seconds.
+//!
+//! It holds no tokens (only their keyed hash), knows no roles, and never uses our own rights.
+
+mod review;
+mod rules;
+mod scope;
+
+pub use review::Attributes;
+pub use scope::{Reach, Scope};
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use compact_str::CompactString;
+use futures::StreamExt as _;
+use http::StatusCode;
+use moka::future::Cache;
+
+use crate::kinds::KindDef;
+use crate::upstream::{Cluster, Failure, Fingerprint, User};
+
+/// How long a right is believed in without asking again: a revoked right may be used for so long.
+const ALLOWED_FOR: Duration = Duration::from_secs(10);
+/// A new right must show soon, yet a client that retries must not become a flood of reviews.
+const DENIED_FOR: Duration = Duration::from_secs(5);
+/// Verdicts kept: 2,000 users with 30 kinds; each is about 200 bytes.
+const VERDICTS: u64 = 60_000;
+/// Reviews at once for one request: a user with rights in many namespaces must not crowd out others.
+const REVIEWS_AT_ONCE: usize = 16;
+
+/// One question: may this caller list this kind here (`None`: in all namespaces)?
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Question {
+    who: Fingerprint,
+    kind: usize,
+    namespace: Option<CompactString>,
+}
+
+#[derive(Clone)]
+enum Verdict {
+    Allowed,
+    /// The API server's own words to this caller.
+    Denied(Arc<Failure>),
+}
+
+/// Why there is no scope.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// The API server says no (403), in its own words.
+    Denied(Arc<Failure>),
+    /// It could not be asked, or answered with something that is neither yes nor no.
+    Unknown(Arc<Failure>),
+}
+
+#[derive(Clone)]
+pub struct Authorizer {
+    fresh: Cache<Question, Verdict>,
+    /// When a right was last confirmed: bridges an API server that is away, never a denial.
+    confirmed: Cache<Question, Instant>,
+    rules: Cache<(Fingerprint, CompactString), Arc<rules::Listable>>,
+    pub counts: Arc<Counts>,
+}
+
+/// Verdicts that had to be asked for, since start.
+#[derive(Default)]
+pub struct Counts {
+    pub allowed: AtomicU64,
+    pub denied: AtomicU64,
+    pub failed: AtomicU64,
+}
+
+impl Authorizer {
+    /// `away`: how long a confirmed right outlives its freshness while nobody can be asked.
+    pub fn new(away: Duration) -> Self {
+        let fresh = Cache::builder().max_capacity(VERDICTS).expire_after(review::Expiry).build();
+        let confirmed =
+            Cache::builder().max_capacity(VERDICTS).time_to_live(ALLOWED_FOR + away).build();
+        let rules = Cache::builder().max_capacity(VERDICTS).time_to_live(DENIED_FOR).build();
+        Self { fresh, confirmed, rules, counts: Arc::default() }
+    }
+
+    /// What `user` may list of `kind` among `wanted` namespaces (empty: all of them). `known`
+    /// names the namespaces that exist, for users without a cluster-wide right.
+    pub async fn scope(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+        wanted: &[CompactString],
+        known: &[CompactString],
+    ) -> Result<Scope, Refusal> {
+        let everywhere = wanted.is_empty() || !kind.resource.namespaced;
+        if let [namespace] = wanted
+            && !everywhere
+            && !self.listed_everywhere(user, kind).await
+        {
+            self.ask(cluster, user, kind, Some(namespace.clone())).await?;
+            return Ok(Scope::within(kind, BTreeSet::from([namespace.clone()])));
+        }
+        let denied = match self.ask(cluster, user, kind, None).await {
+            Ok(()) if everywhere => return Ok(Scope::everything(kind)),
+            Ok(()) => return Ok(Scope::within(kind, wanted.iter().cloned().collect())),
+            Err(Refusal::Denied(words)) => words,
+            Err(unknown) => return Err(unknown),
+        };
+        if !kind.resource.namespaced {
+            return Err(Refusal::Denied(denied));
+        }
+        let candidates = if everywhere { known } else { wanted };
+        let permitted = self.permitted(cluster, user, kind, candidates).await?;
+        if permitted.is_empty() {
+            Err(Refusal::Denied(denied))
+        } else {
+            Ok(Scope::within(kind, permitted))
+        }
+    }
+
+    /// A scope over all namespaces or none: for sums that a part of the rows would make wrong.
+    pub async fn scope_of_all(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+    ) -> Result<Scope, Refusal> {
+        self.ask(cluster, user, kind, None).await?;
+        Ok(Scope::everything(kind))
+    }
+
+    /// A scope for rows that the API server itself has just returned to this very caller.
+    pub fn answered(
+        &self,
+        kind: &'static KindDef,
+        namespaces: Option<BTreeSet<CompactString>>,
+    ) -> Scope {
+        match namespaces {
+            None => Scope::everything(kind),
+            Some(namespaces) => Scope::within(kind, namespaces),
+        }
+    }
+
+    /// One access review, not remembered: for what is rare and must be right now (exec, drains).
+    pub async fn review(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        attributes: &Attributes,
+    ) -> Result<bool, Failure> {
+        review::ask(cluster, user, attributes).await
+    }
+
+    /// Whether the caller may `get` a path that is no resource, such as `/metrics`.
+    pub async fn may_get(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        path: &str,
+    ) -> Result<bool, Failure> {
+        review::ask_path(cluster, user, "get", path).await
+    }
+
+    /// Forgets everything about a caller whose credentials were refused.
+    fn forget(&self, who: Fingerprint) {
+        let _ = self.fresh.invalidate_entries_if(move |question, _| question.who == who);
+        let _ = self.confirmed.invalidate_entries_if(move |question, _| question.who == who);
+        let _ = self.rules.invalidate_entries_if(move |(caller, _), _| *caller == who);
+    }
+
+    async fn listed_everywhere(&self, user: &User, kind: &'static KindDef) -> bool {
+        let question = Question { who: user.fingerprint(), kind: kind.index(), namespace: None };
+        matches!(self.fresh.get(&question).await, Some(Verdict::Allowed))
+    }
+
+    async fn ask(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+        namespace: Option<CompactString>,
+    ) -> Result<(), Refusal> {
+        let question =
+            Question { who: user.fingerprint(), kind: kind.index(), namespace: namespace.clone() };
+        let asking = async {
+            let attributes = Attributes::list(kind, namespace.as_deref());
+            let answer = review::ask(cluster, user, &attributes).await;
+            let count = match answer {
+                Ok(true) => &self.counts.allowed,
+                Ok(false) => &self.counts.denied,
+                Err(_) => &self.counts.failed,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            if answer? {
+                self.confirmed.insert(question.clone(), Instant::now()).await;
+                return Ok(Verdict::Allowed);
+            }
+            self.confirmed.invalidate(&question).await;
+            review::words_of_denial(cluster, user, kind, namespace.as_deref()).await
+        };
+        match self.fresh.try_get_with(question.clone(), asking).await {
+            Ok(Verdict::Allowed) if !review::expired(user) => Ok(()),
+            Ok(Verdict::Allowed) => Err(Refusal::Unknown(Arc::new(review::expired_token()))),
+            Ok(Verdict::Denied(words)) => Err(Refusal::Denied(words)),
+            Err(failure) => self.bridge(user, &question, failure).await,
+        }
+    }
+
+    /// Nobody could be asked: a right that was confirmed shortly before still stands.
+    async fn bridge(
+        &self,
+        user: &User,
+        question: &Question,
+        failure: Arc<Failure>,
+    ) -> Result<(), Refusal> {
+        match failure.code() {
+            Some(StatusCode::UNAUTHORIZED) => self.forget(question.who),
+            Some(code) if !code.is_server_error() && code != StatusCode::TOO_MANY_REQUESTS => {}
+            _ if !review::expired(user) && self.confirmed.contains_key(question) => return Ok(()),
+            _ => {}
+        }
+        Err(Refusal::Unknown(failure))
+    }
+
+    /// Those of `candidates` in which the caller may list: by one rules review a namespace where
+    /// that is trustworthy, by access reviews else.
+    async fn permitted(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+        candidates: &[CompactString],
+    ) -> Result<BTreeSet<CompactString>, Refusal> {
+        let verdicts = futures::stream::iter(candidates.iter().cloned()).map(|namespace| async {
+            let allowed = self.permitted_in(cluster, user, kind, &namespace).await;
+            allowed.map(|allowed| allowed.then_some(namespace))
+        });
+        let mut verdicts = verdicts.buffer_unordered(REVIEWS_AT_ONCE);
+        let mut permitted = BTreeSet::new();
+        while let Some(verdict) = verdicts.next().await {
+            permitted.extend(verdict?);
+        }
+        Ok(permitted)
+    }
+
+    async fn permitted_in(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+        namespace: &CompactString,
+    ) -> Result<bool, Refusal> {
+        let key = (user.fingerprint(), namespace.clone());
+        let asking = rules::review(cluster, user, namespace);
+        match self.rules.try_get_with(key, asking).await {
+            Ok(listable) if listable.complete && !review::expired(user) => {
+                let question = Question {
+                    who: user.fingerprint(),
+                    kind: kind.index(),
+                    namespace: Some(namespace.clone()),
+                };
+                let allowed = listable.allows(kind);
+                if allowed {
+                    self.confirmed.insert(question, Instant::now()).await;
+                } else {
+                    self.confirmed.invalidate(&question).await;
+                }
+                Ok(allowed)
+            }
+            _ => match self.ask(cluster, user, kind, Some(namespace.clone())).await {
+                Ok(()) => Ok(true),
+                Err(Refusal::Denied(_)) => Ok(false),
+                Err(unknown) => Err(unknown),
+            },
+        }
+    }
+}

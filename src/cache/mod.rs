@@ -1,0 +1,146 @@
+//! The shared cache: one store of rows for each kind, kept by list and watch with our own rights.
+//!
+//! Rows leave it only against an [`auth::Scope`](crate::auth::Scope). It never answers for itself
+//! whether somebody may see them, and holds no Secret data.
+
+mod pager;
+mod reflector;
+mod select;
+mod store;
+mod watch;
+
+pub use pager::{ListError, list_as};
+pub use select::Page;
+pub use store::Store;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use compact_str::CompactString;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::kinds::{KINDS, KindDef, by_name};
+use crate::upstream::Cluster;
+
+/// One kind's store and how current it is.
+pub struct Feed {
+    pub kind: &'static KindDef,
+    pub store: Store,
+    synced: AtomicBool,
+    refused: AtomicBool,
+    /// Since when nothing is heard; `None` while a watch is open.
+    silent: Mutex<Option<Instant>>,
+    pub events: AtomicU64,
+    pub malformed: AtomicU64,
+    pub restarts: AtomicU64,
+}
+
+/// How a feed stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not listed yet.
+    Starting,
+    /// We may not list or watch this kind; it is read live as the user.
+    Refused,
+    /// Rows are as current as a watch makes them.
+    Current,
+    /// Rows are as of so long ago: the watch is broken.
+    Stale(Duration),
+}
+
+impl Feed {
+    fn new(kind: &'static KindDef) -> Self {
+        Self {
+            kind,
+            store: Store::new(kind),
+            synced: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            silent: Mutex::new(Some(Instant::now())),
+            events: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        if self.refused.load(Ordering::Acquire) {
+            return State::Refused;
+        }
+        if !self.synced.load(Ordering::Acquire) {
+            return State::Starting;
+        }
+        match *self.silent.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => State::Current,
+            Some(since) => State::Stale(since.elapsed()),
+        }
+    }
+
+    fn heard(&self) {
+        self.refused.store(false, Ordering::Release);
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn lost(&self) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.get_or_insert_with(Instant::now);
+    }
+}
+
+/// All feeds of one cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    feeds: Arc<[Arc<Feed>]>,
+}
+
+impl Cache {
+    /// Begins to list and watch every kind with our own rights; returns at once. The tasks end
+    /// with `stop`.
+    pub fn start(cluster: &Cluster, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let cache = Self { feeds: KINDS.iter().map(|kind| Arc::new(Feed::new(kind))).collect() };
+        for feed in cache.feeds.iter() {
+            let (cluster, feed, stop) = (cluster.clone(), feed.clone(), stop.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = reflector::run(&cluster, &feed) => {}
+                }
+            });
+        }
+        cache
+    }
+
+    /// A cache that watches nothing: every read is live as the user.
+    pub fn idle() -> Self {
+        let feeds = KINDS.iter().map(|kind| {
+            let feed = Feed::new(kind);
+            feed.refused.store(true, Ordering::Release);
+            Arc::new(feed)
+        });
+        Self { feeds: feeds.collect() }
+    }
+
+    pub fn feeds(&self) -> &[Arc<Feed>] {
+        &self.feeds
+    }
+
+    pub fn feed(&self, kind: &'static KindDef) -> Option<&Arc<Feed>> {
+        self.feeds.get(kind.index())
+    }
+
+    /// Whether every kind is either synced or refused.
+    pub fn settled(&self) -> bool {
+        self.feeds.iter().all(|feed| feed.state() != State::Starting)
+    }
+
+    /// Names of all namespaces, if we watch them: for asking what a user may list in each, never
+    /// to be shown.
+    pub fn namespace_names(&self) -> Option<Vec<CompactString>> {
+        let feed = self.feed(by_name("namespace")?)?;
+        match feed.state() {
+            State::Current | State::Stale(_) => Some(feed.store.names()),
+            State::Starting | State::Refused => None,
+        }
+    }
+}

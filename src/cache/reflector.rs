@@ -1,0 +1,172 @@
+//! Keeps one feed's store current: list, then watch from there, for ever.
+//!
+//! List and watch rather than a streaming list: measured faster on the real API server (0.8–1.1 s
+//! against 1.4–1.6 s for 10,000 pods), and every API server and aggregated API has it. A broken
+//! watch is resumed where it was; only an expired one is listed anew.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::Feed;
+use super::pager::{self, ListError};
+use super::watch::{Event, Watch, What};
+use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
+
+/// First and longest wait before trying again.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Without the right to watch we ask again at this pace: somebody may grant it.
+const REFUSED: Duration = Duration::from_secs(60);
+
+enum End {
+    /// The watch ended in good order: resume at once.
+    Over,
+    /// The history is gone: list anew.
+    Expired,
+    Failed(Failure),
+}
+
+pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
+    let mut wait = BACK_OFF.0;
+    let mut version = None;
+    loop {
+        let failure = match turn(cluster, feed, &mut version, &mut wait).await {
+            End::Over => continue,
+            End::Expired => {
+                version = None;
+                continue;
+            }
+            End::Failed(failure) => failure,
+        };
+        feed.lost();
+        feed.restarts.fetch_add(1, Ordering::Relaxed);
+        let refused = matches!(
+            failure.code(),
+            Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND)
+        );
+        if refused && !feed.refused.swap(true, Ordering::AcqRel) {
+            tracing::info!(kind = feed.kind.name, reason = %failure, "may not be watched: read live as each user");
+        }
+        if refused {
+            version = None;
+            tokio::time::sleep(jittered(REFUSED)).await;
+            continue;
+        }
+        tracing::debug!(kind = feed.kind.name, %failure, wait = ?wait, "watch broken");
+        tokio::time::sleep(jittered(wait)).await;
+        wait = (wait * 2).min(BACK_OFF.1);
+    }
+}
+
+/// Lists if need be, then watches until the watch ends.
+async fn turn(
+    cluster: &Cluster,
+    feed: &Feed,
+    version: &mut Option<String>,
+    wait: &mut Duration,
+) -> End {
+    let from = match version {
+        Some(version) => version.clone(),
+        None => {
+            let who = Identity::Server;
+            let listed = match pager::list(cluster, who, feed.kind, None, usize::MAX).await {
+                Ok(listed) => listed,
+                Err(ListError::Failed(failure)) => return End::Failed(failure),
+                Err(error @ ListError::TooMany(_)) => {
+                    return End::Failed(UpstreamError::Broken(error.to_string()).into());
+                }
+            };
+            feed.malformed.fetch_add(listed.malformed, Ordering::Relaxed);
+            feed.store.replace(listed.rows);
+            feed.synced.store(true, Ordering::Release);
+            listed.version
+        }
+    };
+    let collection = feed.kind.resource.collection(None);
+    let opened = Watch::open(cluster, Identity::Server, &collection, &from).await;
+    let latest = version.insert(from);
+    let mut watch = match opened {
+        Ok(watch) => watch,
+        Err(failure) if failure.code() == Some(StatusCode::GONE) => return End::Expired,
+        Err(failure) => return End::Failed(failure),
+    };
+    feed.heard();
+    *wait = BACK_OFF.0;
+    loop {
+        match watch.line().await {
+            Ok(None) => return End::Over,
+            Err(error) => return End::Failed(error.into()),
+            Ok(Some(line)) => match take(feed, &line, latest) {
+                None => {}
+                Some(end) => return end,
+            },
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Stub {
+    metadata: StubMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct StubMeta {
+    name: String,
+    namespace: String,
+    resource_version: String,
+}
+
+/// Applies one event; an answer ends the watch.
+fn take(feed: &Feed, line: &[u8], latest: &mut String) -> Option<End> {
+    let event: Event = match serde_json::from_slice(line) {
+        Ok(event) => event,
+        Err(error) => {
+            return Some(End::Failed(
+                UpstreamError::Broken(format!("watch event: {error}")).into(),
+            ));
+        }
+    };
+    let json = event.object.get();
+    if event.what == What::Error {
+        let status: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+        let code = status.get("code").and_then(serde_json::Value::as_u64).unwrap_or(500);
+        if code == 410 {
+            return Some(End::Expired);
+        }
+        let code = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
+        let code = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return Some(End::Failed(Failure::status(code, json.as_bytes())));
+    }
+    feed.events.fetch_add(1, Ordering::Relaxed);
+    let stub: Option<StubMeta> = serde_json::from_str::<Stub>(json).ok().map(|stub| stub.metadata);
+    match (event.what, &stub) {
+        (What::Deleted, Some(stub)) => feed.store.delete(&stub.namespace, &stub.name),
+        (What::Added | What::Modified, _) => match (feed.kind.row)(json) {
+            Ok(row) => feed.store.apply(row),
+            Err(error) => {
+                feed.malformed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(kind = feed.kind.name, %error, "an object is left out");
+                // What it was before is no longer true.
+                if let Some(stub) = &stub {
+                    feed.store.delete(&stub.namespace, &stub.name);
+                }
+            }
+        },
+        _ => {}
+    }
+    if let Some(stub) = stub.filter(|stub| !stub.resource_version.is_empty()) {
+        *latest = stub.resource_version;
+    }
+    None
+}
+
+/// Between half and the whole of a wait, so that replicas do not come back as one.
+fn jittered(wait: Duration) -> Duration {
+    let mut byte = [0u8; 1];
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    wait.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
+}

@@ -1,0 +1,309 @@
+//! The rows of one kind, in the orders that lists ask for, and the inverse of what they link to.
+//!
+//! Reading takes a scope; nothing here decides who may have one. Choosing a page: `select`.
+
+use std::borrow::Borrow;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use ahash::RandomState;
+use compact_str::CompactString;
+
+use crate::auth::{Reach, Scope};
+use crate::kinds::{Facts, KindDef, Link, Phase, Row};
+
+pub struct Store {
+    kind: &'static KindDef,
+    shelf: RwLock<Shelf>,
+}
+
+#[derive(Default)]
+pub(super) struct Shelf {
+    pub(super) spaces: BTreeMap<CompactString, Space>,
+    uids: HashSet<ByUid, RandomState>,
+    links: HashMap<Link, Vec<Arc<Row>>, RandomState>,
+}
+
+/// The rows of one namespace (of the empty one for cluster-scoped kinds).
+#[derive(Default)]
+pub(super) struct Space {
+    pub(super) names: BTreeSet<ByName>,
+    pub(super) created: BTreeSet<ByCreated>,
+    /// Pods that count as running and as succeeded.
+    up: usize,
+    succeeded: usize,
+    /// Pods whose state depends on more than themselves (warnings), and failed ones.
+    troubled: BTreeSet<ByName>,
+}
+
+#[derive(Clone)]
+pub(super) struct ByName(pub(super) Arc<Row>);
+/// Oldest last: the order that every list page asks for first.
+#[derive(Clone)]
+pub(super) struct ByCreated(pub(super) Arc<Row>);
+struct ByUid(Arc<Row>);
+
+/// Sums of pods over a scope; the troubled ones are visited one by one.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct PodSums {
+    pub up: usize,
+    pub succeeded: usize,
+}
+
+impl Store {
+    pub fn new(kind: &'static KindDef) -> Self {
+        Self { kind, shelf: RwLock::default() }
+    }
+
+    /// A store of its own for rows of one answer.
+    pub fn of(kind: &'static KindDef, rows: impl IntoIterator<Item = Row>) -> Self {
+        let store = Self::new(kind);
+        let mut shelf = store.write();
+        for row in rows {
+            shelf.insert(Arc::new(row));
+        }
+        drop(shelf);
+        store
+    }
+
+    pub fn kind(&self) -> &'static KindDef {
+        self.kind
+    }
+
+    pub fn len(&self) -> usize {
+        self.read().uids.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn apply(&self, row: Row) {
+        self.write().insert(Arc::new(row));
+    }
+
+    pub(super) fn delete(&self, namespace: &str, name: &str) {
+        self.write().remove(namespace, name);
+    }
+
+    /// Puts a whole new list in place of the old. Rows that did not change are kept, so that a
+    /// relist costs no second copy of them.
+    pub(super) fn replace(&self, rows: Vec<Row>) {
+        let mut shelf = Shelf::default();
+        {
+            let old = self.read();
+            for row in rows {
+                let same = old.get(&row.namespace, &row.name).filter(|known| **known == row);
+                shelf.insert(same.unwrap_or_else(|| Arc::new(row)));
+            }
+        }
+        *self.write() = shelf;
+    }
+
+    pub(super) fn names(&self) -> Vec<CompactString> {
+        let shelf = self.read();
+        shelf.spaces.values().flat_map(|space| &space.names).map(|row| row.0.name.clone()).collect()
+    }
+
+    pub fn get(&self, scope: &Scope, namespace: &str, name: &str) -> Option<Arc<Row>> {
+        if !self.admits(scope, namespace) {
+            return None;
+        }
+        self.read().get(namespace, name)
+    }
+
+    pub fn by_uid(&self, scope: &Scope, uid: &str) -> Option<Arc<Row>> {
+        let shelf = self.read();
+        let row = &shelf.uids.get(uid)?.0;
+        self.admits(scope, &row.namespace).then(|| row.clone())
+    }
+
+    /// Visits the rows in scope that link to `link`.
+    pub fn linked(&self, scope: &Scope, link: &Link, mut visit: impl FnMut(&Arc<Row>)) {
+        let shelf = self.read();
+        for row in shelf.links.get(link).into_iter().flatten() {
+            if self.admits(scope, &row.namespace) {
+                visit(row);
+            }
+        }
+    }
+
+    /// Visits every row in scope, by namespace and name.
+    pub fn each(&self, scope: &Scope, mut visit: impl FnMut(&Arc<Row>)) {
+        let shelf = self.read();
+        self.spaces(&shelf, scope, |space| space.names.iter().for_each(|row| visit(&row.0)));
+    }
+
+    pub fn count(&self, scope: &Scope) -> usize {
+        let shelf = self.read();
+        let mut count = 0;
+        self.spaces(&shelf, scope, |space| count += space.names.len());
+        count
+    }
+
+    /// Sums of the pods in scope; `troubled` is called for each of the rest.
+    pub fn pod_sums(&self, scope: &Scope, mut troubled: impl FnMut(&Arc<Row>)) -> PodSums {
+        let shelf = self.read();
+        let mut sums = PodSums::default();
+        self.spaces(&shelf, scope, |space| {
+            sums.up += space.up;
+            sums.succeeded += space.succeeded;
+            space.troubled.iter().for_each(|row| troubled(&row.0));
+        });
+        sums
+    }
+
+    fn admits(&self, scope: &Scope, namespace: &str) -> bool {
+        std::ptr::eq(scope.kind(), self.kind) && scope.covers(namespace)
+    }
+
+    /// The namespaces of `scope`, each visited once. A scope of another kind opens nothing.
+    pub(super) fn spaces<'a>(
+        &self,
+        shelf: &'a Shelf,
+        scope: &Scope,
+        mut visit: impl FnMut(&'a Space),
+    ) {
+        if !std::ptr::eq(scope.kind(), self.kind) {
+            return;
+        }
+        match scope.reach() {
+            Reach::Everything => shelf.spaces.values().for_each(visit),
+            Reach::Namespaces(names) => {
+                names.iter().filter_map(|name| shelf.spaces.get(name)).for_each(&mut visit);
+            }
+        }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelf {
+    fn get(&self, namespace: &str, name: &str) -> Option<Arc<Row>> {
+        self.spaces.get(namespace)?.names.get(name).map(|row| row.0.clone())
+    }
+
+    fn insert(&mut self, row: Arc<Row>) {
+        self.remove(&row.namespace, &row.name);
+        for link in &row.links {
+            self.links.entry(link.clone()).or_default().push(row.clone());
+        }
+        self.uids.insert(ByUid(row.clone()));
+        let space = self.spaces.entry(row.namespace.clone()).or_default();
+        space.count(&row, 1);
+        if is_troubled(&row) {
+            space.troubled.insert(ByName(row.clone()));
+        }
+        space.created.insert(ByCreated(row.clone()));
+        space.names.insert(ByName(row));
+    }
+
+    fn remove(&mut self, namespace: &str, name: &str) {
+        let Some(space) = self.spaces.get_mut(namespace) else {
+            return;
+        };
+        let Some(ByName(row)) = space.names.take(name) else {
+            return;
+        };
+        space.count(&row, -1);
+        space.troubled.remove(name);
+        space.created.remove(&ByCreated(row.clone()));
+        if space.names.is_empty() {
+            self.spaces.remove(namespace);
+        }
+        self.uids.remove(row.uid.as_str());
+        for link in &row.links {
+            if let Some(rows) = self.links.get_mut(link) {
+                rows.retain(|other| !Arc::ptr_eq(other, &row));
+                if rows.is_empty() {
+                    self.links.remove(link);
+                }
+            }
+        }
+    }
+}
+
+impl Space {
+    fn count(&mut self, row: &Row, change: isize) {
+        let Facts::Pod(pod) = &row.facts else { return };
+        let sum = match pod.phase {
+            Phase::Succeeded => &mut self.succeeded,
+            Phase::Running if pod.up => &mut self.up,
+            _ => return,
+        };
+        *sum = sum.saturating_add_signed(change);
+    }
+}
+
+fn is_troubled(row: &Row) -> bool {
+    match &row.facts {
+        Facts::Pod(pod) => {
+            pod.phase != Phase::Succeeded && !(pod.phase == Phase::Running && pod.up)
+        }
+        _ => false,
+    }
+}
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+impl Ord for ByCreated {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = |row: &Arc<Row>| Reverse(row.created);
+        order(&self.0).cmp(&order(&other.0)).then_with(|| self.0.name.cmp(&other.0.name))
+    }
+}
+
+macro_rules! ordered {
+    ($($name:ident),*) => {$(
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.cmp(other) == Ordering::Equal
+            }
+        }
+        impl Eq for $name {}
+    )*};
+}
+ordered!(ByName, ByCreated);
+
+impl Borrow<str> for ByUid {
+    fn borrow(&self) -> &str {
+        &self.0.uid
+    }
+}
+
+impl Hash for ByUid {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.uid.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ByUid {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.uid == other.0.uid
+    }
+}
+
+impl Eq for ByUid {}

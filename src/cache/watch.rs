@@ -1,0 +1,107 @@
+//! Reading a watch: newline-framed JSON events from a streaming body, whole ones only.
+//!
+//! It knows nothing of stores; `reflector` decides what an event means.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
+
+/// The API server ends a watch after this long; it is begun again from where it was.
+const WATCH_SECONDS: u32 = 290;
+/// Bookmarks come about once a minute; silence for longer than this is a dead connection.
+const SILENCE: Duration = Duration::from_secs(120);
+/// How long the head of a watch's answer may take.
+const HEAD: Duration = Duration::from_secs(30);
+/// No object is larger in etcd than 1.5 MiB; JSON may be several times that.
+const EVENT_BYTES: usize = 16 << 20;
+
+/// One event; `object` borrows from its line.
+#[derive(Deserialize)]
+pub(super) struct Event<'a> {
+    #[serde(rename = "type")]
+    pub what: What,
+    #[serde(borrow)]
+    pub object: &'a RawValue,
+}
+
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum What {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+/// An open watch.
+pub(super) struct Watch {
+    body: Incoming,
+    buffer: BytesMut,
+    /// Bytes of the buffer known to hold no line end.
+    searched: usize,
+}
+
+impl Watch {
+    /// Opens a watch of a collection from a resource version on.
+    pub async fn open(
+        cluster: &Cluster,
+        who: Identity<'_>,
+        collection: &str,
+        version: &str,
+    ) -> Result<Self, Failure> {
+        let path = format!(
+            "{collection}?watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={version}"
+        );
+        let request = Request::get(path)
+            .header(http::header::ACCEPT, "application/json")
+            .body(Body::empty())
+            .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+        let response = tokio::time::timeout(HEAD, cluster.send(who, request))
+            .await
+            .map_err(|_| UpstreamError::Timeout)??;
+        let status = response.status();
+        if !status.is_success() {
+            let body = http_body_util::Limited::new(response.into_body(), 1 << 20).collect().await;
+            let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            return Err(Failure::status(status, &body));
+        }
+        Ok(Self { body: response.into_body(), buffer: BytesMut::new(), searched: 0 })
+    }
+
+    /// The next event's line; `None` when the API server has ended the watch in good order.
+    pub async fn line(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        loop {
+            if let Some(at) = self.buffer.iter().skip(self.searched).position(|byte| *byte == b'\n')
+            {
+                let line = self.buffer.split_to(self.searched + at + 1).freeze();
+                self.searched = 0;
+                return Ok(Some(line));
+            }
+            self.searched = self.buffer.len();
+            if self.searched > EVENT_BYTES {
+                return Err(UpstreamError::Broken("an event of a watch is too large".into()));
+            }
+            let frame = tokio::time::timeout(SILENCE, self.body.frame())
+                .await
+                .map_err(|_| UpstreamError::Timeout)?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(UpstreamError::Broken(error.to_string())),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}

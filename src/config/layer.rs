@@ -1,0 +1,181 @@
+//! The one list of settings: what a flag, an environment variable and a key of the file are called, and what they mean.
+//! A layer is what one source said, as text. It is NOT checked here (`values`) and knows no defaults but those it documents;
+//! a unit test in `resolve` holds the documented defaults to the real ones.
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+/// Everything is text here, so that every value, from whichever source, is judged by the same parser with the same message.
+#[derive(Debug, Default, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(super) struct Layer {
+    /// Address of the TLS listener; port 0 takes any free one (default: 127.0.0.1:8443)
+    #[arg(long, env = "BINNACLE_LISTEN", hide_env_values = true, value_name = "HOST:PORT")]
+    pub(super) listen: Option<String>,
+
+    /// Address of a plain HTTP listener, for probes and TLS-terminating proxies; off unless given
+    #[arg(
+        long,
+        env = "BINNACLE_INSECURE_LISTEN",
+        hide_env_values = true,
+        value_name = "HOST:PORT"
+    )]
+    pub(super) insecure_listen: Option<String>,
+
+    /// Address of a listener with the API server's paths at its root, as kubectl proxy has; off unless given
+    #[arg(long, env = "BINNACLE_PROXY_LISTEN", hide_env_values = true, value_name = "HOST:PORT")]
+    pub(super) proxy_listen: Option<String>,
+
+    /// Kubeconfig of the cluster; without it: the cluster we run in, else the default kubeconfig, else the demo
+    #[arg(long, env = "BINNACLE_KUBECONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(super) kubeconfig: Option<String>,
+
+    /// Context of the kubeconfig; without it its current context
+    #[arg(long, env = "BINNACLE_CONTEXT", hide_env_values = true, value_name = "NAME")]
+    pub(super) context: Option<String>,
+
+    /// Serve the embedded demo cluster, whatever kubeconfig there is (default: false)
+    #[arg(
+        long,
+        env = "BINNACLE_DEMO",
+        hide_env_values = true,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(super) demo: Option<String>,
+
+    /// Number of pods in the demo cluster; without it the demo's own choice
+    #[arg(long, env = "BINNACLE_DEMO_PODS", hide_env_values = true, value_name = "N")]
+    pub(super) demo_pods: Option<String>,
+
+    /// Directory of what must outlive a restart, our own certificate first of all; without it $XDG_STATE_HOME/binnacle or ~/.local/state/binnacle
+    #[arg(long, env = "BINNACLE_STATE_DIR", hide_env_values = true, value_name = "DIR")]
+    pub(super) state_dir: Option<String>,
+
+    /// Directory of a web frontend to serve; without it there is none
+    #[arg(long, env = "BINNACLE_STATIC_DIR", hide_env_values = true, value_name = "DIR")]
+    pub(super) static_dir: Option<String>,
+
+    /// Path under which everything is served, for instance /dashboard; without it the root
+    #[arg(long, env = "BINNACLE_BASE_PATH", hide_env_values = true, value_name = "PATH")]
+    pub(super) base_path: Option<String>,
+
+    /// Language of messages for those who ask for none that we speak (default: en)
+    #[arg(long, env = "BINNACLE_DEFAULT_LOCALE", hide_env_values = true, value_name = "LOCALE")]
+    pub(super) default_locale: Option<String>,
+
+    /// Certificate chain in PEM to serve instead of our own; needs --tls-key too
+    #[arg(long, env = "BINNACLE_TLS_CERT", hide_env_values = true, value_name = "FILE")]
+    pub(super) tls_cert: Option<String>,
+
+    /// Private key in PEM of --tls-cert
+    #[arg(long, env = "BINNACLE_TLS_KEY", hide_env_values = true, value_name = "FILE")]
+    pub(super) tls_key: Option<String>,
+
+    /// More host names and IP addresses for our own certificate, separated by commas
+    #[arg(
+        long,
+        env = "BINNACLE_TLS_NAMES",
+        hide_env_values = true,
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub(super) tls_names: Option<Vec<String>>,
+
+    /// Secret that keeps our own certificate when several replicas share it; without it the state directory does
+    #[arg(
+        long,
+        env = "BINNACLE_TLS_SECRET",
+        hide_env_values = true,
+        value_name = "NAMESPACE/NAME"
+    )]
+    pub(super) tls_secret: Option<String>,
+
+    /// What to log: error, warn, info, debug, trace, or directives such as info,binnacle::cache=debug (default: info)
+    #[arg(long, env = "BINNACLE_LOG_LEVEL", hide_env_values = true, value_name = "LEVEL")]
+    pub(super) log_level: Option<String>,
+
+    /// How to log: text or json (default: text)
+    #[arg(long, env = "BINNACLE_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
+
+    /// Namespaces to look into for users who may not list namespaces, where we may not watch them either; separated by commas
+    #[arg(
+        long,
+        env = "BINNACLE_NAMESPACES",
+        hide_env_values = true,
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub(super) namespaces: Option<Vec<String>>,
+
+    /// Largest request body we read into memory, in bytes or with Ki, Mi; passthrough bodies are streamed and not bounded (default: 3Mi)
+    #[arg(long, env = "BINNACLE_MAX_BODY", hide_env_values = true, value_name = "BYTES")]
+    pub(super) max_body: Option<String>,
+
+    /// How long rows are served as stale while the API server is away, in seconds (default: 60)
+    #[arg(long, env = "BINNACLE_STALE_WHILE_AWAY", hide_env_values = true, value_name = "SECONDS")]
+    pub(super) stale_while_away: Option<String>,
+
+    /// How long we keep accepting after SIGTERM, while load balancers notice, in seconds (default: 5)
+    #[arg(long, env = "BINNACLE_DRAIN_DELAY", hide_env_values = true, value_name = "SECONDS")]
+    pub(super) drain_delay: Option<String>,
+
+    /// How long requests under way may take after that, in seconds (default: 20)
+    #[arg(long, env = "BINNACLE_DRAIN_GRACE", hide_env_values = true, value_name = "SECONDS")]
+    pub(super) drain_grace: Option<String>,
+
+    /// Paths that --proxy-listen accepts, as regular expressions separated by commas (default: ^.*)
+    #[arg(
+        long,
+        env = "BINNACLE_PROXY_ACCEPT_PATHS",
+        hide_env_values = true,
+        value_name = "REGEX",
+        value_delimiter = ','
+    )]
+    pub(super) proxy_accept_paths: Option<Vec<String>>,
+
+    /// Paths that --proxy-listen refuses even when accepted (default: ^/api/.*/pods/.*/exec,^/api/.*/pods/.*/attach)
+    #[arg(
+        long,
+        env = "BINNACLE_PROXY_REJECT_PATHS",
+        hide_env_values = true,
+        value_name = "REGEX",
+        value_delimiter = ','
+    )]
+    pub(super) proxy_reject_paths: Option<Vec<String>>,
+
+    /// Hosts that --proxy-listen accepts in the Host header (default: ^localhost$,^127\.0\.0\.1$,^\[::1\]$)
+    #[arg(
+        long,
+        env = "BINNACLE_PROXY_ACCEPT_HOSTS",
+        hide_env_values = true,
+        value_name = "REGEX",
+        value_delimiter = ','
+    )]
+    pub(super) proxy_accept_hosts: Option<Vec<String>>,
+
+    /// Methods that --proxy-listen refuses (default: ^$)
+    #[arg(
+        long,
+        env = "BINNACLE_PROXY_REJECT_METHODS",
+        hide_env_values = true,
+        value_name = "REGEX",
+        value_delimiter = ','
+    )]
+    pub(super) proxy_reject_methods: Option<Vec<String>>,
+
+    /// Keep a shared cache by watches of our own, where we have the right to; if false every list is read live as the user (default: true)
+    #[arg(
+        long,
+        env = "BINNACLE_SHARED_CACHE",
+        hide_env_values = true,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(super) shared_cache: Option<String>,
+}

@@ -1,0 +1,459 @@
+//! Listeners: accepts connections within limits, speaks TLS, HTTP/1.1 and HTTP/2, hands each request to one
+//! service, and drains without losing an accepted request. It knows no route and no credential; what a
+//! request means, and how large its body may be, is decided behind the service.
+
+mod stream;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+
+use stream::Stream;
+
+/// After an accept error that lasts (out of file descriptors), the first and the longest pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// At a drain the kernel may hold connections that were made but not accepted: each is waited for this
+/// long, and there are at most 1024 of them (tokio's backlog).
+const BACKLOG_WAIT: Duration = Duration::from_millis(10);
+const BACKLOG: usize = 1024;
+
+/// How long a drain leaves an idle HTTP/1 connection open. A request that is under way to us when we begin
+/// to drain is answered with `Connection: close`; closing at once would lose it.
+const IDLE_LINGER: Duration = Duration::from_secs(1);
+
+/// After `kill`, how long tunnels get to end themselves.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// hyper's own bound on a head, as a multiple of ours. Heads between the two are read and answered with a
+/// proper 431; at hyper's bound the connection is closed with part of the head unread, and the client
+/// may see a reset in place of the answer.
+const HARD_HEADER_FACTOR: usize = 4;
+
+/// Smallest buffer that hyper accepts.
+const MIN_BUFFER: usize = 8192;
+
+/// Limits of one listener.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections, tunnels included. Above it we do not accept: clients wait in the kernel's queue
+    /// and are served when a place is free, where a refusal would make them retry at once.
+    pub connections: u32,
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From there to the first request's complete head.
+    pub header_time: Duration,
+    /// From an answer to the next request's complete head (HTTP/1; hyper has one timer for both).
+    pub idle: Duration,
+    /// Request line and headers, in bytes; above it the answer is 431.
+    pub header_bytes: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// Between two pings that find out whether an HTTP/2 client is still there; it has as long to answer.
+    pub ping: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            // At 30–40 KiB of TLS and HTTP buffers each, 80 MiB in the worst case.
+            connections: 2048,
+            // Ten round trips on the worst mobile network.
+            handshake: Duration::from_secs(10),
+            // The head of a request fits in a few packets; who needs longer holds a place for nothing.
+            header_time: Duration::from_secs(15),
+            // More than the 60 s after which common load balancers let go, so that they close first.
+            idle: Duration::from_secs(90),
+            // Kubernetes tokens with many groups reach 20 kB, and proxies add cookies.
+            header_bytes: 64 * 1024,
+            // As the API server; a dashboard's watches share one connection.
+            streams: 250,
+            ping: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How listeners are told to end; clones are one and the same. SIGTERM's order is in [`Drain::run`].
+#[derive(Debug, Clone, Default)]
+pub struct Drain {
+    /// Accept no more, finish what was accepted, then close.
+    pub stop: CancellationToken,
+    /// Close now. Tunnels have to watch it themselves: after an upgrade their bytes are not ours.
+    pub kill: CancellationToken,
+}
+
+impl Drain {
+    /// Keeps accepting for `pause` (until load balancers have noticed that we are not ready), then stops,
+    /// and kills what is left after `grace`. The listeners return when they are done.
+    pub async fn run(&self, pause: Duration, grace: Duration) {
+        sleep(pause).await;
+        self.stop.cancel();
+        sleep(grace).await;
+        self.kill.cancel();
+    }
+}
+
+/// What listeners count, for metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Connections open now, tunnels included.
+    pub open: AtomicUsize,
+    /// Connections accepted since start.
+    pub accepted: AtomicU64,
+    /// Accepts that failed, since start.
+    pub accept_errors: AtomicU64,
+    /// TLS handshakes that failed or took too long, since start.
+    pub handshake_errors: AtomicU64,
+}
+
+/// Whom a request came from, in its extensions: the other end of the connection, which may be a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// How a request came, in its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Tls,
+    Plain,
+}
+
+/// What several listeners share.
+#[derive(Debug, Clone, Default)]
+pub struct Server {
+    /// Each listener has these limits for itself.
+    pub limits: Limits,
+    pub drain: Drain,
+    pub counts: Arc<Counts>,
+}
+
+/// One connection as its requests see it.
+#[derive(Clone)]
+struct Line {
+    peer: Peer,
+    scheme: Scheme,
+    header_bytes: usize,
+    /// A first request has come.
+    used: Arc<AtomicBool>,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Accepts and serves until `drain.stop`, finishes what was accepted, and returns when all connections
+    /// are closed, or shortly after `drain.kill`. Without `tls` it speaks HTTP/1.1 only, with it what
+    /// ALPN says.
+    pub async fn serve<S>(
+        self,
+        listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        service: S,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        let tls = tls.map(TlsAcceptor::from);
+        let seats = Arc::new(Semaphore::new(self.limits.connections as usize));
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.drain.stop.cancelled() => break,
+                accepted = accept(&listener, &seats) => accepted,
+            };
+            match accepted {
+                Ok(accepted) => {
+                    pause = FIRST_PAUSE;
+                    self.start(accepted, &tls, &service);
+                }
+                Err(e) if only_this_one(&e) => {}
+                Err(e) => {
+                    self.counts.accept_errors.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!("cannot accept connections, trying again in {pause:?}: {e}");
+                    // Whatever it is (mostly: no file descriptor left), the end of us would not mend it.
+                    let _ = timeout(pause, self.drain.stop.cancelled()).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        for _ in 0..BACKLOG {
+            match timeout(BACKLOG_WAIT, accept(&listener, &seats)).await {
+                Ok(Ok(accepted)) => self.start(accepted, &tls, &service),
+                Ok(Err(_)) => {}
+                Err(_) => break,
+            }
+        }
+        drop(listener);
+        self.emptied(&seats).await;
+    }
+
+    fn start<S>(&self, (tcp, peer, seat): Accepted, tls: &Option<TlsAcceptor>, service: &S)
+    where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        let (server, tls, service) = (self.clone(), tls.clone(), service.clone());
+        tokio::spawn(server.connection(tcp, peer, seat, tls, service));
+    }
+
+    /// Returns when every connection has given its seat back, or soon after the kill.
+    async fn emptied(&self, seats: &Semaphore) {
+        tokio::select! {
+            _ = seats.acquire_many(self.limits.connections) => return,
+            () = self.drain.kill.cancelled() => {}
+        }
+        let _ = timeout(ENDING, seats.acquire_many(self.limits.connections)).await;
+    }
+
+    async fn connection<S>(
+        self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        seat: OwnedSemaphorePermit,
+        tls: Option<TlsAcceptor>,
+        service: S,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        // Answers are small and written whole: waiting to fill a packet only delays them.
+        if let Err(e) = tcp.set_nodelay(true) {
+            tracing::debug!(%peer, "cannot set TCP_NODELAY: {e}");
+        }
+        let scheme = match tls {
+            Some(_) => Scheme::Tls,
+            None => Scheme::Plain,
+        };
+        let opened = Stream::open(tcp, tls, seat, Arc::clone(&self.counts));
+        let stream = tokio::select! {
+            biased;
+            () = self.drain.kill.cancelled() => return,
+            opened = timeout(self.limits.handshake, opened) => match opened {
+                Ok(Ok(Some(stream))) => stream,
+                Ok(Ok(None)) => return,
+                Ok(Err(e)) => return self.handshake_failed(peer, &e.to_string()),
+                Err(_) => return self.handshake_failed(peer, "it took too long"),
+            },
+        };
+        let line = Line {
+            peer: Peer(peer),
+            scheme,
+            header_bytes: self.limits.header_bytes,
+            used: Arc::new(AtomicBool::new(false)),
+            stop: self.drain.stop.clone(),
+        };
+        let used = Arc::clone(&line.used);
+        let http2 = stream.is_http2();
+        let io = TokioIo::new(stream);
+        let requests = service_fn(move |request| answer(service.clone(), line.clone(), request));
+        if http2 {
+            let connection = self.http2().serve_connection(io, requests);
+            // GOAWAY lets requests finish that are under way, so it can be said at once.
+            self.drive(connection, |c| c.graceful_shutdown(), Duration::ZERO, &used).await;
+        } else {
+            let connection = self.http1().serve_connection(io, requests);
+            let connection = connection.with_upgrades();
+            self.drive(connection, |c| c.graceful_shutdown(), IDLE_LINGER, &used).await;
+        }
+    }
+
+    /// Runs a connection to its end: its own, that of a drain, or of a client that never asks anything.
+    async fn drive<C>(
+        &self,
+        connection: C,
+        finish: impl Fn(Pin<&mut C>),
+        linger: Duration,
+        used: &AtomicBool,
+    ) where
+        C: Future<Output = Result<(), hyper::Error>>,
+    {
+        let mut connection = pin!(connection);
+        let mut first_request = pin!(sleep(self.limits.header_time));
+        let mut waiting = true;
+        let mut last_call = pin!(sleep(linger));
+        let (mut stopping, mut finishing) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(e) = ended {
+                        tracing::debug!("connection ended: {e}");
+                    }
+                    return;
+                }
+                () = self.drain.kill.cancelled() => return,
+                () = first_request.as_mut(), if waiting => {
+                    if !used.load(Ordering::Relaxed) {
+                        tracing::debug!("connection closed: no request came in time");
+                        return;
+                    }
+                    waiting = false;
+                }
+                () = self.drain.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    last_call.as_mut().reset(Instant::now() + linger);
+                }
+                () = last_call.as_mut(), if stopping && !finishing => {
+                    finishing = true;
+                    finish(connection.as_mut());
+                }
+            }
+        }
+    }
+
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.idle)
+            .max_buf_size(self.hard_header_bytes());
+        builder
+    }
+
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
+        let header_list = u32::try_from(self.hard_header_bytes()).unwrap_or(u32::MAX);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.streams)
+            .max_header_list_size(header_list)
+            .keep_alive_interval(self.limits.ping)
+            .keep_alive_timeout(self.limits.ping);
+        builder
+    }
+
+    fn hard_header_bytes(&self) -> usize {
+        let bytes = self.limits.header_bytes;
+        bytes.saturating_mul(HARD_HEADER_FACTOR).max(MIN_BUFFER)
+    }
+
+    fn handshake_failed(&self, peer: SocketAddr, why: &str) {
+        self.counts.handshake_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%peer, "TLS handshake failed: {why}");
+    }
+}
+
+/// A connection with the place it takes.
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+/// Takes a seat, then a connection for it: without a free seat none is accepted.
+async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let seat = Arc::clone(seats).acquire_owned().await.map_err(io::Error::other)?;
+    let (tcp, peer) = listener.accept().await?;
+    Ok((tcp, peer, seat))
+}
+
+/// The client went away before we took it in; the next accept is as good as ever.
+fn only_this_one(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// One request: its head is measured, it learns where it came from, and the service answers it.
+async fn answer<S>(
+    service: S,
+    line: Line,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+{
+    line.used.store(true, Ordering::Relaxed);
+    let version = request.version();
+    let mut response = if head_bytes(&request) > line.header_bytes {
+        too_large(line.header_bytes)
+    } else {
+        request.extensions_mut().insert(line.peer);
+        request.extensions_mut().insert(line.scheme);
+        service.oneshot(request).await?
+    };
+    // An upgrade keeps its own Connection header; HTTP/2 has none.
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if version < Version::HTTP_2 && !upgraded && line.stop.is_cancelled() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    Ok(response)
+}
+
+/// As it stood on the wire in HTTP/1: method, target, and `name: value` lines.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |t| t.as_str().len());
+    let headers = request.headers().iter();
+    let lines: usize = headers.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    request.method().as_str().len() + target + lines
+}
+
+fn too_large(limit: usize) -> Response<Body> {
+    let text = format!("The headers of this request are too large: send at most {limit} bytes.\n");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_measured_as_it_stands_on_the_wire() {
+        let request =
+            Request::get("https://host/pods?namespace=a").header("accept", "*/*").body(()).unwrap();
+        let wire = "GET/pods?namespace=aaccept: */*\r\n";
+        assert_eq!(head_bytes(&request), wire.len());
+    }
+
+    #[test]
+    fn hypers_own_bound_is_above_ours_and_never_below_its_minimum() {
+        let mut server = Server::default();
+        assert!(server.hard_header_bytes() > 100_000, "100 kB get a 431");
+        server.limits.header_bytes = 10;
+        assert_eq!(server.hard_header_bytes(), MIN_BUFFER);
+    }
+
+    #[test]
+    fn only_errors_of_one_client_are_passed_over() {
+        assert!(only_this_one(&io::ErrorKind::ConnectionAborted.into()));
+        let no_files = io::Error::from_raw_os_error(24);
+        assert!(!only_this_one(&no_files));
+    }
+
+    #[tokio::test]
+    async fn a_drain_stops_before_it_kills() {
+        let drain = Drain::default();
+        let run = drain.run(Duration::from_millis(1), Duration::from_millis(50));
+        let watch = async {
+            drain.stop.cancelled().await;
+            assert!(!drain.kill.is_cancelled());
+            drain.kill.cancelled().await;
+        };
+        tokio::join!(run, watch);
+    }
+}

@@ -1,0 +1,164 @@
+//! One accepted connection, plain or TLS, with the seat it holds: dropping it frees the place, also when
+//! it has become a tunnel that somebody else reads. No HTTP here, but one answer for those who
+//! speak it to the wrong port.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Counts;
+
+/// First byte of a TLS handshake record (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What a client gets that speaks plain HTTP to a TLS port. HTTP/1.0, so that every client stops there.
+const SPEAK_HTTPS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
+    This port speaks HTTPS: use an https:// address.\n";
+
+/// How long, and how much, of a misdirected request is read after the answer: closing with
+/// bytes unread would reset the connection, and the client would not see the answer.
+const REST_TIME: Duration = Duration::from_secs(1);
+const REST_BYTES: u64 = 64 * 1024;
+
+/// A connection as hyper reads and writes it.
+pub(super) struct Stream {
+    side: Side,
+    _seat: Seat,
+}
+
+enum Side {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Counts the connection for as long as it lives.
+struct Seat {
+    counts: Arc<Counts>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Stream {
+    /// Takes the seat, and does the handshake where the listener speaks TLS. `None` when the client
+    /// went away without a word, or spoke plain HTTP to TLS and has been told.
+    pub(super) async fn open(
+        tcp: TcpStream,
+        tls: Option<TlsAcceptor>,
+        permit: OwnedSemaphorePermit,
+        counts: Arc<Counts>,
+    ) -> io::Result<Option<Stream>> {
+        counts.open.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { counts, _permit: permit };
+        let side = match tls {
+            None => Side::Plain(tcp),
+            Some(tls) => {
+                let mut first = [0];
+                match tcp.peek(&mut first).await? {
+                    0 => return Ok(None),
+                    // Every HTTP method begins so, and no TLS record.
+                    _ if first[0].is_ascii_uppercase() => {
+                        tell(tcp).await?;
+                        return Ok(None);
+                    }
+                    _ if first[0] != TLS_HANDSHAKE => {
+                        return Err(io::Error::other("this is not TLS"));
+                    }
+                    _ => Side::Tls(Box::new(tls.accept(tcp).await?)),
+                }
+            }
+        };
+        Ok(Some(Stream { side, _seat: seat }))
+    }
+
+    /// Whether ALPN chose HTTP/2. On a plain port it is never spoken: proxies that end TLS in front of us
+    /// use HTTP/1.1, and guessing the version would delay the first request.
+    pub(super) fn is_http2(&self) -> bool {
+        match &self.side {
+            Side::Plain(_) => false,
+            Side::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
+async fn tell(mut tcp: TcpStream) -> io::Result<()> {
+    tcp.write_all(SPEAK_HTTPS).await?;
+    tcp.shutdown().await?;
+    let mut rest = tcp.take(REST_BYTES);
+    let mut nowhere = tokio::io::sink();
+    let _ = timeout(REST_TIME, tokio::io::copy(&mut rest, &mut nowhere)).await;
+    Ok(())
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().side {
+            Side::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Side::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().side {
+            Side::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Side::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().side {
+            Side::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Side::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.side {
+            Side::Plain(io) => io.is_write_vectored(),
+            Side::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().side {
+            Side::Plain(io) => Pin::new(io).poll_flush(cx),
+            Side::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().side {
+            Side::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Side::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The log and the metrics: how both are set up, and which metrics there are.
+//! Every label has few values: route templates, status classes, kinds of the table; never a path, a name or a user.
+//! NOT here: serving `/metrics`, which needs a right of its own (`api`).
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// From half a millisecond, which is a page from the cache, to ten seconds, which is an API server in trouble.
+const SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5, 10.0];
+
+/// The content type of `Metrics::encode`.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one object a line, the fields beside the message.
+    Json,
+}
+
+/// What `--log-level` means: a level, or directives as `tracing` has them. `None` if it cannot be understood.
+pub fn filter(level: &str) -> Option<EnvFilter> {
+    // To tracing a lone unknown word is a target; to us it is a misspelt level.
+    let understood = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+    if !level.split(',').all(understood) {
+        return None;
+    }
+    EnvFilter::try_new(level).ok()
+}
+
+/// Logs to stderr from now on. Only the first call of a process counts, which is what tests need.
+pub fn init(level: &str, format: LogFormat) {
+    let filter = filter(level).unwrap_or_else(|| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let first = match format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    if first.is_err() {
+        tracing::debug!("the log was set up before");
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+    method: &'static str,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteOnly {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: String,
+}
+
+/// The metrics of one server. Every value lives here; the registry only points to them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Route, Counter>,
+    seconds: Family<RouteOnly, Histogram>,
+    upstream: Family<Outcome, Counter>,
+    connections: Gauge,
+    rows: Family<Kind, Gauge>,
+    synced: Family<Kind, Gauge>,
+    events: Family<Kind, Counter>,
+    malformed: Family<Kind, Counter>,
+    restarts: Family<Kind, Counter>,
+    reviews: Family<Outcome, Counter>,
+    not_after: Gauge,
+    reload_failures: Counter,
+    tunnels: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("binnacle"),
+            requests: Family::default(),
+            seconds: Family::<RouteOnly, Histogram>::new_with_constructor(|| {
+                Histogram::new(SECONDS)
+            }),
+            upstream: Family::default(),
+            connections: Gauge::default(),
+            rows: Family::default(),
+            synced: Family::default(),
+            events: Family::default(),
+            malformed: Family::default(),
+            restarts: Family::default(),
+            reviews: Family::default(),
+            not_after: Gauge::default(),
+            reload_failures: Counter::default(),
+            tunnels: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Help texts get their full stop, counters their `_total`, from the encoder.
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "The version that runs", build);
+        r.register("http_requests", "Requests answered, by route template", self.requests.clone());
+        let help = "Time to the response's headers in seconds, by route template";
+        r.register("http_request_duration_seconds", help, self.seconds.clone());
+        let help = "Requests sent to the API server, by outcome";
+        r.register("upstream_requests", help, self.upstream.clone());
+        r.register("connections_open", "Client connections now open", self.connections.clone());
+        r.register("cache_rows", "Rows in the cache", self.rows.clone());
+        r.register("cache_synced", "1 if the cache has the kind whole", self.synced.clone());
+        r.register("cache_events", "Watch events applied", self.events.clone());
+        let help = "Objects left out because they could not be read";
+        r.register("malformed_objects", help, self.malformed.clone());
+        r.register("watch_restarts", "Watches begun again after a failure", self.restarts.clone());
+        r.register("access_reviews", "Questions to the authorizer", self.reviews.clone());
+        let help = "End of the served certificate, seconds since 1970";
+        r.register("certificate_not_after_seconds", help, self.not_after.clone());
+        let help = "Certificates that were refused on reload, the old one staying";
+        r.register("certificate_reload_failures", help, self.reload_failures.clone());
+        r.register("tunnels_open", "Upgraded connections now open", self.tunnels.clone());
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut body = String::new();
+        // Writing into a String cannot fail, and half an answer is better than none.
+        if text::encode(&mut body, &self.registry).is_err() {
+            tracing::warn!("the metrics could not be encoded whole");
+        }
+        body
+    }
+
+    /// One request answered. `route` is the template (`/api/v1/pod/{namespace}`), never the path.
+    pub fn request(&self, route: &str, method: &str, status: u16, elapsed: Duration) {
+        let (method, status) = (method_label(method), status_class(status));
+        let labels = Route { route: route.to_owned(), method, status };
+        self.requests.get_or_create(&labels).inc();
+        let labels = RouteOnly { route: labels.route };
+        self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// How the cache of a kind stands: counted where it happens, brought here when asked for.
+    pub fn cache_counts(&self, kind: &str, events: u64, malformed: u64, restarts: u64) {
+        set(&self.events.get_or_create(&of(kind)), events);
+        set(&self.malformed.get_or_create(&of(kind)), malformed);
+        set(&self.restarts.get_or_create(&of(kind)), restarts);
+    }
+
+    /// Client connections open now, tunnels included, and tunnels alone.
+    pub fn connections(&self, open: usize, tunnels: usize) {
+        self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.tunnels.set(i64::try_from(tunnels).unwrap_or(i64::MAX));
+    }
+
+    /// How many rows of a kind the cache holds now.
+    pub fn cache_rows(&self, kind: &str, rows: usize) {
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        self.rows.get_or_create(&of(kind)).set(rows);
+    }
+
+    /// Whether the cache has all of a kind.
+    pub fn cache_synced(&self, kind: &str, synced: bool) {
+        self.synced.get_or_create(&of(kind)).set(i64::from(synced));
+    }
+
+    /// Questions asked of the API server about rights, by answer.
+    pub fn access_reviews(&self, allowed: u64, denied: u64, failed: u64) {
+        for (outcome, count) in [("allowed", allowed), ("denied", denied), ("failed", failed)] {
+            set(&self.reviews.get_or_create(&Outcome { outcome }), count);
+        }
+    }
+
+    /// Requests to the API server: those it answered and those it did not.
+    pub fn upstream(&self, answered: u64, failed: u64) {
+        for (outcome, count) in [("answered", answered), ("failed", failed)] {
+            set(&self.upstream.get_or_create(&Outcome { outcome }), count);
+        }
+    }
+
+    /// The served certificate's end in seconds since 1970, and how often a new one was refused.
+    pub fn certificate(&self, not_after: i64, refused: u64) {
+        self.not_after.set(not_after);
+        set(&self.reload_failures, refused);
+    }
+}
+
+/// Brings a counter to a value that is counted elsewhere and only grows.
+fn set(counter: &Counter, value: u64) {
+    counter.inner().store(value, Ordering::Relaxed);
+}
+
+fn of(kind: &str) -> Kind {
+    Kind { kind: kind.to_owned() }
+}
+
+/// `2xx` and so on: what a status is called as a label.
+fn status_class(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "other",
+    }
+}
+
+/// A client may invent methods; the labels may not grow with them.
+fn method_label(method: &str) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_shows_with_its_template_and_status_class() {
+        let metrics = Metrics::default();
+        metrics.request("/api/v1/pod/{namespace}", "GET", 204, Duration::from_millis(3));
+        metrics.request("/api/v1/pod/{namespace}", "BREW", 599, Duration::from_millis(3));
+        let text = metrics.encode();
+        let line = "binnacle_http_requests_total{route=\"/api/v1/pod/{namespace}\",method=\"GET\",status=\"2xx\"} 1";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("method=\"other\",status=\"5xx\""), "{text}");
+        assert!(text.contains("binnacle_build_info{version="), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_counted_elsewhere_shows_with_its_latest_value() {
+        let metrics = Metrics::default();
+        metrics.connections(5, 2);
+        metrics.connections(3, 1);
+        metrics.cache_synced("pod", true);
+        metrics.cache_counts("pod", 10, 1, 0);
+        metrics.cache_counts("pod", 12, 1, 0);
+        let text = metrics.encode();
+        assert!(text.contains("binnacle_connections_open 3"), "{text}");
+        assert!(text.contains("binnacle_tunnels_open 1"), "{text}");
+        assert!(text.contains("binnacle_cache_synced{kind=\"pod\"} 1"), "{text}");
+        assert!(text.contains("binnacle_cache_events_total{kind=\"pod\"} 12"), "{text}");
+    }
+
+    #[test]
+    fn levels_and_directives_are_understood() {
+        assert!(filter("info").is_some());
+        assert!(filter("info,binnacle::cache=debug").is_some());
+        assert!(filter("loud").is_none());
+        assert!(filter("binnacle=loud").is_none());
+    }
+}

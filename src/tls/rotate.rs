@@ -1,0 +1,193 @@
+//! Keeps a certificate current: looks at its source now and then, renews what is ours, and swaps what is
+//! served. A swap touches new handshakes only; connections that are open stay as they are.
+//! Whatever fails while running keeps the certificate in memory, and is logged and counted.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_util::sync::CancellationToken;
+
+use super::pair::Loaded;
+use super::secret::Place;
+use super::{Source, TlsError, Wanted, files, provider, state};
+
+/// Between two looks at files: a replaced certificate is served within seconds, and two small reads
+/// cost nothing.
+const POLL_FILES: Duration = Duration::from_secs(10);
+
+/// Between two looks at a Secret: one GET a minute and replica. A renewal leaves a third of a year's
+/// life to be noticed, so this could be far longer; a minute is what a person waits for.
+const POLL_SECRET: Duration = Duration::from_secs(60);
+
+/// Holds the current certificate and its source.
+pub struct Keeper {
+    source: Source,
+    wanted: Wanted,
+    served: Arc<Served>,
+    config: Arc<ServerConfig>,
+    failures: AtomicU64,
+    reloads: AtomicU64,
+    /// The last failure told, so that one that lasts is one line in the log.
+    told: Mutex<Option<String>>,
+}
+
+/// What handshakes are answered with.
+struct Served(ArcSwap<Loaded>);
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Served(until {})", self.0.load().not_after)
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.load().key))
+    }
+}
+
+impl Keeper {
+    /// Reads the certificate, and makes one where that is our task.
+    ///
+    /// # Errors
+    /// The source cannot be read or written, or holds something damaged. Nothing is overwritten then.
+    pub async fn open(source: Source, wanted: Wanted) -> Result<Keeper, TlsError> {
+        let loaded = load(&source, &wanted, true, Timestamp::now()).await?;
+        let complaint = loaded.complaint.clone();
+        let served = Arc::new(Served(ArcSwap::from_pointee(loaded)));
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&served) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Tickets spare returning clients the signature, and us a session cache.
+        config.ticketer = Ticketer::new()?;
+        let keeper = Keeper {
+            source,
+            wanted,
+            served,
+            config: Arc::new(config),
+            failures: AtomicU64::new(0),
+            reloads: AtomicU64::new(0),
+            told: Mutex::new(None),
+        };
+        if let Some(complaint) = complaint {
+            keeper.failed(complaint);
+        }
+        if keeper.not_after() <= Timestamp::now() {
+            tracing::warn!(until = %keeper.not_after(), "the certificate given to us has expired");
+        }
+        Ok(keeper)
+    }
+
+    /// For listeners: HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3, always with the current certificate.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Looks at the source again and again until stopped.
+    pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let pause = match self.source {
+            Source::Files { .. } | Source::StateDir(_) => POLL_FILES,
+            Source::Secret { .. } => POLL_SECRET,
+        };
+        loop {
+            let look = async {
+                tokio::time::sleep(pause).await;
+                self.check(Timestamp::now()).await;
+            };
+            // A renewal that is stopped half-way is repeated by the next start.
+            if stop.run_until_cancelled(look).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// One look at the source: renews what is due at `now`, serves what has changed, and keeps what is
+    /// served when that fails.
+    pub async fn check(&self, now: Timestamp) {
+        let loaded = match load(&self.source, &self.wanted, false, now).await {
+            Ok(loaded) => loaded,
+            Err(error) => return self.failed(error.to_string()),
+        };
+        match &loaded.complaint {
+            Some(complaint) => self.failed(complaint.clone()),
+            None => *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None,
+        }
+        if loaded.key.cert == self.served.0.load().key.cert {
+            return;
+        }
+        tracing::info!(until = %loaded.not_after, "serving a new certificate");
+        self.served.0.store(Arc::new(loaded));
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn failed(&self, why: String) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref() != Some(&why) {
+            tracing::warn!(
+                "keeping the certificate that is served, until {}: {why}",
+                self.not_after()
+            );
+            *told = Some(why);
+        }
+    }
+
+    /// The CA certificate that people have to trust, as PEM; `None` where we do not know it.
+    pub fn ca_pem(&self) -> Option<String> {
+        self.served.0.load().ca_pem.clone()
+    }
+
+    /// The end of the life of the certificate that is served.
+    pub fn not_after(&self) -> Timestamp {
+        self.served.0.load().not_after
+    }
+
+    /// Looks at the source that failed, since start.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Certificates swapped in, since start.
+    pub fn reloads(&self) -> u64 {
+        self.reloads.load(Ordering::Relaxed)
+    }
+}
+
+async fn load(
+    source: &Source,
+    wanted: &Wanted,
+    at_start: bool,
+    now: Timestamp,
+) -> Result<Loaded, TlsError> {
+    match source {
+        Source::Files { cert, key } => {
+            let (cert, key) = (cert.clone(), key.clone());
+            blocking(move || files::load(&cert, &key)).await
+        }
+        Source::StateDir(dir) => {
+            let (dir, wanted) = (dir.clone(), wanted.clone());
+            blocking(move || state::load(&dir, &wanted, at_start, now)).await
+        }
+        Source::Secret { client, namespace, name } => {
+            let place = Place { client, namespace, name };
+            place.load(wanted, at_start, now).await
+        }
+    }
+}
+
+/// File work off the runtime's threads: a state directory may be on a slow disk.
+async fn blocking(
+    work: impl FnOnce() -> Result<Loaded, TlsError> + Send + 'static,
+) -> Result<Loaded, TlsError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(TlsError::Make(e.to_string())))
+}

@@ -1,0 +1,108 @@
+//! What can go wrong between us and the API server, told apart by whose fault it is.
+//!
+//! No HTTP statuses of our own: `api::error` makes those.
+
+use http::StatusCode;
+use serde::Deserialize;
+
+/// We got no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("the API server cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the API server did not answer in time")]
+    Timeout,
+    #[error("the connection to the API server broke: {0}")]
+    Broken(String),
+    /// Our own credentials could not be had: exec plugin, token file.
+    #[error("the cluster's own credentials cannot be obtained: {0}")]
+    Credentials(String),
+    #[error("the cluster cannot be set up: {0}")]
+    Setup(String),
+}
+
+/// We got no answer, or one that says no.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error("{message}")]
+    Status { code: StatusCode, message: String, reason: String, details: Option<serde_json::Value> },
+}
+
+/// The parts of a `metav1.Status` that we pass on.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    message: String,
+    reason: String,
+    details: Option<serde_json::Value>,
+}
+
+/// Longest text of an answer that is no `Status` which we repeat in a message.
+const TEXT_LIMIT: usize = 512;
+
+impl UpstreamError {
+    pub(super) fn from_client(error: hyper_util::client::legacy::Error) -> Self {
+        let text = chain(&error);
+        if error.is_connect() { Self::Unreachable(text) } else { Self::Broken(text) }
+    }
+
+    pub(super) fn from_stack(error: tower::BoxError) -> Self {
+        match error.downcast::<hyper_util::client::legacy::Error>() {
+            Ok(error) => Self::from_client(*error),
+            Err(error) => Self::Credentials(chain(&*error)),
+        }
+    }
+}
+
+impl Failure {
+    pub fn status(code: StatusCode, body: &[u8]) -> Self {
+        let status: Status = serde_json::from_slice(body).unwrap_or_default();
+        let message = if status.message.is_empty() {
+            let text = String::from_utf8_lossy(body);
+            let text: String = text.trim().chars().take(TEXT_LIMIT).collect();
+            if text.is_empty() { code.to_string() } else { text }
+        } else {
+            status.message
+        };
+        Self::Status { code, message, reason: status.reason, details: status.details }
+    }
+
+    pub fn code(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { code, .. } => Some(*code),
+            Self::Upstream(_) => None,
+        }
+    }
+}
+
+/// An error with its causes, which hyper keeps out of its own text.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_keeps_its_message_and_a_text_answer_becomes_one() {
+        let body =
+            br#"{"kind":"Status","message":"pods \"x\" not found","reason":"NotFound","code":404}"#;
+        assert_eq!(
+            Failure::status(StatusCode::NOT_FOUND, body).to_string(),
+            "pods \"x\" not found"
+        );
+        let text = Failure::status(StatusCode::BAD_GATEWAY, b" upstream gone\n");
+        assert_eq!(text.to_string(), "upstream gone");
+        assert_eq!(Failure::status(StatusCode::BAD_GATEWAY, b"").to_string(), "502 Bad Gateway");
+    }
+}

@@ -1,0 +1,234 @@
+//! The only door to the API server: every request leaves here, as a user or as ourselves.
+//!
+//! Two connectors: the one for bearers never carries a client certificate (the API server would
+//! try x509 before the token), the other has the kubeconfig's or service account's credentials.
+//! It decides nothing about rights and keeps nothing of what it carries.
+
+mod error;
+mod identity;
+mod path;
+mod proxy;
+mod tunnel;
+
+pub use error::{Failure, UpstreamError};
+pub use identity::{Fingerprint, Identity, User, is_identity, is_impersonation};
+pub use path::{BadPath, RequestInfo, classify};
+pub use proxy::pass;
+pub use tunnel::{Tunnels, subprotocol_token, wanted_upgrade};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::ConfigExt as _;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _};
+
+use identity::Credentials;
+
+/// A connection attempt that takes longer will not become a good one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Idle connections kept: enough for a burst of dashboards, few enough to be polite.
+const IDLE_CONNECTIONS: usize = 64;
+/// How long an answer's head may take where we, not the user's client, are waiting.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The API server limits an object to about 1.5 MiB in etcd; reviews and single objects fit well.
+pub const OBJECT_LIMIT: usize = 8 << 20;
+
+type HttpClient = Client<HttpsConnector<HttpConnector>, Body>;
+type OwnStack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// One Kubernetes cluster.
+#[derive(Clone)]
+pub struct Cluster(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    scheme: Scheme,
+    authority: Authority,
+    /// Path that the kubeconfig puts before the API's own, without a trailing slash.
+    prefix: String,
+    bearer: HttpClient,
+    own: OwnStack,
+    watcher: kube::Client,
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Cluster {
+    /// A cluster as a kubeconfig or a pod's environment describes it. Nothing is sent yet.
+    pub fn new(name: &str, config: kube::Config) -> Result<Self, UpstreamError> {
+        let setup = |error: &dyn std::fmt::Display| UpstreamError::Setup(error.to_string());
+        let parts = config.cluster_url.clone().into_parts();
+        let mut anonymous = config.clone();
+        anonymous.auth_info = Default::default();
+        let bearer = client(connector(&anonymous).map_err(|error| setup(&error))?);
+        let auth = config.auth_layer().map_err(|error| setup(&error))?;
+        let extra = config.extra_headers_layer().map_err(|error| setup(&error))?;
+        let plain = client(connector(&config).map_err(|error| setup(&error))?);
+        let own = tower::ServiceBuilder::new()
+            .option_layer(auth)
+            .layer(extra)
+            .service(plain.map_err(BoxError::from));
+        Ok(Self(Arc::new(Inner {
+            name: name.to_owned(),
+            scheme: parts.scheme.unwrap_or(Scheme::HTTPS),
+            authority: parts
+                .authority
+                .ok_or_else(|| UpstreamError::Setup("the cluster's address has no host".into()))?,
+            prefix: parts
+                .path_and_query
+                .map(|path| path.path().trim_end_matches('/').to_owned())
+                .unwrap_or_default(),
+            bearer,
+            own: BoxCloneSyncService::new(own.map_err(Into::into)),
+            watcher: kube::Client::try_from(config).map_err(|error| setup(&error))?,
+            answered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        })))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// For messages and logs: `https://host:port/prefix`.
+    pub fn address(&self) -> String {
+        format!("{}://{}{}", self.0.scheme, self.0.authority, self.0.prefix)
+    }
+
+    /// kube's own client, with the server's identity: for watching and for our own objects.
+    pub fn server_client(&self) -> kube::Client {
+        self.0.watcher.clone()
+    }
+
+    /// Sends `request`, whose URI is path and query alone, and returns the answer's head with its
+    /// body still streaming. Identity headers of the request are replaced by those of `who`.
+    /// No time-out: watches and logs last. Upgrades work through `hyper::upgrade::on`.
+    pub async fn send(
+        &self,
+        who: Identity<'_>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        self.aim(&mut request)?;
+        *request.version_mut() = http::Version::HTTP_11;
+        let headers = request.headers_mut();
+        headers.remove(header::HOST);
+        let foreign: Vec<_> = headers.keys().filter(|name| is_identity(name)).cloned().collect();
+        for name in foreign {
+            headers.remove(name);
+        }
+        let user = match who {
+            Identity::Server => None,
+            Identity::User(user) => Some(user),
+        };
+        for (name, value) in user.iter().flat_map(|user| &user.impersonation) {
+            headers.append(name, value.clone());
+        }
+        let answer = match user.map(|user| &user.credentials) {
+            Some(Credentials::Bearer(value)) => {
+                headers.insert(header::AUTHORIZATION, value.clone());
+                self.0.bearer.request(request).await.map_err(UpstreamError::from_client)
+            }
+            Some(Credentials::Kubeconfig) | None => {
+                self.0.own.clone().oneshot(request).await.map_err(UpstreamError::from_stack)
+            }
+        };
+        let count = if answer.is_ok() { &self.0.answered } else { &self.0.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        answer
+    }
+
+    /// Requests that the API server has answered and those that it has not, since start.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.0.answered.load(Ordering::Relaxed), self.0.failed.load(Ordering::Relaxed))
+    }
+
+    /// Sends a small request and reads its whole answer, at most `limit` bytes of it.
+    /// Statuses of 400 and above are a [`Failure::Status`].
+    pub async fn fetch(
+        &self,
+        who: Identity<'_>,
+        request: Request<Body>,
+        limit: usize,
+    ) -> Result<Bytes, Failure> {
+        let answer = async {
+            let response = self.send(who, request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), limit).collect().await;
+            let body = body.map_err(|error| UpstreamError::Broken(error.to_string()))?.to_bytes();
+            if status.is_client_error() || status.is_server_error() {
+                return Err(Failure::status(status, &body));
+            }
+            Ok(body)
+        };
+        let timed = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+        timed.unwrap_or(Err(Failure::Upstream(UpstreamError::Timeout)))
+    }
+
+    /// GET of `path` (path and query, already encoded) as JSON.
+    pub async fn get(&self, who: Identity<'_>, path: &str, limit: usize) -> Result<Bytes, Failure> {
+        let request = Request::get(path)
+            .header(header::ACCEPT, "application/json")
+            .body(Body::empty())
+            .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+        self.fetch(who, request, limit).await
+    }
+
+    /// POST of a JSON body: access reviews, creations.
+    pub async fn post(
+        &self,
+        who: Identity<'_>,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<Bytes, Failure> {
+        let request = Request::post(path)
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()))
+            .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+        self.fetch(who, request, OBJECT_LIMIT).await
+    }
+
+    fn aim(&self, request: &mut Request<Body>) -> Result<(), UpstreamError> {
+        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let target = if self.0.prefix.is_empty() {
+            request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"))
+        } else {
+            PathAndQuery::try_from(format!("{}{path}", self.0.prefix))
+                .map_err(|error| UpstreamError::Setup(error.to_string()))?
+        };
+        *request.uri_mut() = Uri::builder()
+            .scheme(self.0.scheme.clone())
+            .authority(self.0.authority.clone())
+            .path_and_query(target)
+            .build()
+            .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+        Ok(())
+    }
+}
+
+fn connector(config: &kube::Config) -> kube::Result<HttpsConnector<HttpConnector>> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    config.rustls_https_connector_with_connector(tcp)
+}
+
+fn client(connector: HttpsConnector<HttpConnector>) -> HttpClient {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build(connector)
+}

@@ -1,0 +1,159 @@
+//! The command line from outside: the real binary with bad and good flags, variables and files. NOT here: the merge's
+//! details, which are unit tests under `src/config`.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// The binary with an environment of its own: nobody's settings leak in.
+fn binnacle(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_binnacle"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BINNACLE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).envs(env.iter().copied()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The one line that a refusal is.
+fn refusal(args: &[&str], env: &[(&str, &str)]) -> String {
+    let output = binnacle(args, env);
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{args:?} {env:?}: {text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{args:?} {env:?}: {text}");
+    assert!(text.starts_with("binnacle: "), "{text}");
+    assert!(output.stdout.is_empty(), "{}", stdout(&output));
+    text.trim_end().to_owned()
+}
+
+fn file(folder: &tempfile::TempDir, text: &str) -> String {
+    let path: PathBuf = folder.path().join("binnacle.yaml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// The row of a setting in `binnacle config check`.
+fn row(output: &Output, key: &str) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = stdout(output);
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(key));
+    line.unwrap_or_else(|| panic!("no {key} in {text}")).to_owned()
+}
+
+#[test]
+fn a_bad_flag_is_one_line_that_says_what_would_be_right() {
+    assert_eq!(
+        refusal(&["--listen", "127.0.0.1"], &[]),
+        "binnacle: --listen \"127.0.0.1\": not an address; use HOST:PORT, e.g. 127.0.0.1:8443"
+    );
+}
+
+#[test]
+fn every_sort_of_bad_value_is_refused_by_name() {
+    let bad = [
+        ("--insecure-listen", "x:1"),
+        ("--demo-pods", "many"),
+        ("--static-dir", "/no/such/directory"),
+        ("--base-path", "/a b"),
+        ("--default-locale", "tlh"),
+        ("--tls-cert", "only-this.pem"),
+        ("--tls-names", "a b"),
+        ("--tls-secret", "no-namespace"),
+        ("--log-level", "loud"),
+        ("--log-format", "xml"),
+        ("--namespaces", "Upper"),
+        ("--max-body", "lots"),
+        ("--stale-while-away", "soon"),
+        ("--config", "/no/such/file.yaml"),
+    ];
+    for (flag, value) in bad {
+        let line = refusal(&["config", "check", flag, value], &[]);
+        let named = if flag == "--config" { value } else { flag };
+        assert!(line.contains(named), "{line}");
+    }
+    assert!(refusal(&["--demo=maybe"], &[]).contains("--demo"));
+    assert!(refusal(&["demo", "--pods", "x"], &[]).contains("--pods"));
+}
+
+#[test]
+fn an_unknown_flag_or_command_is_one_line_with_a_tip() {
+    assert!(refusal(&["--lisen", "127.0.0.1:1"], &[]).contains("--listen"));
+    refusal(&["fly"], &[]);
+    refusal(&["config"], &[]);
+    refusal(&["--listen"], &[]);
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    let line = refusal(&["config", "check"], &[("BINNACLE_DRAIN_GRACE", "long")]);
+    assert!(line.starts_with("binnacle: BINNACLE_DRAIN_GRACE \"long\": "), "{line}");
+}
+
+#[test]
+fn a_bad_value_and_an_unknown_key_of_the_file_are_named_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "log-format: xml\n");
+    let line = refusal(&["--config", &path], &[]);
+    assert!(line.contains(&format!("log-format in {path} \"xml\"")), "{line}");
+    let path = file(&folder, "demo: true\nlog-formt: json\n");
+    let line = refusal(&["config", "check"], &[("BINNACLE_CONFIG", &path)]);
+    assert!(line.contains(&format!("{path}:2: ")), "{line}");
+    assert!(line.contains("\"log-formt\"") && line.contains("\"log-format\""), "{line}");
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "drain-delay: 1\ndrain-grace: 1\nstale-while-away: 1\n");
+    let env = [("BINNACLE_DRAIN_DELAY", "2"), ("BINNACLE_DRAIN_GRACE", "2")];
+    let args = ["config", "check", "--config", &path, "--drain-delay", "3"];
+    let output = binnacle(&args, &env);
+    let fields = |key| row(&output, key).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(fields("drain-delay")[1..], ["3", "(--drain-delay)"]);
+    assert_eq!(fields("drain-grace")[1..], ["2", "(BINNACLE_DRAIN_GRACE)"]);
+    assert_eq!(fields("stale-while-away")[1..3], ["1", "(stale-while-away"]);
+    assert_eq!(fields("max-body")[1..], ["3Mi", "(default)"]);
+}
+
+#[test]
+fn a_variable_set_to_nothing_counts_as_not_set() {
+    let output = binnacle(&["config", "check"], &[("BINNACLE_LISTEN", "")]);
+    assert!(row(&output, "listen").contains("127.0.0.1:8443"));
+    assert!(row(&output, "listen").contains("(default)"));
+}
+
+#[test]
+fn the_state_directory_follows_the_xdg_variables() {
+    let output = binnacle(&["config", "check"], &[("XDG_STATE_HOME", "/xdg")]);
+    assert!(row(&output, "state-dir").contains("/xdg/binnacle"));
+    let output = binnacle(&["config", "check"], &[("XDG_STATE_HOME", ""), ("HOME", "/home/x")]);
+    assert!(row(&output, "state-dir").contains("/home/x/.local/state/binnacle"));
+}
+
+#[test]
+fn help_explains_every_setting_and_the_check_shows_every_one() {
+    let help = binnacle(&["--help"], &[]);
+    assert_eq!(help.status.code(), Some(0));
+    let help = stdout(&help);
+    let check = stdout(&binnacle(&["config", "check", "--state-dir", "/s"], &[]));
+    let keys: Vec<&str> = check.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(keys.contains(&"listen") && keys.contains(&"shared-cache"), "{check}");
+    for key in keys {
+        let variable = key.replace('-', "_").to_ascii_uppercase();
+        assert!(help.contains(&format!("--{key}")), "{key} is missing in {help}");
+        assert!(help.contains(&format!("BINNACLE_{variable}")), "{variable} is missing in {help}");
+    }
+}
+
+#[test]
+fn the_version_is_told_in_both_ways() {
+    for arguments in ["version", "--version"] {
+        let output = binnacle(&[arguments], &[]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains(env!("CARGO_PKG_VERSION")));
+    }
+}
