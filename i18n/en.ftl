@@ -2,7 +2,7 @@
 
 error-method-not-allowed = The method { $method } is not allowed here. Allowed: { $allowed }.
 error-unknown-filter-column = There is no column { $column } to filter by. The columns are: { $known }.
-error-bad-path = The path cannot be understood. Dot segments and broken percent-encoding are refused.
+error-bad-path = The path cannot be understood: { $reason }. Dot segments, broken percent-encoding and names that Kubernetes would not take are refused.
 error-nul-in-path = The path contains a NUL byte.
 error-body-too-large = The request body is too large. The limit is { $limit } bytes.
 error-upstream-unreachable = The Kubernetes API server cannot be reached.

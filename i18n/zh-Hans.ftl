@@ -2,7 +2,7 @@
 
 error-method-not-allowed = 此处不允许使用方法 { $method }。允许的方法：{ $allowed }。
 error-unknown-filter-column = 没有可用于筛选的列 { $column }。可用的列：{ $known }。
-error-bad-path = 无法理解该路径。不接受点段和损坏的百分号编码。
+error-bad-path = 无法理解该路径：{ $reason }。点段、错误的百分号编码以及 Kubernetes 不接受的名称会被拒绝。
 error-nul-in-path = 路径中包含 NUL 字节。
 error-body-too-large = 请求正文过大。上限为 { $limit } 字节。
 error-upstream-unreachable = 无法连接 Kubernetes API 服务器。

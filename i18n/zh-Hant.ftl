@@ -2,7 +2,7 @@
 
 error-method-not-allowed = 此處不允許使用方法 { $method }。允許的方法：{ $allowed }。
 error-unknown-filter-column = 沒有可用於篩選的欄位 { $column }。可用的欄位：{ $known }。
-error-bad-path = 無法理解該路徑。不接受點區段和損壞的百分號編碼。
+error-bad-path = 無法理解該路徑：{ $reason }。點段、錯誤的百分號編碼以及 Kubernetes 不接受的名稱會被拒絕。
 error-nul-in-path = 路徑中包含 NUL 位元組。
 error-body-too-large = 要求本文過大。上限為 { $limit } 位元組。
 error-upstream-unreachable = 無法連線到 Kubernetes API 伺服器。

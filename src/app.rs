@@ -25,7 +25,7 @@ use crate::demo::{Demo, DemoOptions};
 use crate::serve::{self, Server};
 use crate::telemetry::Metrics;
 use crate::tls::{self, Keeper, TlsError, Wanted};
-use crate::upstream::{Cluster, Tunnels};
+use crate::upstream::{Cluster, Discovery, Tunnels};
 
 /// Where a pod finds what its service account is; the file's presence means that we are in a cluster.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -145,6 +145,7 @@ fn gateway(
         cache,
         authorizer: Authorizer::new(reads.stale_while_away),
         callers,
+        discovery: Discovery::default(),
         tunnels: Tunnels::default(),
         metrics: Arc::new(Metrics::default()),
         readiness: Readiness::default(),

@@ -5,7 +5,9 @@
 //! is no ambient authority: without a token, being on this machine is worth nothing.
 
 use axum::response::{IntoResponse, Redirect, Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 
 use super::error::ApiError;
 use crate::serve::Peer;
@@ -25,27 +27,52 @@ pub struct Callers {
     pub demo_admin: Option<String>,
 }
 
+/// The parts of a request that tell who sends it.
+pub struct Asked<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
+    pub peer: Option<Peer>,
+}
+
+impl<'a> Asked<'a> {
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            peer: request.extensions().get::<Peer>().copied(),
+        }
+    }
+
+    pub fn of_parts(parts: &'a Parts) -> Self {
+        Self {
+            method: &parts.method,
+            uri: &parts.uri,
+            headers: &parts.headers,
+            peer: parts.extensions.get::<Peer>().copied(),
+        }
+    }
+
+    /// The name that the client called us by: HTTP/2 has it in the address, HTTP/1.1 in a header.
+    pub fn host(&self) -> Option<&str> {
+        let header = self.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+        self.uri.authority().map(Authority::as_str).or(header)
+    }
+}
+
 impl Callers {
     /// The caller of a request, or 401; 403 when a browser sends it from another site.
-    pub fn user(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        peer: Option<Peer>,
-    ) -> Result<User, ApiError> {
-        let user = self.find(method, headers, peer)?;
+    pub fn user(&self, asked: &Asked<'_>) -> Result<User, ApiError> {
+        let user = self.find(asked)?;
         if user.impersonates_without_user() {
             return Err(ApiError::bad_request("error-impersonation-needs-user", &[]));
         }
         Ok(user)
     }
 
-    fn find(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        peer: Option<Peer>,
-    ) -> Result<User, ApiError> {
+    fn find(&self, asked: &Asked<'_>) -> Result<User, ApiError> {
+        let headers = asked.headers;
         if let Some(token) = bearer(headers)? {
             return self.with_token(&token, headers);
         }
@@ -53,18 +80,18 @@ impl Callers {
             return self.with_token(&token, headers);
         }
         if let (Some(local), Some(sent)) = (&self.local_token, cookie(headers)) {
-            refuse_cross_site(method, headers)?;
-            refuse_rebound_name(headers)?;
+            refuse_cross_site(asked)?;
+            refuse_rebound_name(asked)?;
             return if same(local, sent) {
                 Ok(User::kubeconfig(headers))
             } else {
                 Err(ApiError::unauthorized())
             };
         }
-        match (&self.demo_admin, peer) {
+        match (&self.demo_admin, asked.peer) {
             (Some(token), Some(Peer(address))) if address.ip().to_canonical().is_loopback() => {
-                refuse_cross_site(method, headers)?;
-                refuse_rebound_name(headers)?;
+                refuse_cross_site(asked)?;
+                refuse_rebound_name(asked)?;
                 User::bearer(token, headers).ok_or_else(ApiError::unauthorized)
             }
             _ => Err(ApiError::unauthorized()),
@@ -122,16 +149,15 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 
 /// Refuses what a browser sends on behalf of another site's page: whatever it reads or writes, the
 /// person did not ask for it. Plain links to our pages (GET navigations) come as `none`.
-pub fn refuse_cross_site(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let site = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
-    let foreign_site = matches!(site, Some("cross-site" | "same-site"));
-    let upgrade = headers.contains_key(header::UPGRADE);
-    let foreign_origin = match (text(header::ORIGIN), text(header::HOST)) {
-        (Some(origin), Some(host)) if !method.is_safe() || upgrade => {
-            origin.split_once("://").map(|(_, rest)| rest) != Some(host)
+pub fn refuse_cross_site(asked: &Asked<'_>) -> Result<(), ApiError> {
+    let text = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok());
+    let foreign_site = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
+    let upgrade = asked.headers.contains_key(header::UPGRADE);
+    let foreign_origin = match text("origin") {
+        Some(origin) if !asked.method.is_safe() || upgrade => {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host.is_none() || host != asked.host()
         }
-        (Some(_), None) => true,
         _ => false,
     };
     if foreign_site || foreign_origin {
@@ -140,10 +166,9 @@ pub fn refuse_cross_site(method: &Method, headers: &HeaderMap) -> Result<(), Api
     Ok(())
 }
 
-/// Refuses a `Host` that is no loopback name: a page whose name was rebound to this machine.
-fn refuse_rebound_name(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
-    let host = host.to_str().unwrap_or_default();
+/// Refuses a name that is not loopback's: a page whose name was rebound to this machine.
+fn refuse_rebound_name(asked: &Asked<'_>) -> Result<(), ApiError> {
+    let host = asked.host().unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

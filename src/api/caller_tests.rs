@@ -27,8 +27,17 @@ fn demo() -> Callers {
     Callers { local_token: None, demo_admin: Some("demo-admin-token".into()) }
 }
 
+fn find(
+    callers: &Callers,
+    method: Method,
+    headers: &HeaderMap,
+    peer: Option<Peer>,
+) -> Result<User, ApiError> {
+    callers.user(&Asked { method: &method, uri: &Uri::from_static("/"), headers, peer })
+}
+
 fn status(callers: &Callers, pairs: &[(&'static str, &str)], from: &str) -> u16 {
-    match callers.user(&Method::GET, &headers(pairs), peer(from)) {
+    match find(callers, Method::GET, &headers(pairs), peer(from)) {
         Ok(_) => 200,
         Err(error) => error.status.as_u16(),
     }
@@ -44,7 +53,7 @@ fn without_credentials_nobody_is_anybody_even_on_this_machine() {
 fn the_local_token_stands_for_the_kubeconfigs_user_and_another_token_for_itself() {
     let by = |token: &str| {
         let headers = headers(&[("authorization", &format!("Bearer {token}"))]);
-        person().user(&Method::GET, &headers, None).unwrap().fingerprint()
+        find(&person(), Method::GET, &headers, None).unwrap().fingerprint()
     };
     let kubeconfig = User::kubeconfig(&HeaderMap::new()).fingerprint();
     assert_eq!(by(LOCAL), kubeconfig);
@@ -61,7 +70,7 @@ fn other_schemes_empty_and_doubled_headers_are_refused() {
     for (name, value) in twice {
         doubled.append(name, HeaderValue::from_static(value));
     }
-    assert!(person().user(&Method::GET, &doubled, None).is_err());
+    assert!(find(&person(), Method::GET, &doubled, None).is_err());
 }
 
 #[test]
@@ -84,7 +93,7 @@ fn writes_with_the_cookie_need_our_own_origin() {
     let with = |origin: &str| {
         let headers =
             headers(&[("cookie", cookie.as_str()), ("host", "localhost:8443"), ("origin", origin)]);
-        person().user(&Method::POST, &headers, None).is_ok()
+        find(&person(), Method::POST, &headers, None).is_ok()
     };
     assert!(with("https://localhost:8443"));
     assert!(!with("https://evil.example"));
@@ -115,4 +124,18 @@ fn the_sign_in_link_sets_a_strict_cookie_and_drops_the_token_from_the_address() 
     let wrong: Uri = "/?token=nope".parse().unwrap();
     assert_eq!(person().sign_in(&wrong, "").unwrap().status(), 401);
     assert!(person().sign_in(&"/".parse().unwrap(), "").is_none());
+}
+
+#[test]
+fn over_http_2_the_name_is_taken_from_the_address() {
+    let ask = |uri: &'static str, origin: &str| {
+        let cookie = format!("{COOKIE}={LOCAL}");
+        let headers = headers(&[("cookie", cookie.as_str()), ("origin", origin)]);
+        let (method, uri) = (Method::POST, Uri::from_static(uri));
+        let asked = Asked { method: &method, uri: &uri, headers: &headers, peer: None };
+        person().user(&asked).map_err(|error| error.status.as_u16()).map(|_| ())
+    };
+    assert_eq!(ask("https://localhost:8443/", "https://localhost:8443"), Ok(()));
+    assert_eq!(ask("https://evil.example:8443/", "https://evil.example:8443"), Err(403));
+    assert_eq!(ask("/", "https://localhost:8443"), Err(403), "no name at all");
 }

@@ -7,15 +7,14 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
 use serde_json::Value;
 
 use super::error::ApiError;
 use super::join::{Joins, Status, kinds_joined};
+use super::listing;
 use super::respond::{Freshness, Reply};
 use super::view::{self, NoView, View};
 use super::{Caller, Gateway, Shared};
-use crate::cache::Page;
 use crate::i18n::Locale;
 use crate::kinds::{Join, KindDef, PodsOf, by_name};
 use crate::query::{self, ListQuery};
@@ -43,10 +42,10 @@ fn namespaces(path: &str, kind: &KindDef) -> Result<Vec<CompactString>, ApiError
     }
     let decoded = percent_decode_str(last)
         .decode_utf8()
-        .map_err(|_| ApiError::bad_request("error-bad-path", &[("path", path)]))?;
+        .map_err(|_| ApiError::bad_request("error-bad-path", &[("reason", path)]))?;
     let names = query::namespaces(&decoded);
     match names.iter().find(|name| !is_namespace(name)) {
-        Some(bad) => Err(ApiError::bad_request("error-bad-path", &[("path", bad)])),
+        Some(bad) => Err(ApiError::bad_request("error-bad-path", &[("reason", bad)])),
         None => Ok(names),
     }
 }
@@ -80,7 +79,9 @@ async fn answer(
     let page = primary.as_ref().map(|view| view.store().select(&view.scope, query));
     let page = page.unwrap_or_default();
     let freshness = Freshness::of(primary.iter().chain(joins.views()));
-    let body = body(kind, primary.as_ref(), &joins, &page, errors)
+    let status = primary.as_ref().filter(|_| kind.list.status);
+    let status = status.map(|view| status_of(kind, view, &joins)).unwrap_or_default();
+    let body = listing::body(kind, &status, &joins, &page, Some(&errors))
         .map_err(|error| ApiError::internal(&error))?;
     Ok(Reply::json(body, freshness))
 }
@@ -119,48 +120,7 @@ pub async fn open_joins(
     (joins, errors)
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ListMeta {
-    total_items: usize,
-}
-
-/// The contract's list around the page's rows, which are copied as they were encoded.
-fn body(
-    kind: &KindDef,
-    primary: Option<&View>,
-    joins: &Joins,
-    page: &Page,
-    errors: Vec<Value>,
-) -> serde_json::Result<Vec<u8>> {
-    let rows: usize = page.rows.iter().map(|row| row.json.len() + 64).sum();
-    let mut out = Vec::with_capacity(rows + 256);
-    out.extend_from_slice(b"{\"listMeta\":");
-    serde_json::to_writer(&mut out, &ListMeta { total_items: page.total })?;
-    if kind.list.metrics {
-        out.extend_from_slice(b",\"cumulativeMetrics\":[]");
-    }
-    if kind.list.status {
-        out.extend_from_slice(b",\"status\":");
-        let status = primary.map(|view| status(kind, view, joins)).unwrap_or_default();
-        serde_json::to_writer(&mut out, &status)?;
-    }
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(kind.list.items.as_bytes());
-    out.extend_from_slice(b"\":[");
-    for (index, row) in page.rows.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        joins.write(kind, row, &mut out)?;
-    }
-    out.extend_from_slice(b"],\"errors\":");
-    serde_json::to_writer(&mut out, &errors)?;
-    out.push(b'}');
-    Ok(out)
-}
-
-fn status(kind: &KindDef, view: &View, joins: &Joins) -> Status {
+fn status_of(kind: &KindDef, view: &View, joins: &Joins) -> Status {
     let pods = kind.joins.iter().find_map(|join| match join {
         Join::PodInfo { pods, .. } => Some(*pods),
         _ => None,

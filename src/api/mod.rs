@@ -3,16 +3,25 @@
 //! Rooms below know nothing of HTTP; what needs two of them is joined here.
 
 mod caller;
+mod child;
+mod controller;
+mod detail;
 mod error;
 mod join;
 mod list;
+mod listing;
 mod openapi;
 mod passthrough;
 mod probes;
 pub mod proxy_listen;
+mod raw;
+mod related;
 mod respond;
+mod sets;
+mod target;
 mod view;
 
+use caller::Asked;
 pub use caller::Callers;
 pub use error::{ApiError, Fault};
 pub use openapi::openapi;
@@ -35,9 +44,8 @@ use crate::auth::Authorizer;
 use crate::cache::Cache;
 use crate::i18n::Locale;
 use crate::kinds::{KINDS, KindDef};
-use crate::serve::Peer;
 use crate::telemetry::Metrics;
-use crate::upstream::{Cluster, Tunnels, User};
+use crate::upstream::{Cluster, Discovery, Tunnels, User};
 
 /// All that handlers need; made once by `app`.
 pub struct Gateway {
@@ -45,6 +53,7 @@ pub struct Gateway {
     pub cache: Cache,
     pub authorizer: Authorizer,
     pub callers: Callers,
+    pub discovery: Discovery,
     pub tunnels: Tunnels,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
@@ -74,8 +83,7 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
         parts: &mut Parts,
         gateway: &Arc<Gateway>,
     ) -> Result<Self, ApiError> {
-        let peer = parts.extensions.get::<Peer>().copied();
-        gateway.callers.user(&parts.method, &parts.headers, peer).map(Caller)
+        gateway.callers.user(&Asked::of_parts(parts)).map(Caller)
     }
 }
 
@@ -85,7 +93,12 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     for kind in KINDS {
         contract = kind_routes(contract, kind);
     }
-    let contract = contract.fallback(not_found).method_not_allowed_fallback(wrong_method);
+    let object = get(raw::read).put(raw::replace).delete(raw::remove);
+    let contract = contract
+        .route("/_raw/{kind}/namespace/{namespace}/name/{name}", object.clone())
+        .route("/_raw/{kind}/name/{name}", object)
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method);
     let ours = Router::new()
         .nest("/api/v1", contract)
         .route("/livez", get(probes::livez))
@@ -126,12 +139,26 @@ fn kind_routes(router: Router<Arc<Gateway>>, kind: &'static KindDef) -> Router<A
     let list = get(move |state: Shared, caller: Caller, request: Request| {
         list::list(state, caller, kind, request)
     });
+    let detail = get(move |state: Shared, caller: Caller, request: Request| {
+        detail::detail(state, caller, kind, request)
+    });
     let router = router.route(&format!("/{name}"), list.clone());
-    if kind.resource.namespaced {
-        router.route(&format!("/{name}/{{namespace}}"), list)
+    let (list_path, object_path) = if kind.resource.namespaced {
+        (format!("/{name}/{{namespace}}"), format!("/{name}/{{namespace}}/{{name}}"))
     } else {
-        router
+        (format!("/{name}"), format!("/{name}/{{name}}"))
+    };
+    let mut router = router.route(&object_path, detail);
+    if kind.resource.namespaced {
+        router = router.route(&list_path, list);
     }
+    for (segment, child) in child::children(kind) {
+        let handler = get(move |state: Shared, caller: Caller, request: Request| {
+            child::child(state, caller, kind, child, request)
+        });
+        router = router.route(&format!("{object_path}/{segment}"), handler);
+    }
+    router
 }
 
 async fn not_found() -> Response {

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::child;
 use crate::kinds::{Column, Join, KINDS, KindDef};
 use crate::query;
 
@@ -38,18 +39,23 @@ pub fn openapi() -> String {
     for kind in KINDS {
         let name = kind.name;
         paths.insert(format!("/api/v1/{name}"), json!({ "get": list(kind, false) }));
+        let mut object = format!("/api/v1/{name}/{{name}}");
         if kind.resource.namespaced {
             let path = format!("/api/v1/{name}/{{namespace}}");
             paths.insert(path, json!({ "get": list(kind, true) }));
+            object = format!("/api/v1/{name}/{{namespace}}/{{name}}");
+        }
+        paths.insert(object.clone(), json!({ "get": detail(kind) }));
+        for (segment, _) in child::children(kind) {
+            let path = format!("{object}/{segment}");
+            let summary = format!("What belongs to one of the {}: {segment}", kind.resource.plural);
+            paths
+                .insert(path.clone(), json!({ "get": plain(&path, &summary, "application/json") }));
         }
     }
     for (path, method, summary, content) in ROUTES {
-        let operation = json!({
-            "summary": summary,
-            "parameters": path_parameters(path),
-            "responses": { "200": { "description": "The answer", "content": { *content: {} } } },
-        });
-        paths.insert((*path).into(), json!({ *method: operation }));
+        let operations = paths.entry(*path).or_insert_with(|| json!({}));
+        operations[*method] = plain(path, summary, content);
     }
     let document = json!({
         "openapi": "3.1.0",
@@ -67,6 +73,15 @@ pub fn openapi() -> String {
         },
     });
     format!("{document:#}\n")
+}
+
+/// An operation that the kind table says nothing more about.
+fn plain(path: &str, summary: &str, content: &str) -> Value {
+    json!({
+        "summary": summary,
+        "parameters": path_parameters(path),
+        "responses": { "200": { "description": "The answer", "content": { content: {} } } },
+    })
 }
 
 fn list(kind: &KindDef, namespaced: bool) -> Value {
@@ -96,6 +111,22 @@ fn list(kind: &KindDef, namespaced: bool) -> Value {
     json!({
         "operationId": format!("list{}{}", kind.resource.kind, if namespaced { "In" } else { "" }),
         "summary": format!("The {} that the caller may list, merged", kind.resource.plural),
+        "parameters": parameters,
+        "responses": responses,
+    })
+}
+
+fn detail(kind: &KindDef) -> Value {
+    let mut names = vec!["name"];
+    if kind.resource.namespaced {
+        names.insert(0, "namespace");
+    }
+    let parameters: Vec<Value> = names.into_iter().map(path_parameter).collect();
+    let mut responses = errors();
+    responses.insert("200".into(), answer(&format!("{}Detail", kind.resource.kind)));
+    json!({
+        "operationId": format!("get{}", kind.resource.kind),
+        "summary": format!("One of the {}, with what belongs to it", kind.resource.plural),
         "parameters": parameters,
         "responses": responses,
     })

@@ -1,5 +1,5 @@
-//! `/clusters/{cluster}/…`: the Kubernetes API as the caller. Finds the caller, refuses bad paths,
-//! asks for `create` before an upgrade into something that runs, then passes everything on.
+//! `/clusters/{cluster}/…`: the Kubernetes API as the caller. Finds the caller, refuses bad
+//! paths, asks for `create` before an upgrade into something that runs, then passes all on.
 //!
 //! It reads no body and rewrites no answer. Its own errors are `metav1.Status`, as kubectl reads.
 
@@ -12,10 +12,10 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::caller::Asked;
 use super::error::ApiError;
 use super::{Gateway, Shared};
 use crate::auth::Attributes;
-use crate::serve::Peer;
 use crate::upstream::{self, BadPath, Identity, RequestInfo, User, classify, wanted_upgrade};
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -28,8 +28,7 @@ pub async fn passthrough(State(gateway): Shared, request: Request) -> Response {
 
 async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, ApiError> {
     // First of all: who has no credentials learns nothing, not even which paths are odd.
-    let peer = request.extensions().get::<Peer>().copied();
-    let user = gateway.callers.user(request.method(), request.headers(), peer)?;
+    let user = gateway.callers.user(&Asked::of(&request))?;
     let (cluster, target) = split(request.uri())?;
     if cluster != gateway.cluster.name() {
         return Err(ApiError::not_found(format!(

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::uri::Authority;
 use http::{HeaderValue, StatusCode, Uri, header};
 use regex::Regex;
 
-use super::caller::refuse_cross_site;
+use super::caller::{Asked, refuse_cross_site};
 use super::error::ApiError;
 use super::{Gateway, passthrough};
 use crate::upstream::{BadPath, User};
@@ -83,7 +82,7 @@ async fn answer(front: &Front, mut request: Request) -> Result<Response, ApiErro
     if !front.filter.accepts(request.method().as_str(), &info.path, &host) {
         return Ok(forbidden());
     }
-    refuse_cross_site(request.method(), request.headers())?;
+    refuse_cross_site(&Asked::of(&request))?;
     let target = request.uri().path_and_query().cloned();
     if let Some(target) = target {
         *request.uri_mut() = Uri::from(target);
@@ -95,8 +94,8 @@ async fn answer(front: &Front, mut request: Request) -> Result<Response, ApiErro
 /// The name by which the client calls us. `kubectl proxy` takes the brackets off an IPv6 address
 /// that has a port, which its own default filter then refuses; we keep them.
 fn host(request: &Request) -> String {
-    let header = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    let named = request.uri().authority().map(Authority::as_str).or(header).unwrap_or_default();
+    let asked = Asked::of(request);
+    let named = asked.host().unwrap_or_default();
     match named.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_owned(),
         _ => named.to_owned(),

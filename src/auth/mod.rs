@@ -36,7 +36,7 @@ const REVIEWS_AT_ONCE: usize = 16;
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Question {
     who: Fingerprint,
-    kind: usize,
+    kind: &'static str,
     namespace: Option<CompactString>,
 }
 
@@ -170,7 +170,7 @@ impl Authorizer {
     }
 
     async fn listed_everywhere(&self, user: &User, kind: &'static KindDef) -> bool {
-        let question = Question { who: user.fingerprint(), kind: kind.index(), namespace: None };
+        let question = Question { who: user.fingerprint(), kind: kind.name, namespace: None };
         matches!(self.fresh.get(&question).await, Some(Verdict::Allowed))
     }
 
@@ -182,7 +182,7 @@ impl Authorizer {
         namespace: Option<CompactString>,
     ) -> Result<(), Refusal> {
         let question =
-            Question { who: user.fingerprint(), kind: kind.index(), namespace: namespace.clone() };
+            Question { who: user.fingerprint(), kind: kind.name, namespace: namespace.clone() };
         let asking = async {
             let attributes = Attributes::list(kind, namespace.as_deref());
             let answer = review::ask(cluster, user, &attributes).await;
@@ -253,14 +253,15 @@ impl Authorizer {
     ) -> Result<bool, Refusal> {
         let key = (user.fingerprint(), namespace.clone());
         let asking = rules::review(cluster, user, namespace);
-        match self.rules.try_get_with(key, asking).await {
-            Ok(listable) if listable.complete && !review::expired(user) => {
+        let reviewed = self.rules.try_get_with(key, asking).await;
+        let verdict = reviewed.ok().filter(|_| !review::expired(user));
+        match verdict.and_then(|listable| listable.allows(kind)) {
+            Some(allowed) => {
                 let question = Question {
                     who: user.fingerprint(),
-                    kind: kind.index(),
+                    kind: kind.name,
                     namespace: Some(namespace.clone()),
                 };
-                let allowed = listable.allows(kind);
                 if allowed {
                     self.confirmed.insert(question, Instant::now()).await;
                 } else {
@@ -268,7 +269,7 @@ impl Authorizer {
                 }
                 Ok(allowed)
             }
-            _ => match self.ask(cluster, user, kind, Some(namespace.clone())).await {
+            None => match self.ask(cluster, user, kind, Some(namespace.clone())).await {
                 Ok(()) => Ok(true),
                 Err(Refusal::Denied(_)) => Ok(false),
                 Err(unknown) => Err(unknown),

@@ -13,7 +13,7 @@ use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
 /// The kinds of [`KINDS`] that may be listed in a namespace.
 pub(super) struct Listable {
-    pub complete: bool,
+    complete: bool,
     kinds: Vec<bool>,
 }
 
@@ -41,8 +41,9 @@ struct Rule {
 }
 
 impl Listable {
-    pub fn allows(&self, kind: &KindDef) -> bool {
-        self.kinds.get(kind.index()).copied().unwrap_or(false)
+    /// Whether the kind may be listed; `None` when this review cannot tell.
+    pub fn allows(&self, kind: &KindDef) -> Option<bool> {
+        self.kinds.get(kind.index()).copied().filter(|_| self.complete)
     }
 }
 
@@ -86,7 +87,7 @@ mod tests {
 
     fn verdict(rules: serde_json::Value, kind: &str) -> bool {
         let status = serde_json::from_value(json!({ "resourceRules": rules })).unwrap();
-        listable(&status).allows(crate::kinds::by_name(kind).unwrap())
+        listable(&status).allows(crate::kinds::by_name(kind).unwrap()).unwrap()
     }
 
     #[test]
@@ -124,8 +125,9 @@ mod tests {
     #[test]
     fn an_incomplete_answer_says_so() {
         let status = serde_json::from_value(json!({ "incomplete": true })).unwrap();
-        assert!(!listable(&status).complete);
+        let pod = crate::kinds::by_name("pod").unwrap();
+        assert_eq!(listable(&status).allows(pod), None);
         let status = serde_json::from_value(json!({ "evaluationError": "webhook" })).unwrap();
-        assert!(!listable(&status).complete);
+        assert_eq!(listable(&status).allows(pod), None);
     }
 }

@@ -247,7 +247,7 @@ impl Reader {
     /// The defaults are `kubectl proxy`'s: its command line is the documentation of ours.
     fn proxy(&mut self, from: &mut Layer) -> Result<ProxyRules, Exit> {
         let mut rules = |key, given: &mut Option<Vec<String>>, default: &[&str]| {
-            self.many(key, given.take(), default, values::name)
+            self.many(key, given.take(), default, values::pattern)
         };
         let loopback = ["^localhost$", r"^127\.0\.0\.1$", r"^\[::1\]$"];
         let shells = ["^/api/.*/pods/.*/exec", "^/api/.*/pods/.*/attach"];

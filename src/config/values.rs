@@ -49,6 +49,14 @@ pub(super) fn name(text: &str) -> Parsed<String> {
     Ok(text.to_owned())
 }
 
+/// A regular expression, kept as text.
+pub(super) fn pattern(text: &str) -> Parsed<String> {
+    match regex::Regex::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("not a regular expression; e.g. ^/api/.*/secrets".to_owned()),
+    }
+}
+
 pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     name(text).map(PathBuf::from)
 }
@@ -208,6 +216,12 @@ mod tests {
         for wrong in ["a", "/b", "a/", "A/b", "a/b/c", "a/b..c"] {
             assert!(secret(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_pattern_is_a_regular_expression() {
+        assert!(pattern(r"^/api/.*/exec").is_ok());
+        assert!(pattern("(").is_err());
     }
 
     #[test]

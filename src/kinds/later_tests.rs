@@ -46,10 +46,7 @@ fn an_ingress_shows_distinct_hosts_and_links_to_its_services() {
             "status": {"loadBalancer": {"ingress": [{"hostname": "lb", "ip": "192.0.2.1"}, {"ip": "192.0.2.2"}]}}}"#,
     )
     .unwrap();
-    assert_eq!(
-        *row.links,
-        [Link::Backend("rest".into()), Link::Backend("tiles".into())]
-    );
+    assert_eq!(*row.links, [Link::Backend("rest".into()), Link::Backend("tiles".into())]);
     let item = item(&row);
     assert_eq!(item["hosts"], json!(["a.invalid"]));
     assert_eq!(
@@ -68,10 +65,7 @@ fn an_autoscaler_shows_cpu_alone_and_links_to_its_target() {
             "status": {"currentMetrics": null}}"#,
     )
     .unwrap();
-    assert_eq!(
-        *row.links,
-        [Link::Target("deployment".into(), "tiles".into())]
-    );
+    assert_eq!(*row.links, [Link::Target("deployment".into(), "tiles".into())]);
     let item = item(&row);
     assert_eq!(item["scaleTargetRef"], json!({"kind": "Deployment", "name": "tiles"}));
     assert_eq!((&item["minReplicas"], &item["maxReplicas"]), (&json!(2), &json!(6)));
@@ -130,10 +124,7 @@ fn an_owner_counts_as_its_kind_does() {
     let json = r#"{"metadata": {"name": "import"}, "spec": {"completions": 2, "template": {"spec": {
         "containers": [{"image": "import:1"}]}}}, "status": {"active": 1, "replicas": 9}}"#;
     let job = owner(json, "job").unwrap();
-    let facts = Facts::Workload(WorkloadFacts {
-        current: 1,
-        desired: Some(2),
-    });
+    let facts = Facts::Workload(WorkloadFacts { current: 1, desired: Some(2) });
     assert_eq!(job.facts, facts);
     assert_eq!(item(&job)["containerImages"], json!(["import:1"]));
     assert_eq!(item(&job)["initContainerImages"], Value::Null);

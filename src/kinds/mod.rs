@@ -7,6 +7,7 @@
 mod deployment;
 mod detail;
 mod event;
+pub mod later;
 mod meta;
 mod namespace;
 mod node;

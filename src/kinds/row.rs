@@ -47,6 +47,10 @@ pub enum Link {
     Involved(CompactString),
     /// Namespace and name of an event's involved object: the contract finds events by name.
     InvolvedName(CompactString, CompactString),
+    /// Name of a service that an ingress sends requests to.
+    Backend(CompactString),
+    /// Lower-case kind and name of what an autoscaler scales.
+    Target(CompactString, CompactString),
 }
 
 #[derive(Debug, Clone, PartialEq)]

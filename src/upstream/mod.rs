@@ -4,12 +4,14 @@
 //! try x509 before the token), the other has the kubeconfig's or service account's credentials.
 //! It decides nothing about rights and keeps nothing of what it carries.
 
+mod discovery;
 mod error;
 mod identity;
 mod path;
 mod proxy;
 mod tunnel;
 
+pub use discovery::{Discovery, Served};
 pub use error::{Failure, UpstreamError};
 pub use identity::{Fingerprint, Identity, User, is_identity, is_impersonation};
 pub use path::{BadPath, RequestInfo, classify};

@@ -21,7 +21,6 @@ use crate::cluster::{self, Cluster};
 /// What differs from a plain start.
 pub struct Options {
     pub proxy_listen: bool,
-    pub insecure_listen: bool,
     /// Without it every list is live as the user.
     pub shared_cache: bool,
     /// Whose kubeconfig the gateway itself uses, for watching.
@@ -31,20 +30,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            proxy_listen: false,
-            insecure_listen: false,
-            shared_cache: true,
-            server_user: "admin",
-            extra: Vec::new(),
-        }
+        Self { proxy_listen: false, shared_cache: true, server_user: "admin", extra: Vec::new() }
     }
 }
 
 pub struct Gateway {
     pub url: String,
     pub proxy_url: String,
-    pub plain_url: String,
     pub ca_file: PathBuf,
     pub local_token: Option<String>,
     pub address: SocketAddr,
@@ -99,9 +91,6 @@ async fn start_with(
     if options.proxy_listen {
         args.extend(["--proxy-listen".into(), "127.0.0.1:0".into()]);
     }
-    if options.insecure_listen {
-        args.extend(["--insecure-listen".into(), "127.0.0.1:0".into()]);
-    }
     if !options.shared_cache {
         args.push("--shared-cache=false".into());
     }
@@ -117,7 +106,6 @@ async fn start_with(
     Gateway {
         url: format!("https://{}", running.https),
         proxy_url: http(running.proxy),
-        plain_url: http(running.http),
         ca_file,
         local_token: running.local_token.clone(),
         address: running.https,

@@ -7,14 +7,22 @@
     reason = "tests fail by panicking"
 )]
 
+mod away;
+mod bad_input;
 mod certificate;
 mod cluster;
 mod config;
+mod contract;
+mod details;
 mod gateway;
 mod generated;
+mod kubectl;
 mod languages;
+mod lifecycle;
 mod listeners;
+mod passthrough;
 mod people;
+mod raw;
 mod readme;
 mod reads;
 mod rights;

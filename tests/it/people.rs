@@ -144,5 +144,5 @@ impl Person {
 /// GET with a bearer token.
 pub async fn ask(gateway: &Gateway, token: &str, path: &str) -> Answer {
     let value = format!("Bearer {token}");
-    gateway.request(Method::GET, None, path, &[("authorization", &value)], Vec::new()).await
+    gateway.request(Method::GET, None, path, &[("authorization", value.as_str())], Vec::new()).await
 }

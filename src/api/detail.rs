@@ -1,0 +1,156 @@
+//! The detail of one object: read live as the caller, with what its values refer to, its joins,
+//! and its relations side by side, each under a right of its own.
+//!
+//! Only the object itself can fail a detail; what else could not be read is named in `errors`.
+
+use std::collections::HashSet;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use futures::future::join_all;
+use serde_json::Value;
+
+use super::error::ApiError;
+use super::join::Joins;
+use super::list::open_joins;
+use super::related::{self, Part, Queries, Subject, is_missing, known};
+use super::respond::{Freshness, Reply};
+use super::target::{FETCHES, Target, encoded, live, live_all};
+use super::{Caller, Shared};
+use crate::kinds::{Fields, KindDef, Reference, References, Relation};
+use crate::query::ListQuery;
+
+/// `GET /api/v1/{kind}[/{namespace}]/{name}`.
+pub async fn detail(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    kind: &'static KindDef,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let target = Target::of(request.uri().path(), kind, 0)?;
+    let queries = queries(request.uri().query(), kind)?;
+    let locale = gateway.locale_of(request.headers());
+    let json = live(&gateway, &user, &target.path(kind)).await?;
+    let row = (kind.row)(&json)?;
+    let object: Value = serde_json::from_str(&json).map_err(|error| ApiError::internal(&error))?;
+    let subject =
+        Subject { gateway: &gateway, user: &user, locale, kind, object: &object, row: &row };
+    let reply = answer(&subject, &json, &queries).await?;
+    let reply = reply.warned(&queries.pods.warnings);
+    Ok(reply.respond(&gateway, request.headers()))
+}
+
+/// The lists in a node's detail follow the request's query; no other detail takes one.
+fn queries(raw: Option<&str>, kind: &KindDef) -> Result<Queries, ApiError> {
+    if !kind.relations.contains(&Relation::NodePods) {
+        return Ok(Queries::default());
+    }
+    let pods = ListQuery::parse(raw, known("pod")?)?;
+    let mut events = ListQuery::parse(raw, known("event")?)?;
+    // Said once, by the pods.
+    events.warnings.clear();
+    Ok(Queries { pods, events })
+}
+
+async fn answer(subject: &Subject<'_>, json: &str, queries: &Queries) -> Result<Reply, ApiError> {
+    let relations = subject.kind.relations.iter();
+    let relations = relations.map(|relation| related::gather(subject, *relation, queries));
+    let (own, (joins, joined), parts) =
+        tokio::join!(own(subject, json), joins(subject), join_all(relations));
+    let (fields, mut errors) = own?;
+    errors.extend(joined);
+    let mut body = serde_json::to_vec(&fields).map_err(|error| ApiError::internal(&error))?;
+    // The closing brace: what follows are more fields.
+    body.pop();
+    if is_flat(subject.kind) {
+        let written = joins.write_fields(subject.kind, subject.row, &mut body);
+        written.map_err(|error| ApiError::internal(&error))?;
+    }
+    let mut views = Vec::new();
+    for part in parts {
+        let Part { json, errors: more, views: seen } = part?;
+        body.extend_from_slice(&json);
+        errors.extend(more);
+        views.extend(seen);
+    }
+    body.extend_from_slice(b",\"errors\":");
+    let errors = distinct(errors);
+    serde_json::to_writer(&mut body, &errors).map_err(|error| ApiError::internal(&error))?;
+    body.push(b'}');
+    let freshness = Freshness::of(views.iter().chain(joins.views())).with_live();
+    Ok(Reply::json(body, freshness))
+}
+
+/// Every detail but a pod's holds all of its list item, joins included.
+fn is_flat(kind: &KindDef) -> bool {
+    kind.name != "pod"
+}
+
+async fn joins(subject: &Subject<'_>) -> (Joins, Vec<Value>) {
+    let Subject { gateway, user, locale, kind, row, .. } = *subject;
+    if !is_flat(kind) {
+        return (Joins::default(), Vec::new());
+    }
+    open_joins(gateway, user, kind, std::slice::from_ref(&row.namespace), locale).await
+}
+
+/// The object's own fields, with the values that its references resolve to.
+async fn own(subject: &Subject<'_>, json: &str) -> Result<(Fields, Vec<Value>), ApiError> {
+    let wanted = (subject.kind.references)(json)?;
+    let (references, errors) = resolve(subject, wanted).await;
+    Ok(((subject.kind.detail)(json, &references)?, errors))
+}
+
+/// Config maps and secrets by name, as the caller; one that is missing leaves its values empty.
+async fn resolve(subject: &Subject<'_>, wanted: Vec<Reference>) -> (References, Vec<Value>) {
+    let namespace = encoded(&subject.row.namespace);
+    let path = |reference: &Reference| {
+        let (plural, name) = match reference {
+            Reference::ConfigMap(name) => ("configmaps", name),
+            Reference::Secret(name) => ("secrets", name),
+        };
+        format!("/api/v1/namespaces/{namespace}/{plural}/{}", encoded(name))
+    };
+    let wanted = wanted.into_iter().take(FETCHES).map(|reference| {
+        let path = path(&reference);
+        (reference, path)
+    });
+    let (mut references, mut errors) = (References::new(), Vec::new());
+    for (reference, answer) in live_all(subject.gateway, subject.user, wanted.collect()).await {
+        let object = match answer {
+            Ok(json) => serde_json::from_str(&json).map_err(|error| ApiError::internal(&error)),
+            Err(failure) if is_missing(&failure) => continue,
+            Err(failure) => Err(failure.into()),
+        };
+        match object {
+            Ok(object) => {
+                references.insert(reference, object);
+            }
+            Err(error) => errors.push(subject.item(error)),
+        }
+    }
+    (references, errors)
+}
+
+/// The errors without those that say the same again, as several reads of one kind do.
+fn distinct(errors: Vec<Value>) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    let said = |error: &Value| {
+        let message = error.pointer("/ErrStatus/message").and_then(Value::as_str);
+        message.unwrap_or_default().to_owned()
+    };
+    errors.into_iter().filter(|error| seen.insert(said(error))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_said_twice_is_said_once() {
+        let error = |text: &str| json!({"ErrStatus": {"message": text}});
+        let errors = distinct(vec![error("a"), error("b"), error("a")]);
+        assert_eq!(errors, [error("a"), error("b")]);
+    }
+}

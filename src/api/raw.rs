@@ -1,0 +1,354 @@
+//! `_raw`: any object that discovery offers, as Kubernetes has it: read, replaced, deleted as the
+//! caller.
+//!
+//! It knows no kinds and checks no schema; that is the API server's part.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::respond::{Freshness, Reply};
+use super::target::{encoded, live, segment};
+use super::{Caller, Gateway, Shared};
+use crate::upstream::{Failure, Identity, OBJECT_LIMIT, Served, UpstreamError, User};
+
+/// Writes without a resource version are repeated so often when somebody else is faster.
+const TRIES: usize = 5;
+
+/// What the path names: `{kind}` as the contract calls it, and an object.
+struct Named {
+    kind: String,
+    namespace: Option<String>,
+    name: String,
+}
+
+/// `GET …/_raw/…`: the object, byte for byte.
+pub async fn read(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let named = Named::of(request.uri().path())?;
+    let served = named.served(&gateway, &user, None).await?;
+    let path = named.path(&served, preferred(&served));
+    let object = gateway.cluster.get(Identity::User(&user), &path, OBJECT_LIMIT).await?;
+    let reply = Reply::json(object.into(), Freshness::default().with_live());
+    Ok(reply.respond(&gateway, request.headers()))
+}
+
+/// `PUT …/_raw/…`: with a resource version the write of who saw that version, without one the last
+/// writer wins.
+pub async fn replace(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let named = Named::of(request.uri().path())?;
+    let (head, body) = request.into_parts();
+    is_json(&head.headers)?;
+    let body = whole(body, gateway.max_body).await?;
+    let object: Value = serde_json::from_slice(&body).map_err(|error| malformed(&error))?;
+    let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let served = named.served(&gateway, &user, Some(group)).await?;
+    let Some(version) = served.version(Some(version)) else {
+        let known: Vec<_> = served.versions.iter().map(|known| served.api_version(known)).collect();
+        return Err(malformed(&format!(
+            "apiVersion is {api_version}; the cluster serves {}",
+            known.join(", ")
+        )));
+    };
+    named.is_named_by(&served, &object)?;
+    let path = named.path(&served, version);
+    let sent = resource_version(&object).to_owned();
+    if sent.is_empty() {
+        last_wins(&gateway, &user, &path, object).await?;
+    } else {
+        if_unchanged(&gateway, &user, &path, &sent, body).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE …/_raw/…`.
+pub async fn remove(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let named = Named::of(request.uri().path())?;
+    let options = delete_options(request.uri().query().unwrap_or_default());
+    let served = named.served(&gateway, &user, None).await?;
+    let path = named.path(&served, preferred(&served));
+    let body = Bytes::from(options.to_string());
+    send(&gateway, &user, Method::DELETE, &path, body).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Named {
+    /// Of `…/_raw/{kind}[/namespace/{namespace}]/name/{name}`.
+    fn of(path: &str) -> Result<Self, ApiError> {
+        let bad = || ApiError::bad_request("error-bad-path", &[("reason", path)]);
+        let (_, rest) = path.split_once("/_raw/").ok_or_else(bad)?;
+        let parts: Vec<&str> = rest.split('/').collect();
+        let (kind, namespace, name) = match parts.as_slice() {
+            [kind, "name", name] => (kind, None, name),
+            [kind, "namespace", namespace, "name", name] => (kind, Some(namespace), name),
+            _ => return Err(bad()),
+        };
+        let namespace = namespace.map(|namespace| segment(namespace)).transpose()?;
+        Ok(Self {
+            kind: segment(kind)?.into(),
+            namespace: namespace.map(Into::into),
+            name: segment(name)?.into(),
+        })
+    }
+
+    /// What the cluster serves under this kind's name; of an ambiguous one that of `group`.
+    async fn served(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+        group: Option<&str>,
+    ) -> Result<Served, ApiError> {
+        let discovery = &gateway.discovery;
+        if let Some(group) = group {
+            let both = |served: &Served| served.group == group && served.is_called(&self.kind);
+            if let Some(served) = discovery.find(&gateway.cluster, user, both).await? {
+                return Ok(served);
+            }
+        }
+        let called = |served: &Served| served.is_called(&self.kind);
+        let Some(served) = discovery.find(&gateway.cluster, user, called).await? else {
+            let args = [("kind", self.kind.as_str())];
+            return Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-unknown-kind", &args));
+        };
+        match group {
+            None => Ok(served),
+            Some(group) => {
+                let shown = served.group;
+                Err(malformed(&format!("apiVersion is of group {group:?}, the path of {shown:?}")))
+            }
+        }
+    }
+
+    /// Where the API server has the object; the namespace of what has none is left out.
+    fn path(&self, served: &Served, version: &str) -> String {
+        let namespace = self.namespace.as_deref().map(encoded);
+        let collection = served.collection(version, namespace.as_deref());
+        format!("{collection}/{}", encoded(&self.name))
+    }
+
+    /// Whether the body is the object that the path names.
+    fn is_named_by(&self, served: &Served, object: &Value) -> Result<(), ApiError> {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+        let namespace = self.namespace.as_deref().filter(|_| served.namespaced);
+        for (what, found, wanted) in [
+            ("kind", text("/kind"), Some(served.kind.as_str())),
+            ("metadata.name", text("/metadata/name"), Some(self.name.as_str())),
+            // Left out, it is that of the path.
+            ("metadata.namespace", text("/metadata/namespace").or(namespace), namespace),
+        ] {
+            if found.unwrap_or_default() != wanted.unwrap_or_default() {
+                let (found, wanted) = (found.unwrap_or_default(), wanted.unwrap_or_default());
+                let reason = format!("{what} is {found:?}, the path says {wanted:?}");
+                return Err(malformed(&reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn preferred(served: &Served) -> &str {
+    served.version(None).unwrap_or_default()
+}
+
+fn malformed(reason: &dyn std::fmt::Display) -> ApiError {
+    let reason = reason.to_string();
+    ApiError::bad_request("error-malformed-body", &[("reason", reason.as_str())])
+}
+
+fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let found = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let found = found.unwrap_or_default();
+    let essence = found.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let found: String = found.chars().take(80).collect();
+    let args = [("type", found.as_str()), ("known", "application/json")];
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Err(ApiError::with_status(status, "error-unsupported-media-type", &args))
+}
+
+async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let body = Limited::new(body, limit).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let limit = limit.to_string();
+            let args = [("limit", limit.as_str())];
+            ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, "error-body-too-large", &args)
+        } else {
+            malformed(&error)
+        }
+    })?;
+    Ok(body.to_bytes())
+}
+
+fn resource_version(object: &Value) -> &str {
+    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A write of who saw the version `sent`: a stale one is a 409 that shows both.
+async fn if_unchanged(
+    gateway: &Gateway,
+    user: &User,
+    path: &str,
+    sent: &str,
+    body: Bytes,
+) -> Result<(), ApiError> {
+    let Err(failure) = send(gateway, user, Method::PUT, path, body).await else { return Ok(()) };
+    if failure.code() == Some(StatusCode::CONFLICT) {
+        // Conflicts have other causes, too; only another version is this one.
+        if let Ok(current) = object(gateway, user, path).await
+            && resource_version(&current) != sent
+        {
+            let args = [("sent", sent), ("current", resource_version(&current))];
+            return Err(ApiError::with_status(StatusCode::CONFLICT, "error-conflict", &args));
+        }
+    }
+    Err(failure.into())
+}
+
+/// A write over whatever is there.
+async fn last_wins(
+    gateway: &Gateway,
+    user: &User,
+    path: &str,
+    mut wanted: Value,
+) -> Result<(), ApiError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let current = object(gateway, user, path).await?;
+        if let Some(metadata) = wanted.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".into(), resource_version(&current).into());
+        }
+        let body = Bytes::from(wanted.to_string());
+        match send(gateway, user, Method::PUT, path, body).await {
+            Err(failure) if failure.code() == Some(StatusCode::CONFLICT) && tries < TRIES => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+async fn object(gateway: &Gateway, user: &User, path: &str) -> Result<Value, Failure> {
+    let json = live(gateway, user, path).await?;
+    serde_json::from_str(&json)
+        .map_err(|error| UpstreamError::Broken(format!("{path}: {error}")).into())
+}
+
+async fn send(
+    gateway: &Gateway,
+    user: &User,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(), Failure> {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body))
+        .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+    gateway.cluster.fetch(Identity::User(user), request, OBJECT_LIMIT).await?;
+    Ok(())
+}
+
+/// `propagation` is Background, Foreground or Orphan, anything else Foreground; `deleteNow=true`
+/// leaves a second of grace.
+fn delete_options(query: &str) -> Value {
+    let mut options = json!({
+        "kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground",
+    });
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match (&*key, &*value) {
+            ("propagation", policy @ ("Background" | "Orphan")) => {
+                options["propagationPolicy"] = policy.into();
+            }
+            ("deleteNow", "true") => options["gracePeriodSeconds"] = 1.into(),
+            _ => {}
+        }
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pods() -> Served {
+        Served {
+            group: String::new(),
+            kind: "Pod".into(),
+            plural: "pods".into(),
+            namespaced: true,
+            versions: vec!["v1".into()],
+        }
+    }
+
+    #[test]
+    fn both_forms_of_the_path_name_an_object() {
+        let named = Named::of("/_raw/pod/namespace/atlas/name/a%3Ab").unwrap();
+        assert_eq!(named.path(&pods(), "v1"), "/api/v1/namespaces/atlas/pods/a:b");
+        let named = Named::of("/api/v1/_raw/node/name/node-0").unwrap();
+        assert_eq!((named.kind.as_str(), named.namespace.as_deref()), ("node", None));
+    }
+
+    #[test]
+    fn what_could_leave_its_segment_is_refused() {
+        for path in
+            ["/_raw/pod/namespace/../name/a", "/_raw/pod/name/%2e%2e", "/_raw/pod/name/a%2Fb"]
+        {
+            assert!(Named::of(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_body_must_be_the_object_that_the_path_names() {
+        let named = Named::of("/_raw/pod/namespace/atlas/name/a").unwrap();
+        let check = |object: Value| named.is_named_by(&pods(), &object).is_ok();
+        assert!(check(json!({"kind": "Pod", "metadata": {"name": "a", "namespace": "atlas"}})));
+        assert!(check(json!({"kind": "Pod", "metadata": {"name": "a"}})));
+        assert!(!check(json!({"kind": "Pod", "metadata": {"name": "b", "namespace": "atlas"}})));
+        assert!(!check(json!({"kind": "Pod", "metadata": {"name": "a", "namespace": "shop"}})));
+        assert!(!check(json!({"kind": "Node", "metadata": {"name": "a", "namespace": "atlas"}})));
+        assert!(!check(json!(7)));
+    }
+
+    #[test]
+    fn a_delete_is_in_the_foreground_unless_it_is_told_otherwise() {
+        assert_eq!(delete_options("")["propagationPolicy"], "Foreground");
+        assert_eq!(delete_options("propagation=odd")["propagationPolicy"], "Foreground");
+        let options = delete_options("propagation=Orphan&deleteNow=true");
+        assert_eq!(options["propagationPolicy"], "Orphan");
+        assert_eq!(options["gracePeriodSeconds"], 1);
+    }
+
+    #[test]
+    fn only_json_is_understood() {
+        let with = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(text));
+            is_json(&headers).is_ok()
+        };
+        assert!(with("application/json"));
+        assert!(with("Application/JSON; charset=utf-8"));
+        assert!(!with("application/yaml"));
+        assert!(is_json(&HeaderMap::new()).is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! The one object that a path names, and reading objects live as the caller.
+//!
+//! Nothing of a path reaches the API server before it was decoded, looked at and encoded again.
+
+use compact_str::CompactString;
+use futures::StreamExt as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::Gateway;
+use super::error::ApiError;
+use crate::kinds::KindDef;
+use crate::upstream::{Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
+
+/// What names may hold besides letters and digits (RBAC names have colons); all else is encoded.
+const SEGMENT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+/// Single objects read for one answer: config maps, secrets and claims of one pod. A pod that
+/// names more is a mistake or an attack on the API server.
+pub const FETCHES: usize = 32;
+/// Of those, side by side: one request must not crowd out others.
+const AT_ONCE: usize = 8;
+
+/// An object's place within its kind.
+pub struct Target {
+    /// Empty for cluster-scoped kinds.
+    pub namespace: CompactString,
+    pub name: CompactString,
+}
+
+impl Target {
+    /// Of a path that ends in `/{kind}[/{namespace}]/{name}` and `after` more segments.
+    pub fn of(path: &str, kind: &KindDef, after: usize) -> Result<Self, ApiError> {
+        let mut segments = path.rsplit('/').skip(after);
+        let mut next = || segment(segments.next().unwrap_or_default());
+        let name = next()?;
+        let namespace = if kind.resource.namespaced { next()? } else { CompactString::default() };
+        Ok(Self { namespace, name })
+    }
+
+    /// Where the API server has it.
+    pub fn path(&self, kind: &KindDef) -> String {
+        let namespace = encoded(&self.namespace);
+        format!("{}/{}", kind.resource.collection(Some(&namespace)), encoded(&self.name))
+    }
+}
+
+/// A path's segment decoded; an empty one, a dot segment, a NUL and broken encoding are refused.
+pub fn segment(raw: &str) -> Result<CompactString, ApiError> {
+    let bad = || ApiError::bad_request("error-bad-path", &[("reason", raw)]);
+    let text = percent_decode_str(raw).decode_utf8().map_err(|_| bad())?;
+    match &*text {
+        "" | "." | ".." => Err(bad()),
+        text if text.contains('\0') => Err(ApiError::bad_request("error-nul-in-path", &[])),
+        text if text.contains('/') => Err(bad()),
+        text => Ok(text.into()),
+    }
+}
+
+/// A name as a segment of a path to the API server.
+pub fn encoded(name: &str) -> String {
+    utf8_percent_encode(name, SEGMENT).to_string()
+}
+
+/// GET of `path` as the user, as text.
+pub async fn live(gateway: &Gateway, user: &User, path: &str) -> Result<String, Failure> {
+    let body = gateway.cluster.get(Identity::User(user), path, OBJECT_LIMIT).await?;
+    String::from_utf8(body.into())
+        .map_err(|error| UpstreamError::Broken(format!("{path}: {error}")).into())
+}
+
+/// GETs of these paths as the user, some at once, answered in their order.
+pub async fn live_all<K>(
+    gateway: &Gateway,
+    user: &User,
+    wanted: Vec<(K, String)>,
+) -> Vec<(K, Result<String, Failure>)> {
+    futures::stream::iter(wanted)
+        .map(|(key, path)| async move { (key, live(gateway, user, &path).await) })
+        .buffered(AT_ONCE)
+        .collect()
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::by_name;
+
+    fn path(raw: &str, kind: &str, after: usize) -> String {
+        let kind = by_name(kind).unwrap();
+        Target::of(raw, kind, after).map(|target| target.path(kind)).unwrap()
+    }
+
+    #[test]
+    fn a_path_names_an_object_by_its_last_segments() {
+        assert_eq!(path("/pod/atlas/tiles-1", "pod", 0), "/api/v1/namespaces/atlas/pods/tiles-1");
+        assert_eq!(path("/api/v1/node/n%3a0", "node", 0), "/api/v1/nodes/n:0");
+        assert_eq!(path("/node/n/event", "node", 1), "/api/v1/nodes/n");
+    }
+
+    #[test]
+    fn what_could_leave_its_segment_is_refused_or_encoded() {
+        for raw in ["", ".", "..", "%2e%2E", "a%2Fb", "a%00", "%ff"] {
+            assert_eq!(segment(raw).unwrap_err().status.as_u16(), 400, "{raw}");
+        }
+        assert_eq!(encoded(&segment("a%3Fb%20c%25").unwrap()), "a%3Fb%20c%25");
+    }
+}

@@ -1,0 +1,139 @@
+//! An API server that goes away for a while and comes back: a gateway in this process in front of a
+//! demo API server that the test takes away.
+//!
+//! Only the demo can be taken away at will; it is NOT where rights are tested on a real cluster
+//! (`rights.rs`), nor an API server that was never there (`lifecycle.rs`).
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+
+use binnacle::app::{self, Running};
+use binnacle::config;
+use binnacle::demo::{Demo, DemoOptions};
+use rustls::ClientConfig;
+use serde_json::json;
+
+use crate::certificate::trusting;
+use crate::lifecycle::{Answer, POLL, bearer, get, in_time};
+
+/// Seconds; longer than a right is believed in without asking again (10 s).
+const BEYOND_A_VERDICT: f64 = 11.0;
+
+/// A gateway of this process in front of a demo API server that tests can take away.
+struct Fronted {
+    demo: Demo,
+    running: Running,
+    tls: ClientConfig,
+    _folder: tempfile::TempDir,
+}
+
+impl Fronted {
+    /// `away`: how many seconds rows are served without an API server.
+    async fn start(away: &str) -> Fronted {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let demo = Demo::start(DemoOptions { listen, pods: 0, simulate: false }).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig.yaml");
+        std::fs::write(&kubeconfig, demo.kubeconfig()).unwrap();
+        let state = folder.path().join("state");
+        let args = [
+            ["binnacle", "serve"],
+            ["--listen", "127.0.0.1:0"],
+            ["--kubeconfig", kubeconfig.to_str().unwrap()],
+            ["--state-dir", state.to_str().unwrap()],
+            ["--stale-while-away", away],
+        ];
+        let args = args.concat().into_iter().map(OsString::from);
+        let Ok(config::Command::Serve(config)) = config::parse(args) else {
+            panic!("the arguments are good");
+        };
+        let running = app::start(config).await.unwrap();
+        let tls = trusting(running.ca_pem.as_deref().unwrap());
+        let front = Fronted { demo, running, tls, _folder: folder };
+        front.until("the cache is current", "demo-admin-token", "/api/v1/pod", is_current).await;
+        front
+    }
+
+    async fn get(&self, user: &str, path: &str) -> Answer {
+        let url = format!("https://{}{path}", self.running.https);
+        get(&self.tls, &url, &bearer(user)).await.unwrap()
+    }
+
+    async fn until(&self, what: &str, user: &str, path: &str, good: fn(&Answer) -> bool) -> Answer {
+        let wait = async {
+            loop {
+                let answer = self.get(user, path).await;
+                if good(&answer) {
+                    return answer;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        in_time(what, wait).await
+    }
+}
+
+fn is_current(answer: &Answer) -> bool {
+    answer.status == 200
+        && answer.header("binnacle-source") == "cache"
+        && answer.header("binnacle-age") == "0.000"
+        && answer.header("warning").is_empty()
+}
+
+#[tokio::test]
+async fn rows_are_shown_as_stale_while_the_api_server_is_away_to_those_whose_right_was_confirmed() {
+    let (admin, team) = ("demo-admin-token", "demo-team-token");
+    let front = Fronted::start("60").await;
+    let before = front.get(admin, "/api/v1/pod").await;
+    let own = front.get(team, "/api/v1/pod/shop").await;
+    assert!(before.pods() > own.pods() && own.pods() > 0);
+    let denied = front.get(team, "/api/v1/pod/payments").await;
+    assert_eq!((denied.pods(), &denied.json()["errors"][0]["ErrStatus"]["code"]), (0, &json!(403)));
+
+    front.demo.faults().set_down(true);
+    let past_the_verdict = async {
+        loop {
+            let all = front.get(admin, "/api/v1/pod").await;
+            assert_eq!((all.status, &all.body), (200, &before.body), "{}", all.text());
+            let shop = front.get(team, "/api/v1/pod/shop").await;
+            assert_eq!((shop.status, &shop.body), (200, &own.body), "{}", shop.text());
+            let still = front.get(team, "/api/v1/pod/payments").await;
+            assert!(still.status == 503 || still.pods() == 0, "{}", still.text());
+            let age: f64 = all.header("binnacle-age").parse().unwrap();
+            if age > 0.0 {
+                assert!(all.header("warning").starts_with("110 "), "{:?}", all.headers);
+                assert_eq!(all.header("binnacle-source"), "cache");
+            }
+            if age > BEYOND_A_VERDICT {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("the age passes a verdict's", past_the_verdict).await;
+    // Denied before, and never asked about: nobody can say yes now.
+    for (user, path) in [(team, "/api/v1/pod/payments"), ("demo-viewer-token", "/api/v1/pod")] {
+        let answer = front.get(user, path).await;
+        assert!(matches!(answer.status, 503 | 504), "{path}: {}", answer.text());
+        assert!(answer.text().contains("API server"), "{}", answer.text());
+    }
+    assert_eq!(front.get("", "/readyz").await.status, 200);
+    front.demo.faults().set_down(false);
+    front.until("it comes back by itself", admin, "/api/v1/pod", is_current).await;
+    let viewer = front.get("demo-viewer-token", "/api/v1/pod").await;
+    assert_eq!(viewer.pods(), before.pods());
+}
+
+#[tokio::test]
+async fn after_the_stated_bound_stale_rows_are_a_503_until_the_api_server_is_back() {
+    let front = Fronted::start("1").await;
+    let admin = "demo-admin-token";
+    front.demo.faults().set_down(true);
+    let is_over = |answer: &Answer| answer.status == 503;
+    let over = front.until("stale rows end", admin, "/api/v1/pod", is_over).await;
+    assert!(over.text().contains("API server"), "{}", over.text());
+    assert_eq!(front.get("", "/livez").await.status, 200);
+    assert_eq!(front.get("", "/readyz").await.status, 200);
+    front.demo.faults().set_down(false);
+    front.until("it comes back by itself", admin, "/api/v1/pod", is_current).await;
+}
