@@ -17,7 +17,7 @@ use super::target::{FETCHES, encoded, live, live_all};
 use super::view::{self, NoView, View};
 use super::{Gateway, controller, list, listing};
 use crate::auth::Scope;
-use crate::cache::{ListError, Page, Store, list_as};
+use crate::cache::{ListError, Listing, Page, Store, list_as};
 use crate::i18n::Locale;
 use crate::kinds::later::{self, AUTOSCALER, CLAIM, INGRESS, QUOTA};
 use crate::kinds::{KindDef, Link, Phase, Relation, Row, by_name};
@@ -196,8 +196,7 @@ async fn choose_live(
     let Subject { gateway, user, .. } = *subject;
     let wanted = subject.around();
     match list_as(&gateway.cluster, user, kind, &wanted).await {
-        Ok(store) => {
-            let scope = gateway.authorizer.answered(kind, Some(wanted.into_iter().collect()));
+        Ok(Listing { store, scope }) => {
             let page = Page::of(&pick(&store, &scope), query);
             Ok(Chosen { page, ..Chosen::default() })
         }

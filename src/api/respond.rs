@@ -5,6 +5,7 @@
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
@@ -30,23 +31,31 @@ const VARY: &str = "Authorization, Cookie, Accept-Language, Accept-Encoding, Imp
 /// Longest request id of a client's that we repeat.
 const REQUEST_ID_LIMIT: usize = 64;
 
-/// Keys of the ETags: random for each process, since an ETag must tell nothing of its content.
-pub struct Tags(RandomState, RandomState);
+/// What is random for each process: the key of the ETags, since an ETag must tell nothing of its
+/// content, and the numbers that request ids are made of.
+pub struct Tags {
+    key: RandomState,
+    next: AtomicU64,
+}
 
 impl Default for Tags {
     fn default() -> Self {
-        Self(RandomState::new(), RandomState::new())
+        let mut seed = [0u8; 8];
+        let _ = aws_lc_rs::rand::fill(&mut seed);
+        Self { key: RandomState::new(), next: AtomicU64::new(u64::from_be_bytes(seed)) }
     }
 }
 
 impl Tags {
     fn of(&self, body: &[u8]) -> String {
-        let half = |state: &RandomState| {
-            let mut hasher = state.build_hasher();
-            hasher.write(body);
-            hasher.finish()
-        };
-        format!("\"{:016x}{:016x}\"", half(&self.0), half(&self.1))
+        let mut hasher = self.key.build_hasher();
+        hasher.write(body);
+        format!("\"{:016x}{:x}\"", hasher.finish(), body.len())
+    }
+
+    /// Unique within the process, and without a visible order.
+    fn request_id(&self) -> String {
+        format!("{:016x}", self.key.hash_one(self.next.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
@@ -163,7 +172,7 @@ pub async fn observe(State(gateway): Shared, request: Request, next: Next) -> Re
     let begun = Instant::now();
     let method = request.method().clone();
     let locale = gateway.locale_of(request.headers());
-    let id = request_id(request.headers());
+    let id = request_id(&gateway.tags, request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
@@ -186,7 +195,7 @@ pub async fn observe(State(gateway): Shared, request: Request, next: Next) -> Re
 }
 
 /// The client's own request id where it is sane, else a random one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+fn request_id(tags: &Tags, headers: &HeaderMap) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         !bytes.is_empty()
@@ -196,8 +205,6 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     if let Some(value) = headers.get(REQUEST_ID).filter(sane) {
         return value.clone();
     }
-    let mut bytes = [0u8; 8];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    let text = format!("{:016x}", u64::from_be_bytes(bytes));
+    let text = tags.request_id();
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0"))
 }

@@ -11,7 +11,7 @@ use compact_str::CompactString;
 use super::Gateway;
 use super::error::ApiError;
 use crate::auth::{Reach, Refusal, Scope};
-use crate::cache::{Feed, State, Store, list_as};
+use crate::cache::{Feed, Listing, State, Store, list_as};
 use crate::kinds::{KindDef, by_name};
 use crate::upstream::User;
 
@@ -72,8 +72,8 @@ pub async fn open(
     kind: &'static KindDef,
     wanted: &[CompactString],
 ) -> Result<View, NoView> {
-    let known = known_namespaces(gateway, user, kind, wanted).await;
-    let scope = gateway.authorizer.scope(&gateway.cluster, user, kind, wanted, &known).await?;
+    let known = async || known_namespaces(gateway, user).await;
+    let scope = gateway.authorizer.scope(&gateway.cluster, user, kind, wanted, known).await?;
     within(gateway, user, kind, scope).await
 }
 
@@ -108,29 +108,21 @@ async fn within(
         Reach::Everything => Vec::new(),
         Reach::Namespaces(names) => names.iter().cloned().collect(),
     };
-    let store = list_as(&gateway.cluster, user, kind, &namespaces).await;
-    let store = store.map_err(|error| NoView::Failed(error.into()))?;
+    // Boxed: the common way through the cache must not carry this large future about.
+    let listing = Box::pin(list_as(&gateway.cluster, user, kind, &namespaces)).await;
+    let Listing { store, scope } = listing.map_err(|error| NoView::Failed(error.into()))?;
     Ok(View { scope, rows: Rows::Own(store), age: Duration::ZERO })
 }
 
 /// The namespaces to ask about one by one when a caller has no cluster-wide right: those that we
 /// watch, else those that the caller may list, else the configured ones.
-async fn known_namespaces(
-    gateway: &Gateway,
-    user: &User,
-    kind: &'static KindDef,
-    wanted: &[CompactString],
-) -> Vec<CompactString> {
-    if !wanted.is_empty() || !kind.resource.namespaced {
-        return Vec::new();
-    }
+async fn known_namespaces(gateway: &Gateway, user: &User) -> Vec<CompactString> {
     if let Some(names) = gateway.cache.namespace_names() {
         return names;
     }
     let Some(namespaces) = by_name("namespace") else { return Vec::new() };
     match list_as(&gateway.cluster, user, namespaces, &[]).await {
-        Ok(store) => {
-            let scope = gateway.authorizer.answered(namespaces, None);
+        Ok(Listing { store, scope }) => {
             let mut names = Vec::new();
             store.each(&scope, |row| names.push(row.name.clone()));
             names

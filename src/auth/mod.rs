@@ -84,14 +84,14 @@ impl Authorizer {
     }
 
     /// What `user` may list of `kind` among `wanted` namespaces (empty: all of them). `known`
-    /// names the namespaces that exist, for users without a cluster-wide right.
+    /// names the namespaces that exist; it is asked only for users without a cluster-wide right.
     pub async fn scope(
         &self,
         cluster: &Cluster,
         user: &User,
         kind: &'static KindDef,
         wanted: &[CompactString],
-        known: &[CompactString],
+        known: impl AsyncFnOnce() -> Vec<CompactString>,
     ) -> Result<Scope, Refusal> {
         let everywhere = wanted.is_empty() || !kind.resource.namespaced;
         if let [namespace] = wanted
@@ -110,8 +110,8 @@ impl Authorizer {
         if !kind.resource.namespaced {
             return Err(Refusal::Denied(denied));
         }
-        let candidates = if everywhere { known } else { wanted };
-        let permitted = self.permitted(cluster, user, kind, candidates).await?;
+        let candidates = if everywhere { Box::pin(known()).await } else { wanted.to_vec() };
+        let permitted = Box::pin(self.permitted(cluster, user, kind, &candidates)).await?;
         if permitted.is_empty() {
             Err(Refusal::Denied(denied))
         } else {
@@ -128,18 +128,6 @@ impl Authorizer {
     ) -> Result<Scope, Refusal> {
         self.ask(cluster, user, kind, None).await?;
         Ok(Scope::everything(kind))
-    }
-
-    /// A scope for rows that the API server itself has just returned to this very caller.
-    pub fn answered(
-        &self,
-        kind: &'static KindDef,
-        namespaces: Option<BTreeSet<CompactString>>,
-    ) -> Scope {
-        match namespaces {
-            None => Scope::everything(kind),
-            Some(namespaces) => Scope::within(kind, namespaces),
-        }
     }
 
     /// One access review, not remembered: for what is rare and must be right now (exec, drains).
@@ -181,10 +169,31 @@ impl Authorizer {
         kind: &'static KindDef,
         namespace: Option<CompactString>,
     ) -> Result<(), Refusal> {
-        let question =
-            Question { who: user.fingerprint(), kind: kind.name, namespace: namespace.clone() };
+        let question = Question { who: user.fingerprint(), kind: kind.name, namespace };
+        let verdict = match self.fresh.get(&question).await {
+            Some(verdict) => Ok(verdict),
+            // Rare, and a large future: boxed, so that the common way stays small.
+            None => Box::pin(self.ask_anew(cluster, user, kind, &question)).await,
+        };
+        match verdict {
+            Ok(Verdict::Allowed) if !review::expired(user) => Ok(()),
+            Ok(Verdict::Allowed) => Err(Refusal::Unknown(Arc::new(review::expired_token()))),
+            Ok(Verdict::Denied(words)) => Err(Refusal::Denied(words)),
+            Err(failure) => self.bridge(user, &question, failure).await,
+        }
+    }
+
+    /// Asks the API server; many who wait for the same answer cause one question.
+    async fn ask_anew(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+        question: &Question,
+    ) -> Result<Verdict, Arc<Failure>> {
         let asking = async {
-            let attributes = Attributes::list(kind, namespace.as_deref());
+            let namespace = question.namespace.as_deref();
+            let attributes = Attributes::list(kind, namespace);
             let answer = review::ask(cluster, user, &attributes).await;
             let count = match answer {
                 Ok(true) => &self.counts.allowed,
@@ -196,15 +205,10 @@ impl Authorizer {
                 self.confirmed.insert(question.clone(), Instant::now()).await;
                 return Ok(Verdict::Allowed);
             }
-            self.confirmed.invalidate(&question).await;
-            review::words_of_denial(cluster, user, kind, namespace.as_deref()).await
+            self.confirmed.invalidate(question).await;
+            review::words_of_denial(cluster, user, kind, namespace).await
         };
-        match self.fresh.try_get_with(question.clone(), asking).await {
-            Ok(Verdict::Allowed) if !review::expired(user) => Ok(()),
-            Ok(Verdict::Allowed) => Err(Refusal::Unknown(Arc::new(review::expired_token()))),
-            Ok(Verdict::Denied(words)) => Err(Refusal::Denied(words)),
-            Err(failure) => self.bridge(user, &question, failure).await,
-        }
+        self.fresh.try_get_with(question.clone(), asking).await
     }
 
     /// Nobody could be asked: a right that was confirmed shortly before still stands.

@@ -9,7 +9,7 @@ mod select;
 mod store;
 mod watch;
 
-pub use pager::{ListError, list_as};
+pub use pager::{ListError, Listing, list_as};
 pub use select::Page;
 pub use store::Store;
 

@@ -5,13 +5,14 @@
 
 use bytes::Bytes;
 use compact_str::CompactString;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::store::Store;
+use crate::auth::Scope;
 use crate::kinds::{KindDef, Row};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
@@ -54,6 +55,12 @@ struct ListMeta {
     r#continue: String,
 }
 
+/// Rows read live, with the proof that their caller may see them: the API server gave them out.
+pub struct Listing {
+    pub store: Store,
+    pub scope: Scope,
+}
+
 /// The rows that `user` may list in `namespaces` (empty: all), read now with the user's own
 /// credentials.
 pub async fn list_as(
@@ -61,21 +68,26 @@ pub async fn list_as(
     user: &User,
     kind: &'static KindDef,
     namespaces: &[CompactString],
-) -> Result<Store, ListError> {
+) -> Result<Listing, ListError> {
     let who = Identity::User(user);
-    if namespaces.is_empty() || !kind.resource.namespaced {
+    let namespaces = if kind.resource.namespaced { namespaces } else { &[] };
+    let scope = Scope::answered(kind, namespaces);
+    if namespaces.is_empty() {
         let listed = list(cluster, who, kind, None, LIVE_ROWS).await?;
-        return Ok(Store::of(kind, listed.rows));
+        return Ok(Listing { store: Store::of(kind, listed.rows), scope });
     }
     let lists = futures::stream::iter(namespaces.to_vec()).map(|namespace| async move {
         list(cluster, who, kind, Some(&namespace), LIVE_ROWS).await
     });
-    let lists: Vec<Listed> = lists.buffer_unordered(LISTS_AT_ONCE).try_collect().await?;
-    let rows: Vec<Row> = lists.into_iter().flat_map(|listed| listed.rows).collect();
-    if rows.len() > LIVE_ROWS {
-        return Err(ListError::TooMany(kind.resource.plural));
+    let mut lists = lists.buffer_unordered(LISTS_AT_ONCE);
+    let mut rows = Vec::new();
+    while let Some(listed) = lists.next().await {
+        rows.extend(listed?.rows);
+        if rows.len() > LIVE_ROWS {
+            return Err(ListError::TooMany(kind.resource.plural));
+        }
     }
-    Ok(Store::of(kind, rows))
+    Ok(Listing { store: Store::of(kind, rows), scope })
 }
 
 /// Lists a collection to its end, at most `most` rows.

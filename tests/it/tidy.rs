@@ -211,6 +211,13 @@ fn every_room_uses_only_what_the_layer_table_allows() {
 }
 
 #[test]
+fn only_a_live_list_takes_the_api_servers_own_answer_for_a_scope() {
+    let users = sources().into_iter().filter(|source| source.product().contains("Scope::answered"));
+    let users: Vec<String> = users.map(|source| source.path).collect();
+    assert_eq!(users, ["cache/pager.rs"]);
+}
+
+#[test]
 fn every_file_says_what_it_is() {
     let silent = sources().into_iter().filter(|source| !source.text.starts_with("//! "));
     none(silent.map(|source| format!("{}: no //! head", source.path)).collect());
