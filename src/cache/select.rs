@@ -1,13 +1,16 @@
 //! Choosing a page of rows: from a kept order where the query asks for one, by one pass over the
 //! rows in scope otherwise.
 //!
-//! What it costs: a page in a kept order (creation time or name, no filter) touches the heads of
-//! the permitted namespaces and the rows up to the page's end; all else is O(rows in scope).
+//! What it costs: a page in a kept order (creation time or name, no filter) merges the permitted
+//! namespaces up to the page's end; all else is O(rows in scope).
 
 use std::cmp::Ordering;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
+use std::collections::btree_set;
+use std::iter::Rev;
 use std::sync::Arc;
 
-use super::store::{Shelf, Space, Store};
+use super::store::{ByCreated, ByName, Shelf, Space, Store};
 use crate::auth::Scope;
 use crate::kinds::Row;
 use crate::query::{self, Key, ListQuery, Sort};
@@ -39,31 +42,25 @@ impl Store {
         descending: bool,
     ) -> Page {
         let (start, end) = bounds(query.page);
+        let sort = [Sort { key: order, descending }];
         let mut heads = Vec::new();
         let mut total = 0;
         self.spaces(shelf, scope, |space| {
             total += space.names.len();
-            heads.push(walk(space, order, descending).peekable());
+            let mut rest = Walk::of(space, order, descending);
+            heads.extend(rest.next().map(|row| Head { row, rest, sort: &sort }));
         });
+        let mut heads = BinaryHeap::from(heads);
         let mut rows = Vec::new();
-        if let [head] = heads.as_mut_slice() {
-            rows.extend(head.skip(start).take(end - start).cloned());
-            return Page { rows, total };
-        }
-        let sort = [Sort { key: order, descending }];
         for position in 0..end.min(total) {
-            // A linear look at the heads: namespaces are few beside rows, and a heap of iterators
-            // would have to be built for each request.
-            let best = heads
-                .iter_mut()
-                .enumerate()
-                .filter_map(|(index, head)| head.peek().map(|row| (index, *row)))
-                .min_by(|(_, a), (_, b)| compare(&sort, a, b));
-            let Some((index, row)) = best else { break };
+            let Some(mut head) = heads.peek_mut() else { break };
             if position >= start {
-                rows.push(row.clone());
+                rows.push(head.row.clone());
             }
-            heads[index].next();
+            match head.rest.next() {
+                Some(row) => head.row = row,
+                None => drop(PeekMut::pop(head)),
+            }
         }
         Page { rows, total }
     }
@@ -115,16 +112,61 @@ fn kept_order(query: &ListQuery) -> Option<(Key, bool)> {
     }
 }
 
-fn walk(space: &Space, order: Key, descending: bool) -> Box<dyn Iterator<Item = &Arc<Row>> + '_> {
-    let names = space.names.iter().map(|row| &row.0);
-    let created = space.created.iter().map(|row| &row.0);
-    match (order, descending) {
-        (Key::Created, true) => Box::new(created),
-        (Key::Created, false) => Box::new(created.rev()),
-        (_, false) => Box::new(names),
-        (_, true) => Box::new(names.rev()),
+/// A namespace's rows in a kept order.
+enum Walk<'a> {
+    Names(btree_set::Iter<'a, ByName>),
+    NamesBack(Rev<btree_set::Iter<'a, ByName>>),
+    /// Newest first.
+    Created(btree_set::Iter<'a, ByCreated>),
+    CreatedBack(Rev<btree_set::Iter<'a, ByCreated>>),
+}
+
+impl<'a> Walk<'a> {
+    fn of(space: &'a Space, order: Key, descending: bool) -> Self {
+        match (order, descending) {
+            (Key::Created, true) => Self::Created(space.created.iter()),
+            (Key::Created, false) => Self::CreatedBack(space.created.iter().rev()),
+            (_, false) => Self::Names(space.names.iter()),
+            (_, true) => Self::NamesBack(space.names.iter().rev()),
+        }
+    }
+
+    fn next(&mut self) -> Option<&'a Arc<Row>> {
+        match self {
+            Self::Names(rows) => rows.next().map(|row| &row.0),
+            Self::NamesBack(rows) => rows.next().map(|row| &row.0),
+            Self::Created(rows) => rows.next().map(|row| &row.0),
+            Self::CreatedBack(rows) => rows.next().map(|row| &row.0),
+        }
     }
 }
+
+/// The next row of a namespace; the heap's greatest head is the row that comes first.
+struct Head<'a> {
+    row: &'a Arc<Row>,
+    rest: Walk<'a>,
+    sort: &'a [Sort],
+}
+
+impl Ord for Head<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(self.sort, other.row, self.row)
+    }
+}
+
+impl PartialOrd for Head<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Head<'_> {}
 
 /// The rows `start..end` that a page shows.
 fn bounds(page: Option<query::Page>) -> (usize, usize) {

@@ -34,7 +34,7 @@ type component struct {
 // children are the components of one attempt to start the cluster.
 type children struct {
 	dir    string
-	assets string // folder with other etcd, kube-apiserver and kubectl binaries, or empty
+	assets string // folder with other binaries of Kubernetes and etcd, or empty
 	ports  *heldPorts
 	group  int // process group of all of them: the id of the first
 	all    []*component
@@ -50,10 +50,16 @@ func newChildren(dir, assets string) (*children, error) {
 	return &children{dir: dir, assets: assets, ports: ports, ended: make(chan *component, 16)}, nil
 }
 
-// command is how a component is called: this very binary, or the one of the assets folder.
+// command is how a component is called: this very binary, or the one of the assets folder. etcd and
+// kube-apiserver have to be there; others are taken if they are, since a scheduler or controller
+// manager newer than its API server does not work.
 func (c *children) command(name string, args []string) (*exec.Cmd, error) {
-	if c.assets != "" && (name == "etcd" || name == "kube-apiserver") {
-		return exec.Command(filepath.Join(c.assets, name), args...), nil
+	if c.assets != "" {
+		path := filepath.Join(c.assets, name)
+		_, missing := os.Stat(path)
+		if missing == nil || name == "etcd" || name == "kube-apiserver" {
+			return exec.Command(path, args...), nil
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
