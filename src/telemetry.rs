@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -75,10 +76,19 @@ struct Kind {
     kind: String,
 }
 
+/// What is counted of one route: its time, and its requests by method and status class.
+#[derive(Debug)]
+struct Handles {
+    seconds: Histogram,
+    counters: Vec<((&'static str, &'static str), Counter)>,
+}
+
 /// The metrics of one server. Every value lives here; the registry only points to them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// By route template: as many as there are routes.
+    handles: DashMap<String, Handles>,
     requests: Family<Route, Counter>,
     seconds: Family<RouteOnly, Histogram>,
     upstream: Family<Outcome, Counter>,
@@ -98,6 +108,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("binnacle"),
+            handles: DashMap::new(),
             requests: Family::default(),
             seconds: Family::<RouteOnly, Histogram>::new_with_constructor(|| {
                 Histogram::new(SECONDS)
@@ -156,12 +167,28 @@ impl Metrics {
     }
 
     /// One request answered. `route` is the template (`/api/v1/pod/{namespace}`), never the path.
+    /// Handles are kept for each route, so that a request neither copies labels nor hashes them.
     pub fn request(&self, route: &str, method: &str, status: u16, elapsed: Duration) {
-        let (method, status) = (method_label(method), status_class(status));
-        let labels = Route { route: route.to_owned(), method, status };
-        self.requests.get_or_create(&labels).inc();
-        let labels = RouteOnly { route: labels.route };
-        self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        let label = (method_label(method), status_class(status));
+        let seconds = elapsed.as_secs_f64();
+        if let Some(handles) = self.handles.get(route)
+            && let Some((_, counter)) = handles.counters.iter().find(|(known, _)| *known == label)
+        {
+            counter.inc();
+            handles.seconds.observe(seconds);
+            return;
+        }
+        let labels = Route { route: route.to_owned(), method: label.0, status: label.1 };
+        let counter = self.requests.get_or_create_owned(&labels);
+        counter.inc();
+        let mut handles = self.handles.entry(labels.route.clone()).or_insert_with(|| Handles {
+            seconds: self.seconds.get_or_create_owned(&RouteOnly { route: labels.route }),
+            counters: Vec::new(),
+        });
+        handles.seconds.observe(seconds);
+        if !handles.counters.iter().any(|(known, _)| *known == label) {
+            handles.counters.push((label, counter));
+        }
     }
 
     /// How the cache of a kind stands: counted where it happens, brought here when asked for.

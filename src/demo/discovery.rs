@@ -25,7 +25,7 @@ pub(super) fn answer(ask: &Ask, accept: &str) -> Result<Reply, Fail> {
     let parts: Vec<&str> = ask.path.split('/').filter(|part| !part.is_empty()).collect();
     let body = match parts.as_slice() {
         ["version"] => version(),
-        ["healthz" | "livez" | "readyz", ..] => return Ok(reply::whole(200, "text/plain", "ok")),
+        ["healthz" | "livez" | "readyz", ..] => return Ok(health()),
         ["api"] if aggregated => return Ok(discovered(true)),
         ["apis"] if aggregated => return Ok(discovered(false)),
         ["api"] => json!({
@@ -41,7 +41,7 @@ pub(super) fn answer(ask: &Ask, accept: &str) -> Result<Reply, Fail> {
         ["api", version] => resources("", version)?,
         ["apis", name] => {
             let found = groups().into_iter().find(|it| !it.0.is_empty() && it.0 == *name);
-            let mut group = group(found.ok_or_else(Fail::unknown_path)?);
+            let mut group = group(found.ok_or_else(Fail::no_page)?);
             group["kind"] = json!("APIGroup");
             group["apiVersion"] = json!("v1");
             group
@@ -49,9 +49,13 @@ pub(super) fn answer(ask: &Ask, accept: &str) -> Result<Reply, Fail> {
         ["apis", group, version] => resources(group, version)?,
         ["openapi", ..] => return Err(Fail::unsupported("OpenAPI, for it holds no schemas")),
         [] => json!({ "paths": ["/api", "/apis", "/healthz", "/livez", "/readyz", "/version"] }),
-        _ => return Err(Fail::unknown_path()),
+        _ => return Err(Fail::no_page()),
     };
     Ok(reply::json(200, &body))
+}
+
+fn health() -> Reply {
+    reply::whole(200, "text/plain; charset=utf-8", "ok")
 }
 
 fn version() -> Value {

@@ -24,23 +24,13 @@ impl Patch {
             "application/merge-patch+json" => Ok(Patch::Merge(body)),
             "application/strategic-merge-patch+json" => Ok(Patch::Strategic(body)),
             "application/apply-patch+yaml" => Err(Fail::unsupported("server-side apply")),
-            other => {
-                let message = format!(
-                    "the body of the request was in an unknown format - accepted media types \
-                     include: application/json-patch+json, application/merge-patch+json, \
-                     application/strategic-merge-patch+json (got \"{other}\")"
-                );
-                Err(Fail::new(415, "UnsupportedMediaType", message))
-            }
+            _ => Err(Fail::media_type()),
         }
     }
 
     pub(super) fn apply(&self, object: &mut Value) -> Result<(), Fail> {
         match self {
-            Patch::Json(patch) => json_patch::patch(object, patch).map_err(|error| {
-                let message = format!("the server rejected our request: {error}");
-                Fail::new(422, "Invalid", message)
-            }),
+            Patch::Json(patch) => json_patch::patch(object, patch).map_err(|_| Fail::unfit_patch()),
             Patch::Merge(patch) => {
                 json_patch::merge(object, patch);
                 Ok(())

@@ -108,6 +108,13 @@ impl Subject {
             _ => caller.name == format!("system:serviceaccount:{}:{}", self.namespace, self.name),
         }
     }
+
+    fn said(&self) -> String {
+        match self.kind.as_str() {
+            "ServiceAccount" => format!("{} \"{}/{}\"", self.kind, self.name, self.namespace),
+            _ => format!("{} \"{}\"", self.kind, self.name),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -161,16 +168,16 @@ impl Rbac {
         }
         self.grants(store)
             .iter()
-            .filter(|grant| applies(grant, caller, &asked.namespace))
-            .find(|grant| grant.rules.iter().any(|rule| rule.allows(asked)))
-            .map(|grant| format!("RBAC: allowed by {} to User \"{}\"", grant.said, caller.name))
+            .filter(|grant| grant.rules.iter().any(|rule| rule.allows(asked)))
+            .find_map(|grant| grant.subject(caller, &asked.namespace).map(|it| (grant, it)))
+            .map(|(grant, to)| format!("RBAC: allowed by {} to {}", grant.said, to.said()))
     }
 
     /// All rules this caller has in a namespace.
     pub(super) fn rules(&self, store: &Store, caller: &Caller, namespace: &str) -> Vec<Rule> {
         self.grants(store)
             .iter()
-            .filter(|grant| applies(grant, caller, namespace))
+            .filter(|grant| grant.subject(caller, namespace).is_some())
             .flat_map(|grant| grant.rules.iter().cloned())
             .collect()
     }
@@ -186,9 +193,12 @@ impl Rbac {
     }
 }
 
-fn applies(grant: &Grant, caller: &Caller, namespace: &str) -> bool {
-    let here = grant.namespace.as_ref().is_none_or(|is| is == namespace && !namespace.is_empty());
-    here && grant.subjects.iter().any(|subject| subject.is(caller))
+impl Grant {
+    /// As which subject it is given to this caller in this namespace.
+    fn subject(&self, caller: &Caller, namespace: &str) -> Option<&Subject> {
+        let here = self.namespace.as_ref().is_none_or(|is| is == namespace);
+        self.subjects.iter().find(|subject| here && subject.is(caller))
+    }
 }
 
 fn compile(store: &Store) -> Vec<Grant> {
@@ -208,9 +218,12 @@ fn grant(store: &Store, binding: &Stored, namespace: Option<String>) -> Grant {
         _ => None,
     };
     let rules = role.and_then(|role| serde_json::from_slice::<RoleDocument>(&role.json).ok());
-    let of = if namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" };
+    let binding = match &namespace {
+        Some(namespace) => format!("RoleBinding \"{}/{namespace}\"", binding.name),
+        None => format!("ClusterRoleBinding \"{}\"", binding.name),
+    };
     Grant {
-        said: format!("{of} \"{}\" of {kind} \"{name}\"", binding.name),
+        said: format!("{binding} of {kind} \"{name}\""),
         subjects: document.subjects,
         rules: rules.unwrap_or_default().rules,
         namespace,

@@ -83,12 +83,20 @@ pub(super) fn list(
     path: &Resource,
     form: &Form,
 ) -> Result<Reply, Fail> {
+    if !ask.query.get("sendInitialEvents").is_empty() {
+        let why = "sendInitialEvents is forbidden for list";
+        return Err(Fail::options("sendInitialEvents", why));
+    }
+    let matching = !ask.query.get("resourceVersionMatch").is_empty();
+    if matching && ask.query.get("resourceVersion").is_empty() {
+        let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        return Err(Fail::options("resourceVersionMatch", why));
+    }
     let selector = selector(kind, ask)?;
     let limit = ask.query.number::<usize>("limit")?.unwrap_or(0);
     let asked = ask.query.number::<u64>("resourceVersion")?.unwrap_or(0);
     if asked > store.version() {
-        let message = format!("Too large resource version: {asked}, current: {}", store.version());
-        return Err(Fail::new(504, "Timeout", message));
+        return Err(Fail::too_new(asked, store.version()));
     }
     let token = ask.query.get("continue");
     let behind = if token.is_empty() { None } else { Some(Token::read(token)?) };
@@ -109,9 +117,19 @@ pub(super) fn list(
             metadata["remainingItemCount"] = json!(page.remaining);
         }
     }
-    let head = form.list_head(kind, &metadata).into_bytes();
-    let chunks = Chunks { kind, form: *form, head: Some(head), items: page.items, at: 0 };
-    Ok(reply::streamed("application/json", futures::stream::iter(chunks)))
+    Ok(send(kind, *form, &metadata, page.items))
+}
+
+/// A list of these items.
+pub(super) fn send(
+    kind: &'static Kind,
+    form: Form,
+    metadata: &Value,
+    items: Vec<Arc<Stored>>,
+) -> Reply {
+    let head = form.list_head(kind, metadata).into_bytes();
+    let chunks = Chunks { kind, form, head: Some(head), items, at: 0 };
+    reply::streamed("application/json", futures::stream::iter(chunks))
 }
 
 /// The bytes of a list, made as they are sent.

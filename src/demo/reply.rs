@@ -43,7 +43,14 @@ pub(super) fn streamed(
     reply
 }
 
-/// A request that failed; what the client gets is a `metav1.Status`.
+/// The `details` of a Status: what they are about, without what is empty.
+pub(super) fn details(group: &str, plural: &str, name: &str) -> Value {
+    let parts = [("name", name), ("group", group), ("kind", plural)];
+    parts.into_iter().filter(|part| !part.1.is_empty()).collect()
+}
+
+/// A request that failed; what the client gets is a `metav1.Status`, or plain text where there is
+/// no reason.
 #[derive(Debug)]
 pub(super) struct Fail {
     pub code: u16,
@@ -77,9 +84,19 @@ impl Fail {
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Fail {
-        let details = json!({ "name": name, "group": kind.group, "kind": kind.plural });
-        self.details = Some(Box::new(details));
+        self.details = Some(Box::new(details(kind.group, kind.plural, name)));
         self
+    }
+
+    /// A failure that the API server finds before it looks for an object: it has empty details.
+    fn bare(code: u16, reason: &'static str, message: &str) -> Fail {
+        Fail { details: Some(Box::new(json!({}))), ..Fail::new(code, reason, message) }
+    }
+
+    /// `group` and `plural` are empty for what is no resource.
+    pub(super) fn forbidden(message: String, group: &str, plural: &str, name: &str) -> Fail {
+        let details = Some(Box::new(details(group, plural, name)));
+        Fail { details, ..Fail::new(403, "Forbidden", message) }
     }
 
     pub(super) fn not_found(kind: &Kind, name: &str) -> Fail {
@@ -111,7 +128,12 @@ impl Fail {
     }
 
     pub(super) fn unknown_path() -> Fail {
-        Fail::new(404, "NotFound", "the server could not find the requested resource")
+        Fail::bare(404, "NotFound", "the server could not find the requested resource")
+    }
+
+    /// A path outside of all API groups.
+    pub(super) fn no_page() -> Fail {
+        Fail::new(404, "", "404 page not found\n")
     }
 
     pub(super) fn unauthorized() -> Fail {
@@ -120,7 +142,39 @@ impl Fail {
 
     pub(super) fn method() -> Fail {
         let message = "the server does not allow this method on the requested resource";
-        Fail::new(405, "MethodNotAllowed", message)
+        Fail::bare(405, "MethodNotAllowed", message)
+    }
+
+    pub(super) fn media_type() -> Fail {
+        Fail::bare(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+    }
+
+    /// A JSON patch that does not fit the object; the API server does not say why.
+    pub(super) fn unfit_patch() -> Fail {
+        let message = "the server rejected our request due to an error in our request";
+        Fail::bare(422, "Invalid", message)
+    }
+
+    /// Options of a list or a watch that do not go together.
+    pub(super) fn options(field: &str, why: &str) -> Fail {
+        let why = format!("Forbidden: {why}");
+        let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {why}");
+        let cause = json!({ "reason": "FieldValueForbidden", "message": why, "field": field });
+        let mut about = details("meta.k8s.io", "ListOptions", "");
+        about["causes"] = json!([cause]);
+        Fail { details: Some(Box::new(about)), ..Fail::new(422, "Invalid", message) }
+    }
+
+    /// A version that is not there yet.
+    pub(super) fn too_new(asked: u64, current: u64) -> Fail {
+        let message = "Too large resource version";
+        let cause = json!({ "reason": "ResourceVersionTooLarge", "message": message });
+        let message = format!("Timeout: {message}: {asked}, current: {current}");
+        Fail {
+            details: Some(Box::new(json!({ "causes": [cause] }))),
+            retry_after: Some(1),
+            ..Fail::new(504, "Timeout", message)
+        }
     }
 
     /// What the demo does not do, in one sentence.
@@ -168,7 +222,11 @@ impl Fail {
     }
 
     pub(super) fn reply(&self) -> Reply {
-        let mut reply = json(self.code, &self.status());
+        let mut reply = if self.reason.is_empty() {
+            whole(self.code, "text/plain; charset=utf-8", self.message.clone())
+        } else {
+            json(self.code, &self.status())
+        };
         if let Some(seconds) = self.retry_after {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -42,13 +42,7 @@ impl Selector {
             let known = matches!(field.path.as_str(), "metadata.name" | "metadata.namespace")
                 || kind.fields.contains(&field.path.as_str());
             if !known {
-                return Err(Fail::bad_request(format!(
-                    "Unable to find \"{}, Resource={}\" that match label selector \"\", field \
-                     selector \"{fields}\": field label not supported: {}",
-                    kind.api_version(),
-                    kind.plural,
-                    field.path
-                )));
+                return Err(unknown_field(kind, &field.path));
             }
             wanted.push(field);
         }
@@ -104,7 +98,6 @@ fn split(text: &str) -> Vec<&str> {
 }
 
 fn need(part: &str) -> Result<Need, Fail> {
-    let one = |value: &str| vec![value.trim().to_owned()];
     if let Some(name) = part.strip_prefix('!') {
         return label_name(name).map(Need::Missing);
     }
@@ -115,10 +108,10 @@ fn need(part: &str) -> Result<Need, Fail> {
         return Ok(Need::In(label_name(name)?, values));
     }
     if let Some((name, value)) = part.split_once("!=") {
-        return Ok(Need::NotIn(label_name(name)?, one(value)));
+        return Ok(Need::NotIn(label_name(name)?, vec![label_value(value)?]));
     }
     if let Some((name, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        return Ok(Need::In(label_name(name)?, one(value)));
+        return Ok(Need::In(label_name(name)?, vec![label_value(value)?]));
     }
     label_name(part).map(Need::Exists)
 }
@@ -145,13 +138,33 @@ fn label_name(name: &str) -> Result<String, Fail> {
     Ok(name.to_owned())
 }
 
+fn label_value(value: &str) -> Result<String, Fail> {
+    let value = value.trim();
+    if let Some(odd) = value.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-".contains(*c)) {
+        let message = format!("unable to parse requirement: found '{odd}', expected: identifier");
+        return Err(Fail::bad_request(message));
+    }
+    Ok(value.to_owned())
+}
+
+fn unknown_field(kind: &Kind, path: &str) -> Fail {
+    // Kinds with fields of their own have a sentence of their own, too.
+    Fail::bad_request(match kind.fields {
+        [] => format!(
+            "\"{path}\" is not a known field selector: only \"metadata.name\", \
+             \"metadata.namespace\""
+        ),
+        _ => format!("field label not supported: {path}"),
+    })
+}
+
 fn field_need(part: &str) -> Result<FieldNeed, Fail> {
     let (path, value, equal) = if let Some((path, value)) = part.split_once("!=") {
         (path, value, false)
     } else if let Some((path, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
         (path, value, true)
     } else {
-        let message = format!("invalid field selector: \"{part}\"; can't understand it");
+        let message = format!("invalid selector: '{part}'; can't understand '{part}'");
         return Err(Fail::bad_request(message));
     };
     Ok(FieldNeed { path: path.trim().to_owned(), value: value.trim().to_owned(), equal })

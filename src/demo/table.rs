@@ -180,7 +180,8 @@ fn columns(kind: &Kind) -> Vec<&'static Column> {
     } else {
         &[]
     };
-    std::iter::once(&NAME).chain(own).chain(std::iter::once(&AGE)).collect()
+    let (narrow, wide): (Vec<_>, Vec<_>) = own.iter().partition(|column| column.priority == 0);
+    std::iter::once(&NAME).chain(narrow).chain(std::iter::once(&AGE)).chain(wide).collect()
 }
 
 fn definitions(kind: &Kind) -> Value {

@@ -63,14 +63,15 @@ pub(super) fn answer(
         text => Some(text == "true" || text == "1"),
     };
     let matching = ask.query.get("resourceVersionMatch");
-    if initial.is_some() != (matching == "NotOlderThan") {
-        let why = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
-                   resourceVersionMatch to NotOlderThan, and is required by it";
-        return Err(Fail::new(
-            422,
-            "Invalid",
-            format!("ListOptions.meta.k8s.io is invalid: {why}"),
-        ));
+    let why = match (initial, matching) {
+        (None, "") | (Some(_), "NotOlderThan") => "",
+        (None, _) => {
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        }
+        (Some(_), _) => "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+    };
+    if !why.is_empty() {
+        return Err(Fail::options("resourceVersionMatch", why));
     }
     let life = ask.query.number::<u64>("timeoutSeconds")?.map_or(LIFE, Duration::from_secs);
     let (sender, receiver) = mpsc::channel(QUEUE);

@@ -1,19 +1,26 @@
 //! Writes: create, update, patch, delete, status and scale.
 //!
-//! Nothing is defaulted or validated beyond names and versions, there are no finalizers and no
-//! grace periods: what is deleted is gone at once.
+//! Nothing but a namespace is defaulted, nothing is validated beyond names and versions, there are
+//! no finalizers and no grace periods: what is deleted is gone at once.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::ask::{Ask, Resource};
-use super::kinds::{KINDS, Kind, NAMESPACE, Serve};
+use super::kinds::{
+    CLAIM, KINDS, Kind, NAMESPACE, POD, RESOURCE_QUOTA, SERVICE, SERVICE_ACCOUNT, Serve, VOLUME,
+};
+use super::objects;
 use super::patch::Patch;
 use super::read::{self, space};
 use super::reply::{self, Fail, Reply};
 use super::store::{Store, Stored, metadata_of};
-use super::{objects, server};
+use super::table::Form;
+
+/// Kinds whose deletion answers with the object; that of others, with a Status.
+static RETURNED: [&Kind; 7] =
+    [&POD, &NAMESPACE, &SERVICE, &SERVICE_ACCOUNT, &CLAIM, &VOLUME, &RESOURCE_QUOTA];
 
 fn whole(code: u16, kind: &Kind, object: &Stored) -> Reply {
     reply::whole(code, "application/json", object.full(kind))
@@ -33,15 +40,9 @@ pub(super) fn create(
     let namespace = space(kind, path);
     if kind.namespaced {
         if namespace.is_empty() {
-            let message = "an empty namespace may not be set during creation";
-            return Err(Fail::bad_request(message));
+            return Err(Fail::method());
         }
-        let said = object.pointer("/metadata/namespace").and_then(Value::as_str);
-        if said.is_some_and(|said| said != namespace) {
-            let message = "the namespace of the provided object does not match the namespace \
-                           sent on the request";
-            return Err(Fail::bad_request(message));
-        }
+        check_namespace(&object, namespace)?;
         if store.get(&NAMESPACE, "", namespace).is_none() {
             return Err(Fail::not_found(&NAMESPACE, namespace));
         }
@@ -55,10 +56,33 @@ pub(super) fn create(
         metadata.remove(given);
     }
     if std::ptr::eq(kind, &NAMESPACE) {
-        object["status"] = json!({ "phase": "Active" });
+        complete_namespace(&mut object);
     }
     let object = store.create(kind, namespace, object, ask.query.dry_run())?;
     Ok(whole(201, kind, &object))
+}
+
+/// What the API server itself gives a new namespace.
+fn complete_namespace(namespace: &mut Value) {
+    let name = namespace["metadata"]["name"].clone();
+    if let (true, Value::Object(metadata)) = (name.is_string(), &mut namespace["metadata"])
+        && let Value::Object(labels) = metadata.entry("labels").or_insert_with(|| json!({}))
+    {
+        labels.insert("kubernetes.io/metadata.name".into(), name);
+    }
+    namespace["spec"] = json!({ "finalizers": ["kubernetes"] });
+    namespace["status"] = json!({ "phase": "Active" });
+}
+
+/// 400 when the object says another namespace than the path.
+fn check_namespace(object: &Value, namespace: &str) -> Result<(), Fail> {
+    let said = object.pointer("/metadata/namespace").and_then(Value::as_str);
+    if said.is_none_or(|said| said.is_empty() || said == namespace) {
+        return Ok(());
+    }
+    let message = "the namespace of the provided object does not match the namespace sent on the \
+                   request";
+    Err(Fail::bad_request(message))
 }
 
 /// The body must be of the kind that the path names, if it says one.
@@ -116,12 +140,17 @@ pub(super) fn update(
     mut object: Value,
 ) -> Result<Reply, Fail> {
     check_type(kind, &object)?;
+    let space = space(kind, path);
     let metadata = metadata_of(&mut object)?;
-    if metadata.get("name").and_then(Value::as_str).is_some_and(|name| name != path.name) {
-        let message = "the name of the object does not match the name on the URL";
+    let said = metadata.get("name").and_then(Value::as_str).unwrap_or(&path.name);
+    if said != path.name {
+        let message = format!(
+            "the name of the object ({said}) does not match the name on the URL ({})",
+            path.name
+        );
         return Err(Fail::bad_request(message));
     }
-    let space = space(kind, path);
+    check_namespace(&object, space)?;
     let object = store.update(kind, space, &path.name, ask.query.dry_run(), |old| {
         replace(kind, &path.sub, old, object)
     })?;
@@ -184,7 +213,7 @@ pub(super) fn delete(
 ) -> Result<Reply, Fail> {
     let object = read::find(store, kind, path)?;
     if ask.query.dry_run() {
-        return Ok(whole(200, kind, &object));
+        return Ok(gone_reply(kind, &object));
     }
     if std::ptr::eq(kind, &NAMESPACE) {
         let object = end_namespace(store, &path.name)?;
@@ -193,9 +222,26 @@ pub(super) fn delete(
     let gone = store.delete(kind, space(kind, path), &path.name);
     let gone = gone.ok_or_else(|| Fail::not_found(kind, &path.name))?;
     if path.sub == "eviction" {
-        return Ok(server::success(kind, &path.name));
+        return Ok(success(201, "code", json!(201)));
     }
-    Ok(whole(200, kind, &gone))
+    Ok(gone_reply(kind, &gone))
+}
+
+fn gone_reply(kind: &Kind, object: &Stored) -> Reply {
+    if RETURNED.iter().any(|returned| std::ptr::eq(*returned, kind)) {
+        return whole(200, kind, object);
+    }
+    let mut details = reply::details(kind.group, kind.plural, &object.name);
+    details["uid"] = object.value()["metadata"]["uid"].clone();
+    success(200, "details", details)
+}
+
+/// A `metav1.Status` that says a request was done, with one more field.
+fn success(code: u16, field: &str, value: Value) -> Reply {
+    let (kind, status) = ("Status", "Success");
+    let mut done = json!({ "kind": kind, "apiVersion": "v1", "metadata": {}, "status": status });
+    done[field] = value;
+    reply::json(code, &done)
 }
 
 /// Deletes a namespace with all that is in it; watches see it terminating first.
@@ -230,5 +276,6 @@ pub(super) fn delete_all(
             store.delete(kind, &object.namespace, &object.name);
         }
     }
-    Ok(server::success(kind, ""))
+    let metadata = json!({ "resourceVersion": store.version().to_string() });
+    Ok(read::send(kind, Form::Plain, &metadata, page.items))
 }
