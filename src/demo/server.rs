@@ -26,7 +26,7 @@ use super::{USERS, discovery, exec, log, metrics, read, reviews, watch, write};
 /// The API server's own limit on a body.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
-/// Paths that answer without credentials, as `system:public-info-viewer` has it.
+/// Paths that answer everyone, as `system:public-info-viewer` has it.
 const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
 /// What all requests share.
@@ -53,13 +53,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply
     if let Some(code) = shared.faults.failure(&ask.path) {
         return Err(Fail::injected(code, &ask.path));
     }
-    let public = PUBLIC.iter().any(|path| ask.path == *path || in_folder(&ask.path, path));
-    if public && !request.headers().contains_key(AUTHORIZATION) {
-        return discovery::answer(&ask, "");
-    }
     let caller = authenticate(request.headers())?;
     let caller = impersonate(&shared, caller, &ask, request.headers())?;
-    authorize(&shared, &caller, &ask.attributes())?;
+    if !PUBLIC.iter().any(|path| ask.path == *path || in_folder(&ask.path, path)) {
+        authorize(&shared, &caller, &ask.attributes())?;
+    }
     let accept = text(request.headers(), ACCEPT.as_str());
     let Some(resource) = &ask.resource else {
         return discovery::answer(&ask, &accept);

@@ -62,6 +62,15 @@ impl Stored {
         }
     }
 
+    /// The same object under another version.
+    pub(super) fn under(&self, kind: &Kind, version: u64) -> Stored {
+        let mut object = self.value();
+        if let Ok(metadata) = metadata_of(&mut object) {
+            metadata.insert("resourceVersion".into(), json!(version.to_string()));
+        }
+        Stored::new(kind, &(self.namespace.to_string(), self.name.to_string()), version, &object)
+    }
+
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         self.labels.iter().find(|label| label.0 == name).map(|label| label.1.as_str())
     }
@@ -312,11 +321,7 @@ impl Store {
         let mut shelf = self.write(kind);
         let before = shelf.objects.remove(&key)?;
         let version = self.next_version();
-        let mut last = before.value();
-        if let Ok(metadata) = metadata_of(&mut last) {
-            metadata.insert("resourceVersion".into(), json!(version.to_string()));
-        }
-        let object = Arc::new(Stored::new(kind, &key, version, &last));
+        let object = Arc::new(before.under(kind, version));
         let change =
             Change { version, object: object.clone(), before: Some(before), deleted: true };
         self.record(kind, &mut shelf, change);

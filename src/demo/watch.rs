@@ -170,7 +170,8 @@ impl Watch {
             && self.selector.matches(object)
     }
 
-    /// A change as this watch sees it: an object that begins to match is new to it.
+    /// A change as this watch sees it: an object that begins to match is new to it, and one that
+    /// no longer matches is deleted, as it was before.
     async fn tell(&mut self, change: &Change) -> Result<(), Ended> {
         let was = change.before.as_ref().is_some_and(|before| self.wants(before));
         let is = !change.deleted && self.wants(&change.object);
@@ -180,6 +181,11 @@ impl Watch {
             (true, false) => "DELETED",
             (false, false) => return Ok(()),
         };
+        if let (true, false, Some(before)) = (was, change.deleted, &change.before)
+            && !is
+        {
+            return self.put_object(event, &before.under(self.kind, change.version)).await;
+        }
         self.put_object(event, &change.object).await
     }
 

@@ -349,6 +349,24 @@ async fn exec_carries_input_both_outputs_and_the_exit_code_over_both_transports(
 }
 
 #[tokio::test]
+async fn attaching_to_a_container_shows_what_it_echoes_over_both_transports() {
+    let pair = Pair::start("kubectl-attach", false).await;
+    // With `stdinOnce` the end of the input ends the container's process, and so the attachment.
+    let main = "{name: main, image: example.invalid/main, stdin: true, stdinOnce: true}";
+    let metadata = format!("{{name: echo, namespace: {}}}", pair.namespace);
+    let pod = format!("apiVersion: v1\nkind: Pod\nmetadata: {metadata}\n");
+    pair.cluster.apply(&format!("{pod}spec: {{containers: [{main}]}}\n")).await;
+    let wait = ["wait", "--for=condition=Ready", "pod/echo", "--timeout=60s"];
+    pair.run(Way::Direct, &pair.namespace, &wait, "").await.ok();
+    for (way, websockets) in BOTH.into_iter().flat_map(|way| [(way, "true"), (way, "false")]) {
+        let mut command = pair.command(way, &pair.namespace, &["attach", "-i", "echo"]);
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets);
+        let ran = finish(command, "one\ntwo\n").await.ok();
+        assert_eq!(ran.out, "one\ntwo\n", "{way:?}, websockets: {websockets}");
+    }
+}
+
+#[tokio::test]
 async fn copying_a_file_there_and_back_changes_nothing() {
     let pair = Pair::start("kubectl-cp", false).await;
     pair.pod().await;

@@ -9,10 +9,12 @@
 
 mod away;
 mod bad_input;
+mod both;
 mod certificate;
 mod cluster;
 mod config;
 mod contract;
+mod demo;
 mod details;
 mod gateway;
 mod generated;
