@@ -76,10 +76,13 @@ pub struct Counts {
 impl Authorizer {
     /// `away`: how long a confirmed right outlives its freshness while nobody can be asked.
     pub fn new(away: Duration) -> Self {
-        let fresh = Cache::builder().max_capacity(VERDICTS).expire_after(review::Expiry).build();
-        let confirmed =
-            Cache::builder().max_capacity(VERDICTS).time_to_live(ALLOWED_FOR + away).build();
-        let rules = Cache::builder().max_capacity(VERDICTS).time_to_live(DENIED_FOR).build();
+        // Closures are how `forget` finds everything of one caller.
+        let fresh = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
+        let confirmed = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
+        let rules = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
+        let fresh = fresh.expire_after(review::Expiry).build();
+        let confirmed = confirmed.time_to_live(ALLOWED_FOR + away).build();
+        let rules = rules.time_to_live(DENIED_FOR).build();
         Self { fresh, confirmed, rules, counts: Arc::default() }
     }
 
@@ -152,9 +155,12 @@ impl Authorizer {
 
     /// Forgets everything about a caller whose credentials were refused.
     fn forget(&self, who: Fingerprint) {
-        let _ = self.fresh.invalidate_entries_if(move |question, _| question.who == who);
-        let _ = self.confirmed.invalidate_entries_if(move |question, _| question.who == who);
-        let _ = self.rules.invalidate_entries_if(move |(caller, _), _| *caller == who);
+        let forgotten = [
+            self.fresh.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
+            self.confirmed.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
+            self.rules.invalidate_entries_if(move |(caller, _), _| *caller == who).is_ok(),
+        ];
+        debug_assert_eq!(forgotten, [true; 3], "the caches are built to forget by closures");
     }
 
     async fn listed_everywhere(&self, user: &User, kind: &'static KindDef) -> bool {
@@ -279,5 +285,46 @@ impl Authorizer {
                 Err(unknown) => Err(unknown),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::kinds::by_name;
+
+    fn question(user: &User) -> Question {
+        Question { who: user.fingerprint(), kind: by_name("pod").unwrap().name, namespace: None }
+    }
+
+    fn refusal(code: u16) -> Arc<Failure> {
+        Arc::new(Failure::status(StatusCode::from_u16(code).unwrap(), b""))
+    }
+
+    #[tokio::test]
+    async fn a_confirmed_right_bridges_an_api_server_that_is_away_but_not_refused_credentials() {
+        let authorizer = Authorizer::new(Duration::from_secs(60));
+        let user = User::bearer("a", &HeaderMap::new()).unwrap();
+        let other = User::bearer("b", &HeaderMap::new()).unwrap();
+        for user in [&user, &other] {
+            authorizer.confirmed.insert(question(user), Instant::now()).await;
+        }
+        assert!(authorizer.bridge(&user, &question(&user), refusal(503)).await.is_ok());
+        assert!(authorizer.bridge(&user, &question(&user), refusal(429)).await.is_ok());
+        assert!(authorizer.bridge(&user, &question(&user), refusal(401)).await.is_err());
+        // The 401 has purged all that was known of this caller, and of no other.
+        assert!(authorizer.bridge(&user, &question(&user), refusal(503)).await.is_err());
+        assert!(authorizer.bridge(&other, &question(&other), refusal(503)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_expired_token_bridges_nothing() {
+        let authorizer = Authorizer::new(Duration::from_secs(60));
+        // {"exp":1}
+        let user = User::bearer("e30.eyJleHAiOjF9.x", &HeaderMap::new()).unwrap();
+        authorizer.confirmed.insert(question(&user), Instant::now()).await;
+        assert!(authorizer.bridge(&user, &question(&user), refusal(503)).await.is_err());
     }
 }

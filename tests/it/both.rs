@@ -58,7 +58,7 @@ pub struct Ask {
     pub method: Method,
     pub path: String,
     pub headers: Vec<(&'static str, String)>,
-    pub body: String,
+    body: String,
 }
 
 /// An answer without what always differs.
@@ -95,6 +95,11 @@ pub fn patch(content_type: &str, path: impl Into<String>, body: &Value) -> Ask {
 impl Ask {
     pub fn by(self, who: Who) -> Ask {
         Ask { who, ..self }
+    }
+
+    /// With this body, which need not be JSON.
+    pub fn saying(self, body: &str) -> Ask {
+        Ask { body: body.to_owned(), ..self }
     }
 
     pub fn with(mut self, header: &'static str, value: &str) -> Ask {
