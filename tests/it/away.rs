@@ -137,3 +137,37 @@ async fn after_the_stated_bound_stale_rows_are_a_503_until_the_api_server_is_bac
     front.demo.faults().set_down(false);
     front.until("it comes back by itself", admin, "/api/v1/pod", is_current).await;
 }
+
+/// Pods that were left out, as the metrics count them.
+fn malformed(answer: &Answer) -> u64 {
+    let text = answer.text();
+    let counted = text.lines().find_map(|line| {
+        line.strip_prefix("binnacle_malformed_objects_total{kind=\"pod\"} ")?.parse().ok()
+    });
+    counted.unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_malformed_object_costs_its_row_and_a_count_and_nothing_else() {
+    let front = Fronted::start("60").await;
+    let before = front.get("demo-admin-token", "/api/v1/pod").await.json();
+    assert!(front.demo.faults().insert_malformed("pods"));
+    front
+        .until("the watch has met it", "demo-admin-token", "/metrics", |answer| {
+            malformed(answer) >= 1
+        })
+        .await;
+    let after = front.get("demo-admin-token", "/api/v1/pod").await.json();
+    assert_eq!(after["listMeta"], before["listMeta"]);
+
+    // In a list it is met again, and the rest of the list is there.
+    front.demo.faults().expire_history();
+    front.demo.faults().drop_watches();
+    front
+        .until("the relist has met it", "demo-admin-token", "/metrics", |answer| {
+            malformed(answer) >= 2
+        })
+        .await;
+    let relisted = front.get("demo-admin-token", "/api/v1/pod").await.json();
+    assert_eq!(relisted["listMeta"], before["listMeta"]);
+}
