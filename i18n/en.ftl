@@ -2,6 +2,7 @@
 
 error-method-not-allowed = The method { $method } is not allowed here. Allowed: { $allowed }.
 error-unknown-filter-column = There is no column { $column } to filter by. The columns are: { $known }.
+error-bad-label-selector = The label selector cannot be read: { $reason }.
 error-bad-path = The path cannot be understood: { $reason }. Dot segments, broken percent-encoding and names that Kubernetes would not take are refused.
 error-nul-in-path = The path contains a NUL byte.
 error-body-too-large = The request body is too large. The limit is { $limit } bytes.
@@ -21,4 +22,26 @@ warning-unknown-sort = There is no column { $key } to sort by; the order is the 
 warning-odd-sort = sortBy cannot be understood and is ignored. Use pairs such as d,creationTimestamp.
 warning-odd-filter = filterBy cannot be understood and is ignored. Use pairs such as name,web.
 warning-odd-paging = itemsPerPage and page cannot be understood; all items are shown.
-
+error-search-text = Search for a text (q) of { $least } to { $most } characters.
+error-body-too-slow = The request body did not arrive in time.
+error-no-metrics-source = The cluster has no metrics source: metrics.k8s.io is not served. Install metrics-server to see usage.
+error-no-usage = Nothing is known of the usage of { $name }: it does not exist, does not run, or was not measured yet.
+error-unknown-integration = There is no integration { $name }. Known: sidecar, metrics.
+error-token-missing = The token is empty. Give a bearer token that the Kubernetes API server accepts.
+error-settings-changed = settings changed since last reload: somebody else saved them meanwhile. Load them again, or save once more to overwrite them.
+error-settings-busy = The settings could not be saved because others keep changing them. Try again.
+error-not-pinned = { $name } of kind { $kind } is not pinned.
+error-too-many-pinned = No more than { $limit } resources can be pinned.
+error-unknown-log-source = There are no logs of type { $type }. The types with logs are: { $known }.
+error-bad-log-number = { $name } is { $value }; it must be a whole number of at least { $least }.
+error-bad-log-time = sinceTime is { $value }; it must be a time such as 2026-01-02T15:04:05Z.
+error-two-log-times = sinceSeconds and sinceTime exclude each other; give only one of them.
+error-is-paused = { $name } is paused. Resume it first.
+error-is-not-paused = { $name } is not paused.
+error-is-that-revision = { $name } is at that revision already.
+error-no-revision = There is no revision { $revision }. The revisions are: { $known }.
+error-no-scale = { $kind } is unknown or cannot be scaled. What can be: deployment, replicaset, replicationcontroller, statefulset, and custom kinds with a scale subresource by their full name.
+error-bad-scale = scaleBy is { $value }; it must be the wanted number of replicas, from 0 to 2147483647.
+error-field-missing = The field { $field } is missing or empty.
+error-half-created = Created: { $created }. Not created: { $missing }.
+error-nothing-created = Nothing was created; this is about { $object }.

@@ -2,6 +2,7 @@
 
 error-method-not-allowed = 此处不允许使用方法 { $method }。允许的方法：{ $allowed }。
 error-unknown-filter-column = 没有可用于筛选的列 { $column }。可用的列：{ $known }。
+error-bad-label-selector = 无法解析标签选择器：{ $reason }。
 error-bad-path = 无法理解该路径：{ $reason }。点段、错误的百分号编码以及 Kubernetes 不接受的名称会被拒绝。
 error-nul-in-path = 路径中包含 NUL 字节。
 error-body-too-large = 请求正文过大。上限为 { $limit } 字节。
@@ -21,4 +22,26 @@ warning-unknown-sort = 没有可用于排序的列 { $key }；已使用默认顺
 warning-odd-sort = 无法理解 sortBy，已忽略。请使用成对的值，例如 d,creationTimestamp。
 warning-odd-filter = 无法理解 filterBy，已忽略。请使用成对的值，例如 name,web。
 warning-odd-paging = 无法理解 itemsPerPage 和 page；已显示全部项目。
-
+error-search-text = 搜索文本（q）的长度应为 { $least } 到 { $most } 个字符。
+error-body-too-slow = 请求正文未能及时到达。
+error-no-metrics-source = 集群没有指标来源：未提供 metrics.k8s.io。安装 metrics-server 后即可查看用量。
+error-no-usage = 没有 { $name } 的用量：它不存在、未运行或尚未被测量。
+error-unknown-integration = 没有集成 { $name }。已知：sidecar、metrics。
+error-token-missing = 令牌为空。请提供 Kubernetes API 服务器接受的持有者令牌。
+error-settings-changed = settings changed since last reload：设置在此期间已被他人保存。请重新加载，或再次保存以覆盖。
+error-settings-busy = 设置不断被他人更改，因此无法保存。请重试。
+error-not-pinned = 类型为 { $kind } 的 { $name } 未被固定。
+error-too-many-pinned = 最多只能固定 { $limit } 个资源。
+error-unknown-log-source = 类型 { $type } 没有日志。有日志的类型为：{ $known }。
+error-bad-log-number = { $name } 的值为 { $value }；它必须是不小于 { $least } 的整数。
+error-bad-log-time = sinceTime 的值为 { $value }；它必须是 2026-01-02T15:04:05Z 这样的时间。
+error-two-log-times = sinceSeconds 与 sinceTime 不能同时使用；请只给出其中一个。
+error-is-paused = { $name } 已暂停。请先恢复。
+error-is-not-paused = { $name } 未暂停。
+error-is-that-revision = { $name } 已经是该修订版本。
+error-no-revision = 没有修订版本 { $revision }。现有修订版本：{ $known }。
+error-no-scale = { $kind } 未知或无法伸缩。可伸缩的有：deployment、replicaset、replicationcontroller、statefulset，以及带有 scale 子资源的自定义类型（使用全名）。
+error-bad-scale = scaleBy 的值为 { $value }；它必须是所需的副本数，范围为 0 到 2147483647。
+error-field-missing = 字段 { $field } 缺失或为空。
+error-half-created = 已创建：{ $created }。未创建：{ $missing }。
+error-nothing-created = 未创建任何对象；问题出在 { $object }。

@@ -2,6 +2,7 @@
 
 error-method-not-allowed = 此處不允許使用方法 { $method }。允許的方法：{ $allowed }。
 error-unknown-filter-column = 沒有可用於篩選的欄位 { $column }。可用的欄位：{ $known }。
+error-bad-label-selector = 無法解析標籤選擇器：{ $reason }。
 error-bad-path = 無法理解該路徑：{ $reason }。點段、錯誤的百分號編碼以及 Kubernetes 不接受的名稱會被拒絕。
 error-nul-in-path = 路徑中包含 NUL 位元組。
 error-body-too-large = 要求本文過大。上限為 { $limit } 位元組。
@@ -21,4 +22,26 @@ warning-unknown-sort = 沒有可用於排序的欄位 { $key }；已使用預設
 warning-odd-sort = 無法理解 sortBy，已忽略。請使用成對的值，例如 d,creationTimestamp。
 warning-odd-filter = 無法理解 filterBy，已忽略。請使用成對的值，例如 name,web。
 warning-odd-paging = 無法理解 itemsPerPage 和 page；已顯示全部項目。
-
+error-search-text = 搜尋文字（q）的長度應為 { $least } 到 { $most } 個字元。
+error-body-too-slow = 請求內文未能及時送達。
+error-no-metrics-source = 叢集沒有指標來源：未提供 metrics.k8s.io。安裝 metrics-server 後即可查看用量。
+error-no-usage = 沒有 { $name } 的用量：它不存在、未執行或尚未被測量。
+error-unknown-integration = 沒有整合 { $name }。已知：sidecar、metrics。
+error-token-missing = 權杖為空。請提供 Kubernetes API 伺服器接受的持有者權杖。
+error-settings-changed = settings changed since last reload：設定在此期間已被他人儲存。請重新載入，或再次儲存以覆寫。
+error-settings-busy = 設定不斷被他人變更，因此無法儲存。請重試。
+error-not-pinned = 類型為 { $kind } 的 { $name } 未被釘選。
+error-too-many-pinned = 最多只能釘選 { $limit } 個資源。
+error-unknown-log-source = 類型 { $type } 沒有日誌。有日誌的類型為：{ $known }。
+error-bad-log-number = { $name } 的值為 { $value }；它必須是不小於 { $least } 的整數。
+error-bad-log-time = sinceTime 的值為 { $value }；它必須是 2026-01-02T15:04:05Z 這樣的時間。
+error-two-log-times = sinceSeconds 與 sinceTime 不能同時使用；請只給出其中一個。
+error-is-paused = { $name } 已暫停。請先恢復。
+error-is-not-paused = { $name } 未暫停。
+error-is-that-revision = { $name } 已經是該修訂版本。
+error-no-revision = 沒有修訂版本 { $revision }。現有修訂版本：{ $known }。
+error-no-scale = { $kind } 未知或無法擴縮。可擴縮的有：deployment、replicaset、replicationcontroller、statefulset，以及具有 scale 子資源的自訂類型（使用全名）。
+error-bad-scale = scaleBy 的值為 { $value }；它必須是所需的副本數，範圍為 0 到 2147483647。
+error-field-missing = 欄位 { $field } 缺少或為空。
+error-half-created = 已建立：{ $created }。未建立：{ $missing }。
+error-nothing-created = 未建立任何物件；問題出在 { $object }。

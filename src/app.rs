@@ -17,10 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::proxy_listen::{self, ProxyFilter};
-use crate::api::{self, Callers, Gateway, Readiness, Tags};
+use crate::api::{
+    self, Banner, Callers, Csrf, Gateway, Names, Readiness, SettingsMap, Severity, Statics, Tags,
+    Writes,
+};
 use crate::auth::{self, Authorizer};
-use crate::cache::{Cache, State};
-use crate::config::{ClusterChoice, Config, Drain, Front, ProxyRules, Reads};
+use crate::cache::{Cache, State, Usage};
+use crate::config::{ClusterChoice, Config, Drain, Front, ProxyRules, Reads, Web};
 use crate::demo::{Demo, DemoOptions};
 use crate::serve::{self, Server};
 use crate::telemetry::Metrics;
@@ -29,9 +32,10 @@ use crate::upstream::{Cluster, Discovery, Tunnels};
 
 /// Where a pod finds what its service account is; the file's presence means that we are in a cluster.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The Secret and Service that the deployment manifests make.
+/// Our Service, and the Secret that the first replica makes beside it.
 const IN_CLUSTER_NAME: &str = "binnacle";
 const IN_CLUSTER_SECRET: &str = "binnacle-tls";
+const IN_CLUSTER_CSRF: &str = "binnacle-csrf";
 /// Between attempts to read our certificate while the API server is away at start.
 const CERTIFICATE_RETRY: Duration = Duration::from_secs(2);
 /// From the kill of a drain until listeners must have returned.
@@ -67,12 +71,21 @@ struct Chosen {
     in_cluster: bool,
 }
 
+/// What the gateway takes besides its rooms.
+struct Extras {
+    usage: Arc<Usage>,
+    csrf: Csrf,
+    settings: SettingsMap,
+    banner: Banner,
+    statics: Option<Statics>,
+}
+
 /// Brings everything up: cluster, certificate, listeners, cache. Serves when it returns.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
-    // kube's own client needs a process-wide provider; a second call is harmless.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let Config { listeners, cluster, state_dir, front, certificate, reads, proxy, drain, .. } =
-        config;
+    install_provider();
+    let Config {
+        listeners, cluster, state_dir, front, web, certificate, reads, proxy, drain, ..
+    } = config;
     let filter = proxy_filter(&proxy)?;
     let chosen = choose(&cluster).await?;
     let upstream = Cluster::new(&chosen.name, chosen.config.clone())?;
@@ -81,26 +94,28 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let keeper = Arc::new(open_certificate(source, wanted).await?);
 
     let https = bind(listeners.https).await?;
-    let http = match listeners.http {
-        Some(address) => Some(bind(address).await?),
-        None => None,
-    };
-    let proxied = match listeners.proxy {
-        Some(address) => Some(bind(address).await?),
-        None => None,
-    };
+    let http = bind_if(listeners.http).await?;
+    let proxied = bind_if(listeners.proxy).await?;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let cache =
         if reads.shared_cache { Cache::start(&upstream, &tasks, &stop) } else { Cache::idle() };
-    let personal = chosen.personal && https.local_addr()?.ip().is_loopback();
-    let local_token = personal.then(random_token);
+    let on_loopback = |listener: &TcpListener| Ok(listener.local_addr()?.ip().is_loopback());
+    let all = std::iter::once(&https).chain(&http).map(on_loopback);
+    let all: Result<Vec<bool>, std::io::Error> = all.collect();
+    let personal = chosen.personal && all?.into_iter().all(|is| is);
+    let local_token = personal.then(random_token).transpose()?;
     let callers = Callers {
         local_token: local_token.clone(),
         demo_admin: chosen.demo.as_ref().map(|_| Demo::users()[0].token.to_owned()),
     };
+    let usage = match reads.shared_cache {
+        true => Usage::start(&upstream, &tasks, &stop),
+        false => Usage::idle(),
+    };
+    let extras = extras(web, &front, &chosen, usage)?;
     let server = Server::default();
-    let mut gateway = gateway(upstream, cache, callers, &reads, front);
+    let mut gateway = gateway(upstream, cache, callers, &reads, front, extras);
     gateway.gauges = gauges(&gateway, keeper.clone(), server.counts.clone());
     let gateway = Arc::new(gateway);
 
@@ -139,6 +154,7 @@ fn gateway(
     callers: Callers,
     reads: &Reads,
     front: Front,
+    extras: Extras,
 ) -> Gateway {
     Gateway {
         cluster,
@@ -155,6 +171,13 @@ fn gateway(
         max_body: front.max_body,
         base_path: front.base_path,
         tags: Tags::default(),
+        writes: Writes::default(),
+        usage: extras.usage,
+        csrf: extras.csrf,
+        names: Names::default(),
+        settings: extras.settings,
+        banner: extras.banner,
+        statics: extras.statics,
         gauges: Box::new(|_| {}),
     }
 }
@@ -166,6 +189,7 @@ fn gauges(
     counts: Arc<serve::Counts>,
 ) -> Box<dyn Fn(&Metrics) + Send + Sync> {
     let (cluster, cache) = (gateway.cluster.clone(), gateway.cache.clone());
+    let usage = gateway.usage.clone();
     let (reviews, tunnels) = (gateway.authorizer.counts.clone(), gateway.tunnels.clone());
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Box::new(move |metrics| {
@@ -177,6 +201,8 @@ fn gauges(
             let (events, malformed) = (read(&feed.events), read(&feed.malformed));
             metrics.cache_counts(name, events, malformed, read(&feed.restarts));
         }
+        let report = usage.report();
+        metrics.usage(usage.series(), report.connected, read(&usage.polls), read(&usage.failures));
         let (answered, failed) = cluster.counts();
         metrics.upstream(answered, failed);
         let auth::Counts { allowed, denied, failed } = &*reviews;
@@ -202,12 +228,17 @@ impl Running {
         let Drain { delay, grace } = self.times;
         self.gateway.readiness.drain();
         let all = futures::future::join_all(self.listeners);
+        let tunnels = &self.gateway.tunnels;
         let ordered = async {
-            tokio::join!(all, async {
-                tokio::time::sleep(delay).await;
-                self.drain.stop.cancel();
-                self.gateway.tunnels.end_after(grace).await;
-            })
+            tokio::time::sleep(delay).await;
+            self.drain.stop.cancel();
+            // The listeners return with their last connection, and a tunnel is one: an upgrade that
+            // was accepted before the drain has its grace, too.
+            tokio::select! {
+                _ = all => {}
+                () = tokio::time::sleep(grace) => {}
+            }
+            tunnels.end().await;
         };
         let killed = async {
             tokio::time::sleep(delay + grace).await;
@@ -229,6 +260,13 @@ impl Running {
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn bind_if(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    match address {
+        Some(address) => bind(address).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 fn proxy_filter(rules: &ProxyRules) -> anyhow::Result<ProxyFilter> {
@@ -308,6 +346,11 @@ async fn start_demo(pods: usize, why: &str) -> anyhow::Result<Chosen> {
     })
 }
 
+/// kube's own client needs a process-wide provider; a second call is harmless.
+fn install_provider() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
 /// Given files, else a Secret (configured, or in a cluster), else the state directory.
 fn certificate_source(
     certificate: &crate::config::Certificate,
@@ -332,6 +375,44 @@ fn certificate_source(
     Ok((source, wanted))
 }
 
+fn extras(web: Web, front: &Front, chosen: &Chosen, usage: Arc<Usage>) -> anyhow::Result<Extras> {
+    let (csrf, statics) = (csrf(&web, chosen)?, statics(front, web.locale.as_deref())?);
+    let own = || chosen.config.default_namespace.clone();
+    let namespace = web.settings_namespace.unwrap_or_else(own);
+    let severity = Severity::parse(&web.banner_severity).unwrap_or_default();
+    Ok(Extras {
+        usage,
+        csrf,
+        settings: SettingsMap::new(namespace, web.settings_name),
+        banner: Banner::new(web.banner, severity),
+        statics,
+    })
+}
+
+/// The key of CSRF tokens: from a file, else from a Secret that all replicas share, else our own.
+fn csrf(web: &Web, chosen: &Chosen) -> anyhow::Result<Csrf> {
+    if !web.csrf_protection {
+        return Ok(Csrf::off());
+    }
+    if let Some(file) = &web.csrf_key_file {
+        let refused = || format!("--csrf-key-file {}", file.display());
+        let text = std::fs::read_to_string(file).with_context(refused)?;
+        return Csrf::with_key(&text).map_err(anyhow::Error::msg).with_context(refused);
+    }
+    let own = || (chosen.config.default_namespace.clone(), IN_CLUSTER_CSRF.to_owned());
+    Ok(match web.csrf_secret.clone().or_else(|| chosen.in_cluster.then(own)) {
+        Some((namespace, name)) => Csrf::shared(namespace, name),
+        None => Csrf::random(),
+    })
+}
+
+fn statics(front: &Front, locale: Option<&str>) -> anyhow::Result<Option<Statics>> {
+    let Some(dir) = &front.static_dir else { return Ok(None) };
+    let opened = Statics::open(dir, locale, front.default_locale.tag());
+    let opened = opened.with_context(|| format!("--static-dir {}", dir.display()))?;
+    Ok(Some(opened))
+}
+
 /// Opens the certificate; while the API server that keeps it is away, we wait for it and say so.
 async fn open_certificate(source: tls::Source, wanted: Wanted) -> anyhow::Result<Keeper> {
     loop {
@@ -346,11 +427,9 @@ async fn open_certificate(source: tls::Source, wanted: Wanted) -> anyhow::Result
 }
 
 /// 256 random bits, as text.
-fn random_token() -> String {
+fn random_token() -> anyhow::Result<String> {
     use base64::Engine as _;
     let mut bytes = [0u8; 32];
-    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-        tracing::error!("no randomness: the local token is not usable");
-    }
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("there is no randomness"))?;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
 }

@@ -60,6 +60,7 @@ pub struct Config {
     /// What must outlive a restart; it need not exist yet.
     pub state_dir: PathBuf,
     pub front: Front,
+    pub web: Web,
     pub certificate: Certificate,
     pub reads: Reads,
     pub proxy: ProxyRules,
@@ -96,6 +97,24 @@ pub struct Front {
     pub default_locale: Locale,
     /// Bytes.
     pub max_body: usize,
+}
+
+/// What the web frontend needs besides its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Web {
+    /// Language of its files for those who chose none.
+    pub locale: Option<String>,
+    pub csrf_protection: bool,
+    pub csrf_key_file: Option<PathBuf>,
+    /// Namespace and name of the Secret that keeps the key.
+    pub csrf_secret: Option<(String, String)>,
+    /// `None`: that of our own kubeconfig or pod.
+    pub settings_namespace: Option<String>,
+    pub settings_name: String,
+    /// Empty: none.
+    pub banner: String,
+    /// INFO, WARNING or ERROR.
+    pub banner_severity: String,
 }
 
 /// The certificate of the TLS listener.

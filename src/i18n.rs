@@ -76,7 +76,7 @@ impl Locale {
 }
 
 /// Chinese is written in two ways, and people name the place, not the script (CLDR's likely subtags).
-fn script(asked: &LanguageIdentifier) -> &str {
+pub fn script(asked: &LanguageIdentifier) -> &str {
     let traditional = |region: &str| matches!(region, "TW" | "HK" | "MO");
     match (&asked.script, &asked.region) {
         (Some(script), _) => script.as_str(),
@@ -87,19 +87,24 @@ fn script(asked: &LanguageIdentifier) -> &str {
 
 /// The best locale for an `Accept-Language` header; absent, empty, broken or overlong ones give the default (RFC 9110 §12.5.4).
 pub fn negotiate(accept_language: Option<&str>, default: Locale) -> Locale {
-    let header = accept_language.unwrap_or_default();
+    let wishes = wishes(accept_language.unwrap_or_default()).into_iter();
+    let mut found = wishes.filter_map(|range| match range {
+        "*" => Some(default),
+        range => range.parse().ok().and_then(|asked| Locale::nearest(&asked)),
+    });
+    found.next().unwrap_or(default)
+}
+
+/// What an `Accept-Language` header asks for, the best first; nothing of an overlong one.
+pub fn wishes(header: &str) -> Vec<&str> {
     if header.len() > LONGEST_HEADER {
-        return default;
+        return Vec::new();
     }
     let mut wishes: Vec<(u16, &str)> =
         header.split(',').take(MOST_RANGES).filter_map(wish).filter(|(q, _)| *q > 0).collect();
     // Stable: among equals the first wins.
     wishes.sort_by_key(|(q, _)| std::cmp::Reverse(*q));
-    let found = wishes.into_iter().find_map(|(_, range)| match range {
-        "*" => Some(default),
-        range => range.parse().ok().and_then(|asked| Locale::nearest(&asked)),
-    });
-    found.unwrap_or(default)
+    wishes.into_iter().map(|(_, range)| range).collect()
 }
 
 /// One `range;q=0.8`, its weight in thousandths. A broken weight makes the wish void, not the header.

@@ -1,11 +1,16 @@
-//! The list query grammar: paging, sorting, filtering, and the namespaces of a path.
+//! The list query grammar: paging, sorting, filtering, label selectors, and the namespaces of a
+//! path.
 //!
 //! Pure: text in, query out. Odd values are ignored as the contract says, each with a warning;
-//! only a filter on an unknown or a time column is an error.
+//! only a filter on an unknown column and a broken label selector are errors.
+
+mod labels;
+
+pub use labels::Selector;
 
 use compact_str::CompactString;
 
-use crate::kinds::{Cell, KindDef};
+use crate::kinds::{Cell, KindDef, Row};
 
 /// Filters and sort keys taken from one query: each costs a pass over the rows.
 const KEYS: usize = 16;
@@ -18,6 +23,7 @@ pub struct ListQuery {
     pub page: Option<Page>,
     pub sort: Vec<Sort>,
     pub filters: Vec<Filter>,
+    pub labels: Selector,
     /// Message ids and arguments of what was ignored.
     pub warnings: Vec<(&'static str, CompactString)>,
 }
@@ -35,11 +41,21 @@ pub struct Sort {
     pub descending: bool,
 }
 
-/// Rows whose `key` contains `text`, case-sensitively.
+/// Rows whose `key` contains `text`. Before the column's name may stand, in any order, `!` (rows
+/// that do not), `~` (whatever the case) and `=` (the whole value): columns' names have none of
+/// these, so that every filter of the contract means what it always did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     pub key: Key,
     pub text: CompactString,
+    pub how: How,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct How {
+    pub negated: bool,
+    pub any_case: bool,
+    pub whole: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +67,22 @@ pub enum Key {
     Cell(usize),
 }
 
-/// A filter that cannot be answered.
+/// A query that cannot be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownFilter {
-    pub column: String,
-    /// The columns that can be filtered by, comma separated.
-    pub known: String,
+pub enum BadQuery {
+    UnknownFilter {
+        column: String,
+        /// The columns that can be filtered by, comma separated.
+        known: String,
+    },
+    Selector {
+        reason: String,
+    },
 }
 
 impl ListQuery {
     /// Parses a raw (still percent-encoded) query string for lists of `kind`.
-    pub fn parse(raw: Option<&str>, kind: &KindDef) -> Result<Self, UnknownFilter> {
+    pub fn parse(raw: Option<&str>, kind: &KindDef) -> Result<Self, BadQuery> {
         let mut query = Self::default();
         let (mut size, mut number, mut sort, mut filter) = (None, None, None, None);
         for (name, value) in url::form_urlencoded::parse(raw.unwrap_or_default().as_bytes()) {
@@ -70,6 +91,10 @@ impl ListQuery {
                 "page" => number = Some(value),
                 "sortBy" => sort = Some(value),
                 "filterBy" => filter = Some(value),
+                "labelSelector" => {
+                    query.labels =
+                        Selector::parse(&value).map_err(|reason| BadQuery::Selector { reason })?;
+                }
                 _ => {}
             }
         }
@@ -81,6 +106,11 @@ impl ListQuery {
             query.filters = query.filtering(&filter, kind)?;
         }
         Ok(query)
+    }
+
+    /// Whether it leaves rows out.
+    pub fn is_filtered(&self) -> bool {
+        !self.filters.is_empty() || !self.labels.is_empty()
     }
 
     fn paging(&mut self, size: Option<&str>, number: Option<&str>) -> Option<Page> {
@@ -120,7 +150,7 @@ impl ListQuery {
         sort
     }
 
-    fn filtering(&mut self, text: &str, kind: &KindDef) -> Result<Vec<Filter>, UnknownFilter> {
+    fn filtering(&mut self, text: &str, kind: &KindDef) -> Result<Vec<Filter>, BadQuery> {
         // Events ignore filters in the contract.
         if text.is_empty() || kind.name == "event" {
             return Ok(Vec::new());
@@ -131,15 +161,7 @@ impl ListQuery {
             self.warnings.push(("warning-odd-filter", text.into()));
             return Ok(Vec::new());
         }
-        pairs
-            .map(|pair| match Key::named(pair[0], kind) {
-                Some(key) if key.is_text(kind) => Ok(Filter { key, text: pair[1].into() }),
-                _ => Err(UnknownFilter {
-                    column: pair[0].chars().take(64).collect(),
-                    known: filter_columns(kind).join(", "),
-                }),
-            })
-            .collect()
+        pairs.map(|pair| Filter::of(pair[0], pair[1], kind)).collect()
     }
 }
 
@@ -152,39 +174,60 @@ impl Key {
             _ => kind.column(name).map(Self::Cell),
         }
     }
-
-    fn is_text(self, kind: &KindDef) -> bool {
-        match self {
-            Self::Name | Self::Namespace => true,
-            Self::Created => false,
-            Self::Cell(index) => kind.columns.get(index).is_some_and(|column| !column.is_time),
-        }
-    }
 }
 
 impl Filter {
-    pub fn matches(&self, row: &crate::kinds::Row) -> bool {
-        let text = match self.key {
-            Key::Name => row.name.as_str(),
-            Key::Namespace => row.namespace.as_str(),
-            Key::Created => return false,
+    fn of(column: &str, text: &str, kind: &KindDef) -> Result<Self, BadQuery> {
+        let name = column.trim_start_matches(['!', '~', '=']);
+        let signs = &column[..column.len() - name.len()];
+        let how = How {
+            negated: signs.contains('!'),
+            any_case: signs.contains('~'),
+            whole: signs.contains('='),
+        };
+        let Some(key) = Key::named(name, kind) else {
+            return Err(BadQuery::UnknownFilter {
+                column: name.chars().take(64).collect(),
+                known: columns(kind).join(", "),
+            });
+        };
+        let text = if how.any_case { text.to_lowercase().into() } else { text.into() };
+        Ok(Self { key, text, how })
+    }
+
+    pub fn matches(&self, row: &Row) -> bool {
+        let time = |seconds: Option<i64>| {
+            let time = seconds.and_then(crate::kinds::time);
+            time.is_some_and(|time| self.fits(&time))
+        };
+        let fits = match self.key {
+            Key::Name => self.fits(&row.name),
+            Key::Namespace => self.fits(&row.namespace),
+            Key::Created => time(Some(row.created)),
             Key::Cell(index) => match row.cells.get(index) {
-                Some(Cell::Text(text)) => text.as_str(),
-                _ => return false,
+                Some(Cell::Text(text)) => self.fits(text),
+                Some(Cell::Number(number)) => self.fits(&number.to_string()),
+                Some(Cell::Time(seconds)) => time(*seconds),
+                None => false,
             },
         };
-        text.contains(self.text.as_str())
+        fits != self.how.negated
+    }
+
+    fn fits(&self, value: &str) -> bool {
+        let lower;
+        let value = if self.how.any_case {
+            lower = value.to_lowercase();
+            &lower
+        } else {
+            value
+        };
+        if self.how.whole { value == self.text } else { value.contains(self.text.as_str()) }
     }
 }
 
-/// The columns that `filterBy` takes.
-pub fn filter_columns(kind: &KindDef) -> Vec<&'static str> {
-    let own = kind.columns.iter().filter(|column| !column.is_time).map(|column| column.name);
-    ["name", "namespace"].into_iter().chain(own).collect()
-}
-
-/// The columns that `sortBy` takes.
-pub fn sort_columns(kind: &KindDef) -> Vec<&'static str> {
+/// The columns that `sortBy` and `filterBy` take.
+pub fn columns(kind: &KindDef) -> Vec<&'static str> {
     let own = kind.columns.iter().map(|column| column.name);
     ["name", "namespace", "creationTimestamp"].into_iter().chain(own).collect()
 }
@@ -258,16 +301,44 @@ mod tests {
     fn filters_are_pairs_of_a_text_column_and_a_substring() {
         let query = pods("filterBy=name,web,status,Run");
         assert_eq!(query.filters.len(), 2);
-        assert_eq!(query.filters[1], Filter { key: Key::Cell(0), text: "Run".into() });
+        let how = How::default();
+        assert_eq!(query.filters[1], Filter { key: Key::Cell(0), text: "Run".into(), how });
         assert_eq!(pods("filterBy=name,a,b").warnings[0].0, "warning-odd-filter");
     }
 
     #[test]
-    fn a_filter_on_an_unknown_or_time_column_names_the_known_ones() {
+    fn a_filter_on_an_unknown_column_names_the_known_ones() {
         let kind = crate::kinds::by_name("pod").unwrap();
-        for raw in ["filterBy=colour,red", "filterBy=creationTimestamp,2026"] {
-            let error = ListQuery::parse(Some(raw), kind).unwrap_err();
-            assert_eq!(error.known, "name, namespace, status");
+        let error = ListQuery::parse(Some("filterBy=colour,red"), kind).unwrap_err();
+        let known = "name, namespace, creationTimestamp, status".into();
+        assert_eq!(error, BadQuery::UnknownFilter { column: "colour".into(), known });
+        let error = ListQuery::parse(Some("labelSelector=a%3Db%3Dc"), kind).unwrap_err();
+        assert!(matches!(error, BadQuery::Selector { .. }));
+    }
+
+    #[test]
+    fn a_filter_may_be_negated_regardless_of_case_and_of_the_whole_value() {
+        let kind = crate::kinds::by_name("pod").unwrap();
+        let json = r#"{"metadata":{"name":"Web-1","namespace":"atlas",
+            "creationTimestamp":"2026-01-02T03:04:05Z"},"status":{"phase":"Running"}}"#;
+        let row = (kind.row)(json).unwrap();
+        let fits = |filter: &str| pods(&format!("filterBy={filter}")).filters[0].matches(&row);
+        for filter in [
+            "name,Web",
+            "!name,db",
+            "~name,web",
+            "!~name,DB",
+            "=status,Running",
+            "~=name,web-1",
+            "!=status,Run",
+            "creationTimestamp,2026-01-02",
+            "namespace,atl",
+        ] {
+            assert!(fits(filter), "{filter}");
+        }
+        for filter in ["name,web", "!name,Web", "=name,Web", "!~name,WEB", "creationTimestamp,2025"]
+        {
+            assert!(!fits(filter), "{filter}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -49,6 +49,9 @@ const ENDING: Duration = Duration::from_secs(2);
 /// may see a reset in place of the answer.
 const HARD_HEADER_FACTOR: usize = 4;
 
+/// A period that is never waited for.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// Smallest buffer that hyper accepts.
 const MIN_BUFFER: usize = 8192;
 
@@ -62,7 +65,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// From there to the first request's complete head.
     pub header_time: Duration,
-    /// From an answer to the next request's complete head (HTTP/1; hyper has one timer for both).
+    /// From an answer to the next request's complete head (HTTP/1; hyper has one timer for both), between
+    /// one and two of it from request to request (HTTP/2).
     pub idle: Duration,
     /// Request line and headers, in bytes; above it the answer is 431.
     pub header_bytes: usize,
@@ -151,8 +155,8 @@ struct Line {
     peer: Peer,
     scheme: Scheme,
     header_bytes: usize,
-    /// A first request has come.
-    used: Arc<AtomicBool>,
+    /// Requests that have come.
+    asked: Arc<AtomicU64>,
     stop: CancellationToken,
 }
 
@@ -195,8 +199,14 @@ impl Server {
             }
         }
         for _ in 0..BACKLOG {
-            match timeout(BACKLOG_WAIT, accept(&listener, &seats)).await {
-                Ok(Ok(accepted)) => self.start(accepted, &tls, &service),
+            // Who waited in the kernel's queue for a seat gets the next that is free.
+            let seat = tokio::select! {
+                seat = Arc::clone(&seats).acquire_owned() => seat,
+                () = self.drain.kill.cancelled() => break,
+            };
+            let Ok(seat) = seat else { break };
+            match timeout(BACKLOG_WAIT, listener.accept()).await {
+                Ok(Ok((tcp, peer))) => self.start((tcp, peer, seat), &tls, &service),
                 Ok(Err(_)) => {}
                 Err(_) => break,
             }
@@ -260,37 +270,43 @@ impl Server {
             peer: Peer(peer),
             scheme,
             header_bytes: self.limits.header_bytes,
-            used: Arc::new(AtomicBool::new(false)),
+            asked: Arc::default(),
             stop: self.drain.stop.clone(),
         };
-        let used = Arc::clone(&line.used);
+        let asked = Arc::clone(&line.asked);
         let http2 = stream.is_http2();
         let io = TokioIo::new(stream);
         let requests = service_fn(move |request| answer(service.clone(), line.clone(), request));
         if http2 {
             let connection = self.http2().serve_connection(io, requests);
             // GOAWAY lets requests finish that are under way, so it can be said at once.
-            self.drive(connection, |c| c.graceful_shutdown(), Duration::ZERO, &used).await;
+            let idle = Some(self.limits.idle);
+            self.drive(connection, |c| c.graceful_shutdown(), (Duration::ZERO, idle), &asked).await;
         } else {
             let connection = self.http1().serve_connection(io, requests);
             let connection = connection.with_upgrades();
-            self.drive(connection, |c| c.graceful_shutdown(), IDLE_LINGER, &used).await;
+            self.drive(connection, |c| c.graceful_shutdown(), (IDLE_LINGER, None), &asked).await;
         }
     }
 
-    /// Runs a connection to its end: its own, that of a drain, or of a client that never asks anything.
+    /// Runs a connection to its end: its own, that of a drain, of a client that never asks anything, or of
+    /// one (HTTP/2, where hyper has no such timer) that has asked nothing for `idle`: what is under way,
+    /// a watch for one, goes on to its end, and the client's next request opens another connection.
     async fn drive<C>(
         &self,
         connection: C,
         finish: impl Fn(Pin<&mut C>),
-        linger: Duration,
-        used: &AtomicBool,
+        (linger, idle): (Duration, Option<Duration>),
+        asked: &AtomicU64,
     ) where
         C: Future<Output = Result<(), hyper::Error>>,
     {
         let mut connection = pin!(connection);
         let mut first_request = pin!(sleep(self.limits.header_time));
         let mut waiting = true;
+        let mut look = tokio::time::interval(idle.unwrap_or(LONG));
+        look.reset();
+        let mut before = 0;
         let mut last_call = pin!(sleep(linger));
         let (mut stopping, mut finishing) = (false, false);
         loop {
@@ -304,11 +320,19 @@ impl Server {
                 }
                 () = self.drain.kill.cancelled() => return,
                 () = first_request.as_mut(), if waiting => {
-                    if !used.load(Ordering::Relaxed) {
+                    if asked.load(Ordering::Relaxed) == 0 {
                         tracing::debug!("connection closed: no request came in time");
                         return;
                     }
                     waiting = false;
+                }
+                _ = look.tick(), if idle.is_some() && !finishing => {
+                    let now = asked.load(Ordering::Relaxed);
+                    if now == before {
+                        finishing = true;
+                        finish(connection.as_mut());
+                    }
+                    before = now;
                 }
                 () = self.drain.stop.cancelled(), if !stopping => {
                     stopping = true;
@@ -383,7 +407,7 @@ async fn answer<S>(
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
 {
-    line.used.store(true, Ordering::Relaxed);
+    line.asked.fetch_add(1, Ordering::Relaxed);
     let version = request.version();
     let mut response = if head_bytes(&request) > line.header_bytes {
         too_large(line.header_bytes)

@@ -92,6 +92,9 @@ pub struct Metrics {
     requests: Family<Route, Counter>,
     seconds: Family<RouteOnly, Histogram>,
     upstream: Family<Outcome, Counter>,
+    usage_polls: Family<Outcome, Counter>,
+    usage_series: Gauge,
+    usage_connected: Gauge,
     connections: Gauge,
     rows: Family<Kind, Gauge>,
     synced: Family<Kind, Gauge>,
@@ -114,6 +117,9 @@ impl Default for Metrics {
                 Histogram::new(SECONDS)
             }),
             upstream: Family::default(),
+            usage_polls: Family::default(),
+            usage_series: Gauge::default(),
+            usage_connected: Gauge::default(),
             connections: Gauge::default(),
             rows: Family::default(),
             synced: Family::default(),
@@ -153,6 +159,11 @@ impl Metrics {
         r.register("certificate_not_after_seconds", help, self.not_after.clone());
         let help = "Certificates that were refused on reload, the old one staying";
         r.register("certificate_reload_failures", help, self.reload_failures.clone());
+        r.register("usage_polls", "Polls of metrics.k8s.io", self.usage_polls.clone());
+        let help = "Pods and nodes whose usage is remembered";
+        r.register("usage_series", help, self.usage_series.clone());
+        let help = "Whether metrics.k8s.io answered the last poll";
+        r.register("usage_connected", help, self.usage_connected.clone());
         r.register("tunnels_open", "Upgraded connections now open", self.tunnels.clone());
     }
 
@@ -226,6 +237,15 @@ impl Metrics {
     pub fn upstream(&self, answered: u64, failed: u64) {
         for (outcome, count) in [("answered", answered), ("failed", failed)] {
             set(&self.upstream.get_or_create(&Outcome { outcome }), count);
+        }
+    }
+
+    /// The history of usage: how many series, whether the last poll was answered, and all polls.
+    pub fn usage(&self, series: usize, connected: bool, polls: u64, failures: u64) {
+        self.usage_series.set(i64::try_from(series).unwrap_or(i64::MAX));
+        self.usage_connected.set(connected.into());
+        for (outcome, count) in [("all", polls), ("failed", failures)] {
+            set(&self.usage_polls.get_or_create(&Outcome { outcome }), count);
         }
     }
 

@@ -79,7 +79,7 @@ impl Callers {
         if let Some(token) = subprotocol_token(headers) {
             return self.with_token(&token, headers);
         }
-        if let (Some(local), Some(sent)) = (&self.local_token, cookie(headers)) {
+        if let (Some(local), Some(sent)) = (&self.local_token, cookie(headers, COOKIE)) {
             refuse_cross_site(asked)?;
             refuse_rebound_name(asked)?;
             return if same(local, sent) {
@@ -138,13 +138,14 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(token.to_owned()))
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// The value of a cookie.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(';'))
-        .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+        .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Refuses what a browser sends on behalf of another site's page: whatever it reads or writes, the

@@ -13,53 +13,10 @@ use super::related::{self, Chosen, Subject, known};
 use super::respond::{Freshness, Reply};
 use super::sets::sets;
 use super::target::{Target, live};
-use super::{Caller, Shared};
+use super::{Caller, Shared, view};
 use crate::cache::Page;
-use crate::kinds::KindDef;
-use crate::kinds::later::{AUTOSCALER, CLAIM, INGRESS};
+use crate::kinds::{Child, KindDef};
 use crate::query::ListQuery;
-
-/// Which relatives a route lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Child {
-    Autoscalers,
-    Claims,
-    Containers,
-    Events,
-    Ingresses,
-    NewSet,
-    OldSets,
-    Pods,
-    Services,
-}
-
-/// Kind, last segment of the route, and what it lists.
-const CHILDREN: &[(&str, &str, Child)] = &[
-    ("deployment", "event", Child::Events),
-    ("deployment", "horizontalpodautoscaler", Child::Autoscalers),
-    ("deployment", "newreplicaset", Child::NewSet),
-    ("deployment", "oldreplicaset", Child::OldSets),
-    ("namespace", "event", Child::Events),
-    ("node", "event", Child::Events),
-    ("node", "pod", Child::Pods),
-    ("pod", "container", Child::Containers),
-    ("pod", "event", Child::Events),
-    ("pod", "persistentvolumeclaim", Child::Claims),
-    ("replicaset", "event", Child::Events),
-    ("replicaset", "horizontalpodautoscaler", Child::Autoscalers),
-    ("replicaset", "pod", Child::Pods),
-    ("replicaset", "service", Child::Services),
-    ("service", "event", Child::Events),
-    ("service", "ingress", Child::Ingresses),
-    ("service", "pod", Child::Pods),
-];
-
-/// The child lists of a kind, by the last segment of their route.
-pub fn children(kind: &KindDef) -> impl Iterator<Item = (&'static str, Child)> {
-    let name = kind.name;
-    let own = CHILDREN.iter().filter(move |(owner, ..)| *owner == name);
-    own.map(|(_, segment, child)| (*segment, *child))
-}
 
 /// `GET /api/v1/{kind}[/{namespace}]/{name}/{child}`.
 pub async fn child(
@@ -70,46 +27,73 @@ pub async fn child(
     request: Request,
 ) -> Result<Response, ApiError> {
     let target = Target::of(request.uri().path(), kind, 1)?;
-    let query = match child.takes_query()? {
+    let listed = listed(child)?;
+    // The list of autoscalers ignores its query, as the contract has it.
+    let query = match listed.filter(|_| child != Child::Autoscalers) {
         Some(listed) => ListQuery::parse(request.uri().query(), listed)?,
         None => ListQuery::default(),
     };
+    let active = child != Child::Jobs || wants_active(request.uri().query());
     let locale = gateway.locale_of(request.headers());
-    let json = live(&gateway, &user, &target.path(kind)).await?;
+    let at = view::served(&gateway, &user, kind).await?;
+    let json = live(&gateway, &user, &target.path(&at)).await?;
     let row = (kind.row)(&json)?;
     let object: Value = serde_json::from_str(&json).map_err(|error| ApiError::internal(&error))?;
     let subject =
         Subject { gateway: &gateway, user: &user, locale, kind, object: &object, row: &row };
-    let reply = answer(&subject, child, &query).await?;
+    let reply = answer(&subject, child, listed, &query, active).await?;
     Ok(reply.warned(&query.warnings).respond(&gateway, request.headers()))
 }
 
-impl Child {
-    /// The kind that the query's columns are of, where the route takes a query.
-    fn takes_query(self) -> Result<Option<&'static KindDef>, ApiError> {
-        Ok(match self {
-            Self::Autoscalers | Self::Containers | Self::NewSet => None,
-            Self::Claims => Some(&CLAIM),
-            Self::Events => Some(known("event")?),
-            Self::Ingresses => Some(&INGRESS),
-            Self::OldSets => Some(known("replicaset")?),
-            Self::Pods => Some(known("pod")?),
-            Self::Services => Some(known("service")?),
-        })
-    }
+/// The kind that a child list's rows are of; `None` for what is no list with a query.
+fn listed(child: Child) -> Result<Option<&'static KindDef>, ApiError> {
+    let name = match child {
+        Child::Containers | Child::NewSet => return Ok(None),
+        Child::Autoscalers => "horizontalpodautoscaler",
+        Child::Claims => "persistentvolumeclaim",
+        Child::Events => "event",
+        Child::Ingresses => "ingress",
+        Child::Jobs => "job",
+        Child::OldSets => "replicaset",
+        Child::Pods => "pod",
+        Child::PullSecrets | Child::Secrets => "secret",
+        Child::Services => "service",
+        Child::Volumes => "persistentvolume",
+    };
+    known(name).map(Some)
 }
 
-async fn answer(subject: &Subject<'_>, child: Child, query: &ListQuery) -> Result<Reply, ApiError> {
-    let (kind, chosen) = match child {
-        Child::Containers => return containers(subject),
-        Child::NewSet => return new_set(subject).await,
-        Child::Autoscalers => (&AUTOSCALER, related::autoscalers(subject).await?),
-        Child::Claims => (&CLAIM, related::claims(subject, query).await?),
-        Child::Events => (known("event")?, related::events(subject, query).await?),
-        Child::Ingresses => (&INGRESS, related::ingresses(subject, query).await?),
-        Child::OldSets => (known("replicaset")?, old_sets(subject, query).await?),
-        Child::Pods => (known("pod")?, related::pods(subject, query).await?),
-        Child::Services => (known("service")?, related::services(subject, query).await?),
+/// `active=false` asks for the jobs of a cron job that have ended, anything else for the others.
+fn wants_active(query: Option<&str>) -> bool {
+    let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    !pairs.any(|(name, value)| name == "active" && value == "false")
+}
+
+async fn answer(
+    subject: &Subject<'_>,
+    child: Child,
+    listed: Option<&'static KindDef>,
+    query: &ListQuery,
+    active: bool,
+) -> Result<Reply, ApiError> {
+    let Some(kind) = listed else {
+        return match child {
+            Child::NewSet => new_set(subject).await,
+            _ => containers(subject),
+        };
+    };
+    let chosen = match child {
+        Child::Containers | Child::NewSet | Child::OldSets => old_sets(subject, query).await?,
+        Child::Autoscalers => related::autoscalers(subject).await?,
+        Child::Claims => related::claims(subject, query).await?,
+        Child::Events => related::events(subject, query).await?,
+        Child::Ingresses => related::ingresses(subject, query).await?,
+        Child::Jobs => related::jobs(subject, query, active).await?,
+        Child::Pods => related::pods(subject, query).await?,
+        Child::PullSecrets => related::secrets(subject, query, "/imagePullSecrets").await?,
+        Child::Secrets => related::secrets(subject, query, "/secrets").await?,
+        Child::Services => related::services(subject, query).await?,
+        Child::Volumes => related::volumes(subject, query).await?,
     };
     let freshness = Freshness::of(chosen.views.iter().chain(chosen.joins.views())).with_live();
     Ok(Reply::json(chosen.body(kind)?, freshness))
@@ -161,17 +145,4 @@ async fn old_sets(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, Ap
         Err(error) => return Err(error),
     };
     Ok(Chosen { page: Page::of(&rows, query), joins, errors, ..Chosen::default() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_child_list_belongs_to_a_kind_of_the_table() {
-        for (kind, segment, child) in CHILDREN {
-            let kind = known(kind).unwrap();
-            assert!(children(kind).any(|one| one == (*segment, *child)), "{segment}");
-        }
-    }
 }

@@ -72,7 +72,7 @@ pub async fn controller(subject: &Subject<'_>) -> Result<Part, ApiError> {
             if forbidden { Part::default() } else { Part::of(KEY, NOBODY) }
         }
     };
-    let Joins { pods, events, replica_sets } = joins;
+    let Joins { pods, events, replica_sets, usage: _ } = joins;
     views.extend([pods, events, replica_sets].into_iter().flatten());
     Ok(Part { errors, views, ..part })
 }

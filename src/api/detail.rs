@@ -13,10 +13,11 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::join::Joins;
 use super::list::open_joins;
+use super::metrics::cumulative;
 use super::related::{self, Part, Queries, Subject, is_missing, known};
 use super::respond::{Freshness, Reply};
 use super::target::{FETCHES, Target, encoded, live, live_all};
-use super::{Caller, Shared};
+use super::{Caller, Shared, usage, view};
 use crate::kinds::{Fields, KindDef, Reference, References, Relation};
 use crate::query::ListQuery;
 
@@ -30,13 +31,16 @@ pub async fn detail(
     let target = Target::of(request.uri().path(), kind, 0)?;
     let queries = queries(request.uri().query(), kind)?;
     let locale = gateway.locale_of(request.headers());
-    let json = live(&gateway, &user, &target.path(kind)).await?;
+    let at = view::served(&gateway, &user, kind).await?;
+    let json = live(&gateway, &user, &target.path(&at)).await?;
     let row = (kind.row)(&json)?;
     let object: Value = serde_json::from_str(&json).map_err(|error| ApiError::internal(&error))?;
     let subject =
         Subject { gateway: &gateway, user: &user, locale, kind, object: &object, row: &row };
     let reply = answer(&subject, &json, &queries).await?;
     let reply = reply.warned(&queries.pods.warnings);
+    // Secrets, and pods whose environment names some.
+    let reply = if matches!(kind.name, "secret" | "pod") { reply.secret() } else { reply };
     Ok(reply.respond(&gateway, request.headers()))
 }
 
@@ -55,10 +59,14 @@ fn queries(raw: Option<&str>, kind: &KindDef) -> Result<Queries, ApiError> {
 async fn answer(subject: &Subject<'_>, json: &str, queries: &Queries) -> Result<Reply, ApiError> {
     let relations = subject.kind.relations.iter();
     let relations = relations.map(|relation| related::gather(subject, *relation, queries));
-    let (own, (joins, joined), parts) =
-        tokio::join!(own(subject, json), joins(subject), join_all(relations));
-    let (fields, mut errors) = own?;
+    let (own, (joins, joined), (usage, unknown), parts) =
+        tokio::join!(own(subject, json), joins(subject), measured(subject), join_all(relations));
+    let (mut fields, mut errors) = own?;
     errors.extend(joined);
+    errors.extend(unknown);
+    if let (Some(usage), Some(metrics)) = (usage, fields.get_mut("metrics")) {
+        *metrics = usage;
+    }
     let mut body = serde_json::to_vec(&fields).map_err(|error| ApiError::internal(&error))?;
     // The closing brace: what follows are more fields.
     body.pop();
@@ -92,6 +100,17 @@ async fn joins(subject: &Subject<'_>) -> (Joins, Vec<Value>) {
         return (Joins::default(), Vec::new());
     }
     open_joins(gateway, user, kind, std::slice::from_ref(&row.namespace), locale).await
+}
+
+/// `metrics` of a pod or node, whose details show their own; `None` when they are not known.
+async fn measured(subject: &Subject<'_>) -> (Option<Value>, Option<Value>) {
+    let Subject { gateway, user, locale, kind, row, .. } = *subject;
+    if !matches!(kind.name, "pod" | "node") {
+        return (None, None);
+    }
+    let (usage, unknown) = usage::shown(gateway, user, kind, &subject.around(), locale).await;
+    let series = usage.map(|usage| usage.get(&row.namespace, &row.name).unwrap_or_default());
+    (series.and_then(|series| serde_json::to_value(cumulative(&series)).ok()), unknown)
 }
 
 /// The object's own fields, with the values that its references resolve to.

@@ -13,7 +13,7 @@ use crate::auth::Refusal;
 use crate::cache::ListError;
 use crate::i18n::{self, Locale};
 use crate::kinds::Malformed;
-use crate::query::UnknownFilter;
+use crate::query::BadQuery;
 use crate::upstream::{Failure, UpstreamError};
 
 /// The contract's fixed body for missing or refused credentials: the web UI compares it.
@@ -73,6 +73,22 @@ impl ApiError {
     pub fn unauthorized() -> Self {
         let text = Text::Verbatim(UNAUTHORIZED.into());
         Self::new(StatusCode::UNAUTHORIZED, Fault::Caller, text)
+    }
+
+    /// A token of the contract that frontends know: never translated.
+    pub fn contract(status: StatusCode, token: &str) -> Self {
+        Self::new(status, Fault::Caller, Text::Verbatim(token.to_owned()))
+    }
+
+    /// The same error, and after its own words a message of ours.
+    pub fn followed_by(mut self, id: &'static str, args: &[(&'static str, &str)]) -> Self {
+        let words = match &self.text {
+            Text::Verbatim(text) => text.clone(),
+            Text::Message { .. } => self.text(Locale::EN),
+        };
+        let more = i18n::message(Locale::EN, id, args);
+        self.text = Text::Verbatim(format!("{words} {more}"));
+        self
     }
 
     pub fn forbidden(message: String) -> Self {
@@ -231,10 +247,17 @@ impl From<ListError> for ApiError {
     }
 }
 
-impl From<UnknownFilter> for ApiError {
-    fn from(UnknownFilter { column, known }: UnknownFilter) -> Self {
-        let args = [("column", column.as_str()), ("known", known.as_str())];
-        Self::bad_request("error-unknown-filter-column", &args)
+impl From<BadQuery> for ApiError {
+    fn from(error: BadQuery) -> Self {
+        match error {
+            BadQuery::UnknownFilter { column, known } => {
+                let args = [("column", column.as_str()), ("known", known.as_str())];
+                Self::bad_request("error-unknown-filter-column", &args)
+            }
+            BadQuery::Selector { reason } => {
+                Self::bad_request("error-bad-label-selector", &[("reason", &reason)])
+            }
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use serde::Serialize;
 
+use super::usage::Usages;
 use super::view::View;
-use crate::kinds::{Allocated, Facts, Join, KindDef, Link, Phase, PodsOf, Row};
+use crate::kinds::{Allocated, Counts, Facts, Join, KindDef, Link, Outcome, Phase, PodsOf, Row};
 
 /// The views that joins look into; `None` when not needed or not permitted.
 #[derive(Default)]
@@ -19,6 +20,7 @@ pub struct Joins {
     pub events: Option<View>,
     pub pods: Option<View>,
     pub replica_sets: Option<View>,
+    pub usage: Option<Usages>,
 }
 
 /// The other kinds that a kind's joins read.
@@ -109,7 +111,8 @@ struct NodeAllocation {
 
 impl Joins {
     pub fn views(&self) -> impl Iterator<Item = &View> {
-        [&self.events, &self.pods, &self.replica_sets].into_iter().flatten()
+        let usage = self.usage.as_ref().and_then(Usages::view);
+        [&self.events, &self.pods, &self.replica_sets].into_iter().flatten().chain(usage)
     }
 
     /// The row's list item with the joins of its kind, appended to `out`.
@@ -135,7 +138,11 @@ impl Joins {
                     let events = self.warnings_of(row);
                     serde_json::to_writer(&mut *out, &items(&events))?;
                 }
-                Join::Metrics => out.extend_from_slice(b",\"metrics\":null"),
+                Join::Metrics => {
+                    out.extend_from_slice(b",\"metrics\":");
+                    let usage = self.usage.as_ref().and_then(|all| all.written(row));
+                    out.extend_from_slice(usage.as_deref().unwrap_or(b"null"));
+                }
                 Join::PodInfo { key, pods } => {
                     out.extend_from_slice(b",\"");
                     out.extend_from_slice(key.as_bytes());
@@ -158,10 +165,8 @@ impl Joins {
         pods: &[Arc<Row>],
         out: &mut Vec<u8>,
     ) -> serde_json::Result<()> {
-        let (current, desired) = match row.facts {
-            Facts::Workload(facts) => (facts.current, facts.desired),
-            _ => (0, None),
-        };
+        let facts = row.workload();
+        let (current, desired) = facts.map_or((0, None), |facts| (facts.current, facts.desired));
         let count = |phase: Phase| {
             pods.iter().filter(|pod| pod.pod().is_some_and(|facts| facts.phase == phase)).count()
         };
@@ -248,17 +253,46 @@ impl Joins {
                     return;
                 }
                 count += 1;
-                sum.cpu_requests += facts.allocated.cpu_requests;
-                sum.cpu_limits += facts.allocated.cpu_limits;
-                sum.memory_requests += facts.allocated.memory_requests;
-                sum.memory_limits += facts.allocated.memory_limits;
+                sum.add(&facts.allocated, 1);
             });
         }
         node_allocation((capacity.cpu, capacity.memory, capacity.pods), count, sum)
     }
 
+    /// The contract's `status` over all rows of a list.
+    pub fn status(&self, kind: &KindDef, primary: &View) -> Status {
+        let pods = kind.joins.iter().find_map(|join| match join {
+            Join::PodInfo { pods, .. } => Some(*pods),
+            _ => None,
+        });
+        match (kind.list.counts, pods) {
+            (Counts::Pods, _) => self.pod_status(primary),
+            (Counts::Workloads, Some(how)) => self.workload_status(primary, how),
+            (Counts::Jobs, Some(how)) => self.job_status(primary, how),
+            (Counts::CronJobs, _) => cron_job_status(primary),
+            _ => Status::default(),
+        }
+    }
+
+    /// Jobs that ended by how they did; of the others, those with a running pod are running.
+    fn job_status(&self, primary: &View, how: PodsOf) -> Status {
+        let mut status = Status::default();
+        primary.store().each(&primary.scope, |job| {
+            let Facts::Job(facts) = &job.facts else { return };
+            let running =
+                |pod: &Arc<Row>| pod.pod().is_some_and(|facts| facts.phase == Phase::Running);
+            *match facts.outcome {
+                Some(Outcome::Complete) => &mut status.succeeded,
+                Some(Outcome::Failed) => &mut status.failed,
+                None if self.pods_of(job, how).iter().any(running) => &mut status.running,
+                None => &mut status.pending,
+            } += 1;
+        });
+        status
+    }
+
     /// The contract's `status` of a list of pods.
-    pub fn pod_status(&self, primary: &View) -> Status {
+    fn pod_status(&self, primary: &View) -> Status {
         let mut status = Status::default();
         let sums = primary.store().pod_sums(&primary.scope, |row| {
             let Some(pod) = row.pod() else { return };
@@ -275,7 +309,7 @@ impl Joins {
 
     /// The contract's `status` of a list of workloads: failed with any warning, pending with a
     /// pending pod, else running.
-    pub fn workload_status(&self, primary: &View, how: PodsOf) -> Status {
+    fn workload_status(&self, primary: &View, how: PodsOf) -> Status {
         let mut worst: HashMap<CompactString, bool> = HashMap::new();
         if let Some(pods) = &self.pods {
             pods.store().pod_sums(&pods.scope, |pod| {
@@ -310,6 +344,15 @@ impl Joins {
             }
         }
     }
+}
+
+fn cron_job_status(primary: &View) -> Status {
+    let mut status = Status::default();
+    primary.store().each(&primary.scope, |row| {
+        let running = matches!(row.facts, Facts::CronJob { running: true });
+        *(if running { &mut status.running } else { &mut status.failed }) += 1;
+    });
+    status
 }
 
 type Named = BTreeMap<(CompactString, CompactString), Arc<Row>>;

@@ -10,13 +10,14 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::error::ApiError;
-use super::join::{Joins, Status, kinds_joined};
+use super::join::{Joins, kinds_joined};
 use super::listing;
 use super::respond::{Freshness, Reply};
 use super::view::{self, NoView, View};
-use super::{Caller, Gateway, Shared};
+use super::{Caller, Gateway, Shared, usage};
+use crate::cache::Series;
 use crate::i18n::Locale;
-use crate::kinds::{Join, KindDef, PodsOf, by_name};
+use crate::kinds::{Join, KindDef, by_name};
 use crate::query::{self, ListQuery};
 use crate::upstream::User;
 
@@ -40,20 +41,27 @@ fn namespaces(path: &str, kind: &KindDef) -> Result<Vec<CompactString>, ApiError
     if !kind.resource.namespaced || path.rsplit('/').nth(1) != Some(kind.name) {
         return Ok(Vec::new());
     }
-    let decoded = percent_decode_str(last)
+    namespaces_in(last)
+}
+
+/// The namespaces of a path's segment, or of a text that holds no percent sign.
+pub fn namespaces_in(segment: &str) -> Result<Vec<CompactString>, ApiError> {
+    let decoded = percent_decode_str(segment)
         .decode_utf8()
-        .map_err(|_| ApiError::bad_request("error-bad-path", &[("reason", path)]))?;
+        .map_err(|_| ApiError::bad_request("error-bad-path", &[("reason", segment)]))?;
     let names = query::namespaces(&decoded);
-    match names.iter().find(|name| !is_namespace(name)) {
-        Some(bad) => Err(ApiError::bad_request("error-bad-path", &[("reason", bad)])),
-        None => Ok(names),
-    }
+    names.iter().try_for_each(|name| is_namespace(name))?;
+    Ok(names)
 }
 
 /// Whether this can be a namespace's name (RFC 1123 label): nothing else may reach a path upstream.
-fn is_namespace(name: &str) -> bool {
+pub fn is_namespace(name: &str) -> Result<(), ApiError> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    name.len() <= 63 && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+    let edge = name.starts_with('-') || name.ends_with('-');
+    if name.len() <= 63 && name.bytes().all(inner) && !edge {
+        return Ok(());
+    }
+    Err(ApiError::bad_request("error-bad-path", &[("reason", name)]))
 }
 
 async fn answer(
@@ -64,10 +72,13 @@ async fn answer(
     query: &ListQuery,
     locale: Locale,
 ) -> Result<Reply, ApiError> {
-    let (primary, (joins, mut errors)) = tokio::join!(
+    let (primary, (mut joins, mut errors), (usage, unknown)) = tokio::join!(
         view::open(gateway, user, kind, wanted),
         open_joins(gateway, user, kind, wanted, locale),
+        usage::shown(gateway, user, kind, wanted, locale),
     );
+    joins.usage = usage;
+    errors.extend(unknown);
     let primary = match primary {
         Ok(view) => Some(view),
         Err(NoView::Denied(error)) => {
@@ -79,11 +90,20 @@ async fn answer(
     let page = primary.as_ref().map(|view| view.store().select(&view.scope, query));
     let page = page.unwrap_or_default();
     let freshness = Freshness::of(primary.iter().chain(joins.views()));
-    let status = primary.as_ref().filter(|_| kind.list.status);
-    let status = status.map(|view| status_of(kind, view, &joins)).unwrap_or_default();
-    let body = listing::body(kind, &status, &joins, &page, Some(&errors))
+    let status = primary.as_ref().map(|view| joins.status(kind, view)).unwrap_or_default();
+    let total = primary.as_ref().and_then(|view| total(kind, view, query, &joins));
+    let body = listing::body(kind, &status, (&joins, total), &page, Some(&errors))
         .map_err(|error| ApiError::internal(&error))?;
     Ok(Reply::json(body, freshness))
+}
+
+/// Usage of all rows that the query's filter leaves, whatever the page: `cumulativeMetrics`.
+fn total(kind: &KindDef, view: &View, query: &ListQuery, joins: &Joins) -> Option<Series> {
+    let usage = joins.usage.as_ref().filter(|_| kind.list.metrics)?;
+    if kind.joins.contains(&Join::Metrics) && !query.is_filtered() {
+        return Some(usage.total(&view.scope));
+    }
+    Some(usage.of_rows(kind, &view.store().filtered(&view.scope, query), joins))
 }
 
 /// The views that the kind's joins need, side by side; what cannot be had is named.
@@ -116,17 +136,7 @@ pub async fn open_joins(
             None
         }
     };
-    let joins = Joins { pods: keep(pods), events: keep(events), replica_sets: keep(sets) };
+    let joins =
+        Joins { pods: keep(pods), events: keep(events), replica_sets: keep(sets), usage: None };
     (joins, errors)
-}
-
-fn status_of(kind: &KindDef, view: &View, joins: &Joins) -> Status {
-    let pods = kind.joins.iter().find_map(|join| match join {
-        Join::PodInfo { pods, .. } => Some(*pods),
-        _ => None,
-    });
-    match pods {
-        Some(how @ (PodsOf::Owner | PodsOf::ReplicaSets)) => joins.workload_status(view, how),
-        None => joins.pod_status(view),
-    }
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::join::{Joins, Status};
-use crate::cache::Page;
-use crate::kinds::KindDef;
+use super::metrics::{LIST_PACE, cumulative};
+use crate::cache::{Page, Series};
+use crate::kinds::{Counts, KindDef};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -16,11 +17,11 @@ struct ListMeta {
     total_items: usize,
 }
 
-/// The list as JSON. `errors` is `None` where the contract's list has no such key.
+/// The list as JSON. The usage is of all rows, those of other pages too; `errors` is `None` where the contract's list has no such key.
 pub fn body(
     kind: &KindDef,
     status: &Status,
-    joins: &Joins,
+    (joins, usage): (&Joins, Option<Series>),
     page: &Page,
     errors: Option<&[Value]>,
 ) -> serde_json::Result<Vec<u8>> {
@@ -29,9 +30,11 @@ pub fn body(
     out.extend_from_slice(b"{\"listMeta\":");
     serde_json::to_writer(&mut out, &ListMeta { total_items: page.total })?;
     if kind.list.metrics {
-        out.extend_from_slice(b",\"cumulativeMetrics\":[]");
+        out.extend_from_slice(b",\"cumulativeMetrics\":");
+        let metrics = usage.map(|usage| cumulative(&usage.thinned(LIST_PACE)));
+        serde_json::to_writer(&mut out, metrics.as_ref().map_or(&[][..], |both| both))?;
     }
-    if kind.list.status {
+    if kind.list.counts != Counts::None {
         out.extend_from_slice(b",\"status\":");
         serde_json::to_writer(&mut out, status)?;
     }

@@ -2,31 +2,58 @@
 //!
 //! Rooms below know nothing of HTTP; what needs two of them is joined here.
 
+mod actions;
+mod body;
 mod caller;
 mod child;
+mod config_page;
 mod controller;
+mod crd;
+mod create;
+mod csrf;
+mod deploy;
+mod deploy_file;
 mod detail;
 mod error;
+mod gateways;
 mod join;
 mod list;
 mod listing;
+mod log_lines;
+mod logs;
+mod metrics;
 mod openapi;
+mod overview;
 mod passthrough;
 mod probes;
 pub mod proxy_listen;
 mod raw;
 mod related;
 mod respond;
+mod scale;
+mod search;
+mod session;
 mod sets;
+mod settings;
+mod statics;
 mod target;
+mod usage;
+mod validate;
 mod view;
+mod written;
 
 use caller::Asked;
 pub use caller::Callers;
+pub use config_page::{Banner, Severity};
+pub use csrf::Csrf;
 pub use error::{ApiError, Fault};
 pub use openapi::openapi;
 pub use probes::Readiness;
 pub use respond::Tags;
+pub use session::Names;
+pub use settings::SettingsMap;
+pub use statics::Statics;
+pub use written::Writes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +63,14 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, delete, get, post, put};
 use compact_str::CompactString;
 use http::{StatusCode, Uri};
 
 use crate::auth::Authorizer;
-use crate::cache::Cache;
+use crate::cache::{Cache, Usage};
 use crate::i18n::Locale;
-use crate::kinds::{KINDS, KindDef};
+use crate::kinds::{KINDS, KindDef, Source};
 use crate::telemetry::Metrics;
 use crate::upstream::{Cluster, Discovery, Tunnels, User};
 
@@ -67,6 +94,14 @@ pub struct Gateway {
     /// Empty, or with a leading and without a trailing slash.
     pub base_path: String,
     pub tags: Tags,
+    pub writes: Writes,
+    pub usage: Arc<Usage>,
+    pub csrf: Csrf,
+    pub names: Names,
+    pub settings: SettingsMap,
+    pub banner: Banner,
+    /// The web frontend's files, if there are any.
+    pub statics: Option<Statics>,
     /// Brings the metrics up to date with what rooms count for themselves.
     pub gauges: Box<dyn Fn(&Metrics) + Send + Sync>,
 }
@@ -83,40 +118,36 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
         parts: &mut Parts,
         gateway: &Arc<Gateway>,
     ) -> Result<Self, ApiError> {
-        gateway.callers.user(&Asked::of_parts(parts)).map(Caller)
+        let user = gateway.callers.user(&Asked::of_parts(parts))?;
+        gateway.writes.hear(&user, &parts.headers);
+        Ok(Caller(user))
     }
 }
 
 /// Every route. Lists and details follow from the kind table.
 pub fn router(gateway: Arc<Gateway>) -> Router {
-    let mut contract = Router::new();
-    for kind in KINDS {
-        contract = kind_routes(contract, kind);
-    }
-    let object = get(raw::read).put(raw::replace).delete(raw::remove);
-    let contract = contract
-        .route("/_raw/{kind}/namespace/{namespace}/name/{name}", object.clone())
-        .route("/_raw/{kind}/name/{name}", object)
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method);
     let ours = Router::new()
-        .nest("/api/v1", contract)
+        .nest("/api/v1", contract(&gateway))
+        .merge(web(&gateway))
         .route("/livez", get(probes::livez))
         .route("/healthz", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .route("/metrics", get(probes::metrics))
-        .route("/", get(probes::home))
         .route("/clusters/{cluster}", any(passthrough::passthrough))
         .route("/clusters/{cluster}/", any(passthrough::passthrough))
         .route("/clusters/{cluster}/{*path}", any(passthrough::passthrough))
-        .fallback(not_found)
+        .route("/", get(statics::serve))
+        .fallback(statics::serve)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(gateway.clone(), respond::observe));
     let based = match gateway.base_path.as_str() {
         "" => ours,
-        // Probes of the Service come without the base path.
+        // Probes of the Service come without the base path. The frontend's own probe needs a 404
+        // everywhere outside of it.
         base => Router::new()
             .nest(base, ours)
+            // Nesting serves the base path without a slash alone.
+            .route(&format!("{base}/"), get(statics::serve))
             .route("/livez", get(probes::livez))
             .route("/healthz", get(probes::livez))
             .route("/readyz", get(probes::readyz))
@@ -132,6 +163,69 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
             }))
             .service(based),
     )
+}
+
+/// `/api/v1`: the contract's routes and what goes beyond it in the same way.
+fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
+    let guard = from_fn_with_state(gateway.clone(), csrf::guard);
+    let items = from_fn_with_state(gateway.clone(), session::as_items);
+    let mut contract = Router::new();
+    for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
+        contract = kind_routes(contract, kind);
+    }
+    let object = get(raw::read).put(raw::replace).delete(raw::remove);
+    let scale = get(scale::read).put(scale::replace);
+    contract
+        .route("/csrftoken/{action}", get(csrf::issue))
+        .route("/login", post(session::login).route_layer(guard.clone()).layer(items.clone()))
+        .route("/me", get(session::me).layer(items))
+        .route("/_raw/{kind}/namespace/{namespace}/name/{name}", object.clone())
+        .route("/_raw/{kind}/name/{name}", object)
+        .route("/appdeployment", post(deploy::deploy).route_layer(guard.clone()))
+        .route("/appdeployment/protocols", get(validate::protocols))
+        .route("/appdeployment/validate/name", post(validate::name))
+        .route("/appdeployment/validate/imagereference", post(validate::reference))
+        .route("/appdeployment/validate/protocol", post(validate::protocol))
+        .route("/appdeploymentfromfile", post(deploy_file::deploy).route_layer(guard.clone()))
+        .route("/namespace", post(create::namespace).route_layer(guard.clone()))
+        .route("/secret", post(create::pull_secret).route_layer(guard.clone()))
+        .route(
+            "/replicationcontroller/{namespace}/{name}/update/pod",
+            post(actions::update_pods).route_layer(guard),
+        )
+        .route("/scale/{kind}/{namespace}/{name}", scale.clone())
+        .route("/scale/{kind}/{name}", scale)
+        .route("/persistentvolume/namespace/{namespace}/name/{name}", get(volume_by_odd_path))
+        .route("/overview", get(overview::overview))
+        .route("/overview/{namespace}", get(overview::overview))
+        .route("/search", get(search::search))
+        .route("/crd/{namespace}/{crd}/object", get(crd::list))
+        .route("/crd/{namespace}/{crd}/{name}", get(crd::detail))
+        .route("/crd/{namespace}/{crd}/{name}/event", get(crd::events))
+        .route("/log/source/{namespace}/{name}/{kind}", get(logs::sources))
+        .route("/log/file/{namespace}/{pod}/{container}", get(logs::file))
+        .route("/log/{namespace}/{pod}", get(logs::window))
+        .route("/log/{namespace}/{pod}/{container}", get(logs::window))
+        .route("/metrics/pod/{namespace}/{name}", get(metrics::pod))
+        .route("/metrics/node/{name}", get(metrics::node))
+        .route("/metrics/namespace/{namespace}", get(metrics::namespace))
+        .route("/integration/{name}/state", get(metrics::state))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+}
+
+/// What the web frontend asks of its own server; errors as JSON.
+fn web(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/config", get(config_page::config))
+        .route("/systembanner", get(config_page::system_banner))
+        .route("/settings", get(settings::read).put(settings::replace))
+        .route("/settings/cani", get(settings::can_i))
+        .route("/settings/pinnedresources", get(settings::pinned).put(settings::pin))
+        .route("/settings/pinnedresources/cani", get(settings::can_i))
+        .route("/settings/pinnedresources/{kind}/{name}", delete(settings::unpin))
+        .route("/settings/pinnedresources/{kind}/{namespace}/{name}", delete(settings::unpin))
+        .layer(from_fn_with_state(gateway.clone(), session::as_items))
 }
 
 fn kind_routes(router: Router<Arc<Gateway>>, kind: &'static KindDef) -> Router<Arc<Gateway>> {
@@ -152,13 +246,28 @@ fn kind_routes(router: Router<Arc<Gateway>>, kind: &'static KindDef) -> Router<A
     if kind.resource.namespaced {
         router = router.route(&list_path, list);
     }
-    for (segment, child) in child::children(kind) {
+    for &action in kind.actions {
+        let handler = put(move |state: Shared, caller: Caller, request: Request| {
+            actions::act(state, caller, kind, action, request)
+        });
+        router = router.route(&format!("{object_path}/{}", action.segment()), handler);
+    }
+    for &(segment, child) in kind.children {
         let handler = get(move |state: Shared, caller: Caller, request: Request| {
             child::child(state, caller, kind, child, request)
         });
         router = router.route(&format!("{object_path}/{segment}"), handler);
     }
     router
+}
+
+/// The contract's second path of a volume: the namespace means nothing.
+async fn volume_by_odd_path(
+    state: Shared,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    detail::detail(state, caller, related::known("persistentvolume")?, request).await
 }
 
 async fn not_found() -> Response {

@@ -5,8 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::child;
-use crate::kinds::{Column, Join, KINDS, KindDef};
+use crate::kinds::{Column, Counts, Holds, Join, KINDS, KindDef, Source};
 use crate::query;
 
 /// Routes that are not a kind's list or detail: path, method, summary, content type of the answer.
@@ -36,7 +35,7 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
 /// The document as pretty JSON with a line end.
 pub fn openapi() -> String {
     let mut paths = Map::new();
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
         let name = kind.name;
         paths.insert(format!("/api/v1/{name}"), json!({ "get": list(kind, false) }));
         let mut object = format!("/api/v1/{name}/{{name}}");
@@ -46,7 +45,7 @@ pub fn openapi() -> String {
             object = format!("/api/v1/{name}/{{namespace}}/{{name}}");
         }
         paths.insert(object.clone(), json!({ "get": detail(kind) }));
-        for (segment, _) in child::children(kind) {
+        for (segment, _) in kind.children {
             let path = format!("{object}/{segment}");
             let summary = format!("What belongs to one of the {}: {segment}", kind.resource.plural);
             paths
@@ -92,13 +91,20 @@ fn list(kind: &KindDef, namespaced: bool) -> Value {
             "description": "One namespace, several separated by commas, or a blank (%20) for all.",
         }));
     }
-    let sorts = query::sort_columns(kind).join(", ");
-    let filters = query::filter_columns(kind).join(", ");
+    let columns = query::columns(kind).join(", ");
     for (name, schema, text) in [
         ("itemsPerPage", "integer", "Rows on a page; without it everything is answered.".into()),
         ("page", "integer", "Counted from 1.".into()),
-        ("sortBy", "string", format!("Pairs of a or d and a column: {sorts}.")),
-        ("filterBy", "string", format!("Pairs of a column and a substring: {filters}.")),
+        ("sortBy", "string", format!("Pairs of a or d and a column: {columns}.")),
+        (
+            "filterBy",
+            "string",
+            format!(
+                "Pairs of a column and a substring: {columns}. Before the column: ! rows that do \
+                 not, ~ whatever the case, = the whole value."
+            ),
+        ),
+        ("labelSelector", "string", "As kubectl takes it: app=web,tier in (a,b),!canary.".into()),
     ] {
         parameters.push(json!({
             "name": name, "in": "query", "schema": { "type": schema }, "description": text,
@@ -181,7 +187,7 @@ fn schemas() -> Value {
         "properties": { "running": {"type": "integer"}, "pending": {"type": "integer"}, "failed": {"type": "integer"},
                         "succeeded": {"type": "integer"}, "terminating": {"type": "integer"} },
     }));
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
         let name = kind.resource.kind;
         all.insert(name.into(), item(kind));
         all.insert(format!("{name}List"), list_schema(kind));
@@ -198,11 +204,11 @@ fn item(kind: &KindDef) -> Value {
     let mut properties = Map::new();
     properties.insert("objectMeta".into(), json!({ "type": "object" }));
     properties.insert("typeMeta".into(), json!({ "type": "object" }));
-    for Column { name, is_time } in kind.columns {
-        let schema = if *is_time {
-            json!({ "type": ["string", "null"], "format": "date-time" })
-        } else {
-            json!({ "type": "string" })
+    for Column { name, holds } in kind.columns {
+        let schema = match holds {
+            Holds::Time => json!({ "type": ["string", "null"], "format": "date-time" }),
+            Holds::Number => json!({ "type": "integer" }),
+            Holds::Text => json!({ "type": "string" }),
         };
         properties.insert((*name).into(), schema);
     }
@@ -225,7 +231,7 @@ fn list_schema(kind: &KindDef) -> Value {
     if kind.list.metrics {
         properties.insert("cumulativeMetrics".into(), json!({ "type": "array" }));
     }
-    if kind.list.status {
+    if kind.list.counts != Counts::None {
         properties.insert("status".into(), reference("ResourceStatus"));
     }
     let items = json!({ "type": "array", "items": reference(kind.resource.kind) });

@@ -7,13 +7,14 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::caller::Asked;
 use super::error::ApiError;
+use super::written::Wrote;
 use super::{Gateway, Shared};
 use crate::auth::Attributes;
 use crate::upstream::{self, BadPath, Identity, RequestInfo, User, classify, wanted_upgrade};
@@ -38,7 +39,20 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
     }
     *request.uri_mut() = Uri::from(target);
     let info = read(&request)?;
-    forward(gateway, &user, &info, request).await
+    let by_cookie = !request.headers().contains_key(header::AUTHORIZATION);
+    let mut response = forward(gateway, &user, &info, request).await?;
+    if by_cookie && (info.subresource == "proxy" || info.verb == "proxy") {
+        fence_off(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// A page that a service, pod or node serves through us is somebody else's, in our origin: a
+/// browser that came by a cookie must neither lend it that cookie nor let it set one.
+fn fence_off(headers: &mut HeaderMap) {
+    headers.remove(header::SET_COOKIE);
+    let sandbox = HeaderValue::from_static("sandbox allow-scripts allow-forms allow-popups");
+    headers.append(header::CONTENT_SECURITY_POLICY, sandbox);
 }
 
 /// What a request, whose URI is path and query alone, asks of the API server.
@@ -70,7 +84,23 @@ pub(super) async fn forward(
         }
     }
     let who = Identity::User(user);
-    Ok(upstream::pass(&gateway.cluster, who, request, &gateway.tunnels).await?)
+    let writes =
+        matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    let wrote = Wrote::something(&info.group, &info.resource).filter(|_| writes);
+    // Before and after: lists must be live while it is on its way, and for a while from its end.
+    if let Some(wrote) = &wrote {
+        gateway.writes.note(user, wrote);
+    }
+    // Only browsers carry cookies; for others the answer stays as the API server gave it.
+    let carries = request.headers().contains_key("sec-fetch-site");
+    let mut response = upstream::pass(&gateway.cluster, who, request, &gateway.tunnels).await?;
+    if let Some(wrote) = wrote {
+        gateway.writes.note(user, &wrote);
+        if carries {
+            response.extensions_mut().insert(vec![wrote]);
+        }
+    }
+    Ok(response)
 }
 
 /// May the caller `create` the subresource? API servers before 1.35 let `get` open a shell.

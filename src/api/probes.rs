@@ -11,6 +11,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 
+use super::caller::Asked;
+use super::target::encoded;
 use super::{ApiError, Caller, Shared};
 use crate::cache::{Cache, State as FeedState};
 use crate::telemetry;
@@ -100,19 +102,22 @@ pub async fn metrics(State(gateway): Shared, Caller(user): Caller) -> Result<Res
     Ok(response)
 }
 
-/// `GET /`: takes the token of a sign-in link; else says what this is.
+/// `GET /`: takes the token of a sign-in link; else says what this is. Which cluster it is, only a
+/// caller learns.
 pub async fn home(State(gateway): Shared, request: Request) -> Response {
     if let Some(response) = gateway.callers.sign_in(request.uri(), &gateway.base_path) {
         return response;
     }
     let base = &gateway.base_path;
+    let cluster = match gateway.callers.user(&Asked::of(&request)) {
+        Ok(_) => encoded(gateway.cluster.name()),
+        Err(_) => "{cluster}".to_owned(),
+    };
     format!(
-        "Binnacle, in front of the cluster {:?}.\n\
+        "Binnacle, in front of a Kubernetes cluster.\n\
          {base}/api/v1/pod      merged reads, the Kubernetes Dashboard's API\n\
-         {base}/clusters/{}/    the Kubernetes API itself, as you\n\
+         {base}/clusters/{cluster}/    the Kubernetes API itself, as you\n\
          {base}/readyz?verbose  how the cache stands\n",
-        gateway.cluster.name(),
-        gateway.cluster.name(),
     )
     .into_response()
 }

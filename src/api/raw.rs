@@ -3,19 +3,19 @@
 //!
 //! It knows no kinds and checks no schema; that is the API server's part.
 
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::body::{self, JSON, get, is_json, malformed, send};
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
-use super::target::{encoded, live, segment};
+use super::target::{encoded, segment};
 use super::{Caller, Gateway, Shared};
-use crate::upstream::{Failure, Identity, OBJECT_LIMIT, Served, UpstreamError, User};
+use crate::kinds::KINDS;
+use crate::upstream::{Identity, OBJECT_LIMIT, Served, User};
 
 /// Writes without a resource version are repeated so often when somebody else is faster.
 const TRIES: usize = 5;
@@ -37,7 +37,7 @@ pub async fn read(
     let served = named.served(&gateway, &user, None).await?;
     let path = named.path(&served, preferred(&served));
     let object = gateway.cluster.get(Identity::User(&user), &path, OBJECT_LIMIT).await?;
-    let reply = Reply::json(object.into(), Freshness::default().with_live());
+    let reply = Reply::json(object.into(), Freshness::default().with_live()).secret();
     Ok(reply.respond(&gateway, request.headers()))
 }
 
@@ -47,11 +47,11 @@ pub async fn replace(
     State(gateway): Shared,
     Caller(user): Caller,
     request: Request,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let named = Named::of(request.uri().path())?;
-    let (head, body) = request.into_parts();
+    let (head, sent_body) = request.into_parts();
     is_json(&head.headers)?;
-    let body = whole(body, gateway.max_body).await?;
+    let body = body::bytes(&gateway, sent_body).await?;
     let object: Value = serde_json::from_slice(&body).map_err(|error| malformed(&error))?;
     let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -66,12 +66,12 @@ pub async fn replace(
     named.is_named_by(&served, &object)?;
     let path = named.path(&served, version);
     let sent = resource_version(&object).to_owned();
-    if sent.is_empty() {
-        last_wins(&gateway, &user, &path, object).await?;
+    let object = if sent.is_empty() {
+        last_wins(&gateway, &user, &path, object).await?
     } else {
-        if_unchanged(&gateway, &user, &path, &sent, body).await?;
-    }
-    Ok(StatusCode::NO_CONTENT)
+        if_unchanged(&gateway, &user, &path, &sent, body).await?
+    };
+    Ok(named.done(&gateway, &user, &served, &object))
 }
 
 /// `DELETE …/_raw/…`.
@@ -79,14 +79,14 @@ pub async fn remove(
     State(gateway): Shared,
     Caller(user): Caller,
     request: Request,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let named = Named::of(request.uri().path())?;
     let options = delete_options(request.uri().query().unwrap_or_default());
     let served = named.served(&gateway, &user, None).await?;
     let path = named.path(&served, preferred(&served));
     let body = Bytes::from(options.to_string());
-    send(&gateway, &user, Method::DELETE, &path, body).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let answer = send(&gateway, &user, Method::DELETE, &path, JSON, body).await?;
+    Ok(named.done(&gateway, &user, &served, &answer))
 }
 
 impl Named {
@@ -143,6 +143,22 @@ impl Named {
         format!("{collection}/{}", encoded(&self.name))
     }
 
+    /// 204, and what was written remembered.
+    fn done(&self, gateway: &Gateway, user: &User, served: &Served, said: &Value) -> Response {
+        let answer = StatusCode::NO_CONTENT.into_response();
+        let mut kinds = KINDS.iter();
+        let kind = kinds.find(|kind| {
+            kind.resource.group == served.group && kind.resource.plural == served.plural
+        });
+        match kind {
+            Some(kind) => {
+                let namespace = self.namespace.as_deref().unwrap_or_default();
+                body::wrote(gateway, user, (kind, namespace), said, answer)
+            }
+            None => answer,
+        }
+    }
+
     /// Whether the body is the object that the path names.
     fn is_named_by(&self, served: &Served, object: &Value) -> Result<(), ApiError> {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
@@ -167,37 +183,6 @@ fn preferred(served: &Served) -> &str {
     served.version(None).unwrap_or_default()
 }
 
-fn malformed(reason: &dyn std::fmt::Display) -> ApiError {
-    let reason = reason.to_string();
-    ApiError::bad_request("error-malformed-body", &[("reason", reason.as_str())])
-}
-
-fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
-    let found = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let found = found.unwrap_or_default();
-    let essence = found.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    let found: String = found.chars().take(80).collect();
-    let args = [("type", found.as_str()), ("known", "application/json")];
-    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Err(ApiError::with_status(status, "error-unsupported-media-type", &args))
-}
-
-async fn whole(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let body = Limited::new(body, limit).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            let limit = limit.to_string();
-            let args = [("limit", limit.as_str())];
-            ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, "error-body-too-large", &args)
-        } else {
-            malformed(&error)
-        }
-    })?;
-    Ok(body.to_bytes())
-}
-
 fn resource_version(object: &Value) -> &str {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
 }
@@ -209,11 +194,14 @@ async fn if_unchanged(
     path: &str,
     sent: &str,
     body: Bytes,
-) -> Result<(), ApiError> {
-    let Err(failure) = send(gateway, user, Method::PUT, path, body).await else { return Ok(()) };
+) -> Result<Value, ApiError> {
+    let failure = match send(gateway, user, Method::PUT, path, JSON, body).await {
+        Ok(object) => return Ok(object),
+        Err(failure) => failure,
+    };
     if failure.code() == Some(StatusCode::CONFLICT) {
         // Conflicts have other causes, too; only another version is this one.
-        if let Ok(current) = object(gateway, user, path).await
+        if let Ok(current) = get(gateway, user, path).await
             && resource_version(&current) != sent
         {
             let args = [("sent", sent), ("current", resource_version(&current))];
@@ -229,44 +217,20 @@ async fn last_wins(
     user: &User,
     path: &str,
     mut wanted: Value,
-) -> Result<(), ApiError> {
+) -> Result<Value, ApiError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let current = object(gateway, user, path).await?;
+        let current = get(gateway, user, path).await?;
         if let Some(metadata) = wanted.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".into(), resource_version(&current).into());
         }
         let body = Bytes::from(wanted.to_string());
-        match send(gateway, user, Method::PUT, path, body).await {
+        match send(gateway, user, Method::PUT, path, JSON, body).await {
             Err(failure) if failure.code() == Some(StatusCode::CONFLICT) && tries < TRIES => {}
             other => return Ok(other?),
         }
     }
-}
-
-async fn object(gateway: &Gateway, user: &User, path: &str) -> Result<Value, Failure> {
-    let json = live(gateway, user, path).await?;
-    serde_json::from_str(&json)
-        .map_err(|error| UpstreamError::Broken(format!("{path}: {error}")).into())
-}
-
-async fn send(
-    gateway: &Gateway,
-    user: &User,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<(), Failure> {
-    let request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::ACCEPT, "application/json")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(body))
-        .map_err(|error| UpstreamError::Setup(error.to_string()))?;
-    gateway.cluster.fetch(Identity::User(user), request, OBJECT_LIMIT).await?;
-    Ok(())
 }
 
 /// `propagation` is Background, Foreground or Orphan, anything else Foreground; `deleteNow=true`
@@ -298,6 +262,7 @@ mod tests {
             plural: "pods".into(),
             namespaced: true,
             versions: vec!["v1".into()],
+            scalable: false,
         }
     }
 
@@ -337,18 +302,5 @@ mod tests {
         let options = delete_options("propagation=Orphan&deleteNow=true");
         assert_eq!(options["propagationPolicy"], "Orphan");
         assert_eq!(options["gracePeriodSeconds"], 1);
-    }
-
-    #[test]
-    fn only_json_is_understood() {
-        let with = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(text));
-            is_json(&headers).is_ok()
-        };
-        assert!(with("application/json"));
-        assert!(with("Application/JSON; charset=utf-8"));
-        assert!(!with("application/yaml"));
-        assert!(is_json(&HeaderMap::new()).is_err());
     }
 }

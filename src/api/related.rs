@@ -3,7 +3,7 @@
 //!
 //! What may not be read is missing and named in `errors`; it never fails a detail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -13,14 +13,13 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::join::{Joins, Status};
-use super::target::{FETCHES, encoded, live, live_all};
+use super::target::{encoded, live};
 use super::view::{self, NoView, View};
-use super::{Gateway, controller, list, listing};
+use super::{Gateway, controller, crd, gateways, list, listing, usage};
 use crate::auth::Scope;
-use crate::cache::{ListError, Listing, Page, Store, list_as};
+use crate::cache::{Page, Series, Store};
 use crate::i18n::Locale;
-use crate::kinds::later::{self, AUTOSCALER, CLAIM, INGRESS, QUOTA};
-use crate::kinds::{KindDef, Link, Phase, Relation, Row, by_name};
+use crate::kinds::{self, KindDef, Link, Phase, Relation, Row, by_name, claim_names, later};
 use crate::query::{self, ListQuery};
 use crate::upstream::{Failure, User};
 
@@ -42,6 +41,8 @@ pub struct Subject<'a> {
 #[derive(Default)]
 pub struct Chosen {
     pub page: Page,
+    /// Usage of all chosen rows.
+    pub usage: Option<Series>,
     pub joins: Joins,
     pub errors: Vec<Value>,
     /// The view of the rows themselves; none when they were read live.
@@ -66,7 +67,7 @@ pub struct Queries {
 
 impl Subject<'_> {
     /// The namespace to look for relatives in; none (all of them) for what has no namespace.
-    fn around(&self) -> Vec<CompactString> {
+    pub fn around(&self) -> Vec<CompactString> {
         let namespace = match self.kind.name {
             "namespace" => &self.row.name,
             _ => &self.row.namespace,
@@ -86,12 +87,13 @@ impl Chosen {
 
     /// The contract's list; `status` of child lists is all zeros.
     pub fn body(&self, kind: &KindDef) -> Result<Vec<u8>, ApiError> {
-        listing::body(kind, &Status::default(), &self.joins, &self.page, Some(&self.errors))
+        let joins = (&self.joins, self.usage.clone());
+        listing::body(kind, &Status::default(), joins, &self.page, Some(&self.errors))
             .map_err(|error| ApiError::internal(&error))
     }
 
     fn into_part(self, key: &str, json: &[u8]) -> Part {
-        let Joins { pods, events, replica_sets } = self.joins;
+        let Joins { pods, events, replica_sets, usage: _ } = self.joins;
         let mut views = self.views;
         views.extend([pods, events, replica_sets].into_iter().flatten());
         Part { views, errors: self.errors, ..Part::of(key, json) }
@@ -123,7 +125,8 @@ pub async fn gather(
             embed(subject, key, known("event")?, events(subject, &head(first)).await)
         }
         Relation::Claims => {
-            embed(subject, "persistentVolumeClaimList", &CLAIM, claims(subject, &head(10)).await)
+            let kind = known("persistentvolumeclaim")?;
+            embed(subject, "persistentVolumeClaimList", kind, claims(subject, &head(10)).await)
         }
         Relation::NodePods => {
             embed(subject, "podList", known("pod")?, pods(subject, &queries.pods).await)
@@ -133,11 +136,16 @@ pub async fn gather(
         }
         Relation::Autoscalers => {
             let found = autoscalers(subject).await;
-            embed(subject, "horizontalPodAutoscalerList", &AUTOSCALER, found)
+            let kind = known("horizontalpodautoscaler")?;
+            embed(subject, "horizontalPodAutoscalerList", kind, found)
         }
         Relation::Quotas => quotas(subject).await,
         Relation::Limits => limits(subject).await,
         Relation::Endpoints => endpoints(subject).await,
+        Relation::CustomObjects => crd::objects(subject).await,
+        Relation::Backends => gateways::backends(subject).await,
+        Relation::Routes => gateways::routes(subject).await,
+        Relation::Gateways => gateways::gateways(subject).await,
     }
 }
 
@@ -168,43 +176,26 @@ async fn choose(
 ) -> Result<Chosen, ApiError> {
     let Subject { gateway, user, locale, .. } = *subject;
     let wanted = subject.around();
-    let (view, (joins, mut errors)) = tokio::join!(
+    let (view, (mut joins, mut errors), (usage, unknown)) = tokio::join!(
         view::open(gateway, user, kind, &wanted),
         list::open_joins(gateway, user, kind, &wanted, locale),
+        usage::shown(gateway, user, kind, &wanted, locale),
     );
+    joins.usage = usage;
+    errors.extend(unknown);
     match view {
         Ok(view) => {
-            let page = Page::of(&pick(&view), query);
-            Ok(Chosen { page, joins, errors, views: vec![view] })
+            let rows = pick(&view);
+            let usage = joins.usage.as_ref().filter(|_| kind.list.metrics);
+            let usage = usage.map(|usage| usage.of_rows(kind, &rows, &joins));
+            let page = Page::of(&rows, query);
+            Ok(Chosen { page, usage, joins, errors, views: vec![view] })
         }
         Err(NoView::Denied(error)) => {
             errors.insert(0, subject.item(error));
             Ok(Chosen { joins, errors, ..Chosen::default() })
         }
         Err(NoView::Failed(error)) => Err(error),
-    }
-}
-
-/// Rows of a kind without a cache, listed live as the caller in the subject's namespace. A kind
-/// that the cluster does not serve has none.
-async fn choose_live(
-    subject: &Subject<'_>,
-    kind: &'static KindDef,
-    query: &ListQuery,
-    pick: impl FnOnce(&Store, &Scope) -> Vec<Arc<Row>>,
-) -> Result<Chosen, ApiError> {
-    let Subject { gateway, user, .. } = *subject;
-    let wanted = subject.around();
-    match list_as(&gateway.cluster, user, kind, &wanted).await {
-        Ok(Listing { store, scope }) => {
-            let page = Page::of(&pick(&store, &scope), query);
-            Ok(Chosen { page, ..Chosen::default() })
-        }
-        Err(ListError::Failed(failure)) if failure.code() == Some(StatusCode::FORBIDDEN) => {
-            Ok(Chosen::failed(subject.item(failure.into())))
-        }
-        Err(ListError::Failed(failure)) if is_missing(&failure) => Ok(Chosen::default()),
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -306,51 +297,82 @@ fn selects<'a>(
 /// Ingresses that send to the subject, a service.
 pub async fn ingresses(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
     let link = Link::Backend(subject.row.name.clone());
-    choose_live(subject, &INGRESS, query, |store, scope| linked(store, scope, &[link])).await
+    choose(subject, known("ingress")?, query, |view| linked(view.store(), &view.scope, &[link]))
+        .await
+}
+
+/// Jobs that a cron job made: those with pods at work, or those without.
+pub async fn jobs(
+    subject: &Subject<'_>,
+    query: &ListQuery,
+    active: bool,
+) -> Result<Chosen, ApiError> {
+    let link = Link::Owner(subject.row.uid.clone());
+    choose(subject, known("job")?, query, |view| {
+        let mut jobs = linked(view.store(), &view.scope, &[link]);
+        jobs.retain(|job| job.workload().is_some_and(|job| job.current > 0) == active);
+        jobs
+    })
+    .await
+}
+
+/// Volumes of the subject, a storage class.
+pub async fn volumes(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
+    let link = Link::Class(subject.row.name.clone());
+    choose(subject, known("persistentvolume")?, query, |view| {
+        linked(view.store(), &view.scope, &[link])
+    })
+    .await
+}
+
+/// Secrets that the subject, a service account, names in the list at `pointer`.
+pub async fn secrets(
+    subject: &Subject<'_>,
+    query: &ListQuery,
+    pointer: &str,
+) -> Result<Chosen, ApiError> {
+    let named = subject.object.pointer(pointer).and_then(Value::as_array);
+    let named = named.into_iter().flatten().filter_map(|one| one.get("name")?.as_str());
+    let names: BTreeSet<&str> = named.collect();
+    if names.is_empty() {
+        return Ok(Chosen::default());
+    }
+    choose(subject, known("secret")?, query, |view| {
+        filtered(view.store(), &view.scope, |secret| names.contains(secret.name.as_str()))
+    })
+    .await
 }
 
 /// Autoscalers that scale the subject.
 pub async fn autoscalers(subject: &Subject<'_>) -> Result<Chosen, ApiError> {
     let link = Link::Target(subject.kind.name.into(), subject.row.name.clone());
     let query = ListQuery::default();
-    choose_live(subject, &AUTOSCALER, &query, |store, scope| linked(store, scope, &[link])).await
+    let kind = known("horizontalpodautoscaler")?;
+    choose(subject, kind, &query, |view| linked(view.store(), &view.scope, &[link])).await
 }
 
-/// The claims that a pod's volumes name. Few are read one by one, many by a list.
+/// The claims that a pod's volumes name. One may be missing: a pod may wait for it.
 pub async fn claims(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
-    let names = later::claim_names(subject.object);
-    if names.len() > FETCHES {
-        return choose_live(subject, &CLAIM, query, |store, scope| {
-            filtered(store, scope, |claim| names.iter().any(|name| claim.name == *name))
-        })
-        .await;
+    let names = claim_names(subject.object);
+    if names.is_empty() {
+        return Ok(Chosen::default());
     }
-    let collection = CLAIM.resource.collection(Some(&encoded(&subject.row.namespace)));
-    let paths = names.into_iter().map(|name| ((), format!("{collection}/{}", encoded(&name))));
-    let mut chosen = Chosen::default();
-    let mut rows = Vec::new();
-    for ((), answer) in live_all(subject.gateway, subject.user, paths.collect()).await {
-        let row = match answer {
-            Ok(json) => (CLAIM.row)(&json).map_err(ApiError::from),
-            // A pod may wait for a claim that nobody has made yet.
-            Err(failure) if is_missing(&failure) => continue,
-            Err(failure) => Err(failure.into()),
-        };
-        match row {
-            Ok(row) => rows.push(Arc::new(row)),
-            Err(error) => chosen.errors.push(subject.item(error)),
-        }
-    }
-    chosen.page = Page::of(&rows, query);
-    Ok(chosen)
+    choose(subject, known("persistentvolumeclaim")?, query, |view| {
+        let namespace = &subject.row.namespace;
+        let found = names.iter().map(|name| view.store().get(&view.scope, namespace, name));
+        found.flatten().collect()
+    })
+    .await
 }
 
 /// `resourceQuotaList` of a namespace: a list without `errors` of its own.
 async fn quotas(subject: &Subject<'_>) -> Result<Part, ApiError> {
-    let all = |store: &Store, scope: &Scope| filtered(store, scope, |_| true);
-    let chosen = choose_live(subject, &QUOTA, &ListQuery::default(), all).await;
+    let kind = known("resourcequota")?;
+    let all = |view: &View| filtered(view.store(), &view.scope, |_| true);
+    let chosen = choose(subject, kind, &ListQuery::default(), all).await;
     let chosen = chosen.unwrap_or_else(|error| Chosen::failed(subject.item(error)));
-    let json = listing::body(&QUOTA, &Status::default(), &chosen.joins, &chosen.page, None)
+    let joins = (&chosen.joins, None);
+    let json = listing::body(kind, &Status::default(), joins, &chosen.page, None)
         .map_err(|error| ApiError::internal(&error))?;
     Ok(chosen.into_part("resourceQuotaList", &json))
 }
@@ -362,7 +384,7 @@ async fn limits(subject: &Subject<'_>) -> Result<Part, ApiError> {
     let path = format!("/api/v1/namespaces/{namespace}/limitranges?limit={LIMIT_RANGES}");
     let read = async {
         let json = live(gateway, user, &path).await?;
-        later::limits(&json).map_err(ApiError::from)
+        kinds::limits(&json).map_err(ApiError::from)
     };
     Ok(single(subject, "resourceLimits", read.await, Value::Null))
 }

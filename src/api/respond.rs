@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::error::ApiError;
 use super::view::View;
+use super::written::{self, Wrote};
 use super::{Gateway, Shared};
 use crate::i18n::{self, Locale};
 
@@ -98,11 +99,18 @@ pub struct Reply {
     body: Vec<u8>,
     freshness: Freshness,
     warnings: Vec<String>,
+    /// May hold secrets: no cache keeps it, the browser's on disk neither.
+    secret: bool,
 }
 
 impl Reply {
     pub fn json(body: Vec<u8>, freshness: Freshness) -> Self {
-        Self { body, freshness, warnings: Vec::new() }
+        Self { body, freshness, warnings: Vec::new(), secret: false }
+    }
+
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
+        self
     }
 
     /// Adds what of the query was ignored, as `Warning` headers (RFC 9111 still names 299).
@@ -132,7 +140,8 @@ impl Reply {
         if !same {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        let caching = if self.secret { "no-store" } else { "private, no-cache" };
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
         headers.insert(header::VARY, HeaderValue::from_static(VARY));
         headers.insert(SOURCE, HeaderValue::from_static(self.freshness.source()));
         let age = format!("{:.3}", self.freshness.age.as_secs_f64());
@@ -174,7 +183,15 @@ pub async fn observe(State(gateway): Shared, request: Request, next: Next) -> Re
     let locale = gateway.locale_of(request.headers());
     let id = request_id(&gateway.tags, request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
+    // Kept for writes alone: an answer may add to what the client already carries.
+    let carried = (!method.is_safe()).then(|| request.headers().clone());
     let mut response = next.run(request).await;
+    if let (Some(wrote), Some(headers)) =
+        (response.extensions_mut().remove::<Vec<Wrote>>(), carried)
+        && let Some(all) = written::carry(&wrote, &headers, &gateway.base_path)
+    {
+        response.headers_mut().extend(all);
+    }
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
         tracing::debug!(
             request = id.to_str().unwrap_or_default(), status = error.status.as_u16(),

@@ -10,15 +10,17 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::Gateway;
 use super::error::ApiError;
 use super::related::{Subject, known};
 use super::target::{encoded, live};
 use crate::kinds::Row;
+use crate::upstream::User;
 
 /// Sets of one deployment that are looked at; Kubernetes keeps ten old ones unless told otherwise.
 const SETS: usize = 500;
 /// The label that tells the sets of a deployment apart: not a part of the deployment's template.
-const HASH: &str = "pod-template-hash";
+pub const HASH: &str = "pod-template-hash";
 
 #[derive(Default)]
 pub struct Sets {
@@ -35,23 +37,38 @@ struct List<'a> {
 
 /// The sets that the subject, a deployment, controls.
 pub async fn sets(subject: &Subject<'_>) -> Result<Sets, ApiError> {
+    let all = owned(subject.gateway, subject.user, subject.object).await?;
+    Ok(choose(subject.object, all))
+}
+
+/// The sets that a deployment controls, whole.
+pub async fn owned(
+    gateway: &Gateway,
+    user: &User,
+    deployment: &Value,
+) -> Result<Vec<(Arc<Row>, Value)>, ApiError> {
     let kind = known("replicaset")?;
-    let selector = selector(subject.object);
+    let selector = selector(deployment);
     let selector = utf8_percent_encode(&selector, NON_ALPHANUMERIC);
-    let collection = kind.resource.collection(Some(&encoded(&subject.row.namespace)));
+    let collection = kind.resource.collection(Some(&encoded(text(deployment, "namespace"))));
     let path = format!("{collection}?labelSelector={selector}&limit={SETS}");
-    let json = live(subject.gateway, subject.user, &path).await?;
+    let json = live(gateway, user, &path).await?;
     let list: List = serde_json::from_str(&json).map_err(|error| ApiError::internal(&error))?;
     let mut all = Vec::new();
     for item in list.items {
         let row = (kind.row)(item.get())?;
-        let set: Value =
-            serde_json::from_str(item.get()).map_err(|error| ApiError::internal(&error))?;
-        if row.owner() == Some(subject.row.uid.as_str()) {
+        if row.owner() == Some(text(deployment, "uid")) {
+            let set =
+                serde_json::from_str(item.get()).map_err(|error| ApiError::internal(&error))?;
             all.push((Arc::new(row), set));
         }
     }
-    Ok(choose(subject.object, all))
+    Ok(all)
+}
+
+/// A text of an object's metadata.
+fn text<'a>(object: &'a Value, key: &str) -> &'a str {
+    object.get("metadata").and_then(|meta| meta.get(key)?.as_str()).unwrap_or_default()
 }
 
 /// The oldest set of the deployment's template is the new one, as the deployment controller has it.

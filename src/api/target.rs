@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use super::Gateway;
 use super::error::ApiError;
-use crate::kinds::KindDef;
+use crate::kinds::{KindDef, Resource};
 use crate::upstream::{Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
 
 /// What names may hold besides letters and digits (RBAC names have colons); all else is encoded.
@@ -38,9 +38,9 @@ impl Target {
     }
 
     /// Where the API server has it.
-    pub fn path(&self, kind: &KindDef) -> String {
+    pub fn path(&self, at: &Resource) -> String {
         let namespace = encoded(&self.namespace);
-        format!("{}/{}", kind.resource.collection(Some(&namespace)), encoded(&self.name))
+        format!("{}/{}", at.collection(Some(&namespace)), encoded(&self.name))
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
 
     fn path(raw: &str, kind: &str, after: usize) -> String {
         let kind = by_name(kind).unwrap();
-        Target::of(raw, kind, after).map(|target| target.path(kind)).unwrap()
+        Target::of(raw, kind, after).map(|target| target.path(&kind.resource)).unwrap()
     }
 
     #[test]

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
+use http::StatusCode;
 
 use super::Gateway;
 use super::error::ApiError;
 use crate::auth::{Reach, Refusal, Scope};
 use crate::cache::{Feed, Listing, State, Store, list_as};
-use crate::kinds::{KindDef, by_name};
-use crate::upstream::User;
+use crate::kinds::{KindDef, Resource, by_name};
+use crate::upstream::{Served, User};
 
 /// Rows of one kind that this caller may see.
 pub struct View {
@@ -72,9 +73,19 @@ pub async fn open(
     kind: &'static KindDef,
     wanted: &[CompactString],
 ) -> Result<View, NoView> {
-    let known = async || known_namespaces(gateway, user).await;
-    let scope = gateway.authorizer.scope(&gateway.cluster, user, kind, wanted, known).await?;
+    let scope = scope(gateway, user, kind, wanted).await?;
     within(gateway, user, kind, scope).await
+}
+
+/// Where among the `wanted` namespaces (empty: all) `user` may list `kind`.
+pub async fn scope(
+    gateway: &Gateway,
+    user: &User,
+    kind: &'static KindDef,
+    wanted: &[CompactString],
+) -> Result<Scope, NoView> {
+    let known = async || known_namespaces(gateway, user).await;
+    Ok(gateway.authorizer.scope(&gateway.cluster, user, kind, wanted, known).await?)
 }
 
 /// All rows of `kind`, or no view: for sums that a part of the rows would make wrong.
@@ -100,7 +111,9 @@ async fn within(
             State::Stale(age) if age <= gateway.away => Some(age),
             State::Stale(_) | State::Starting | State::Refused => None,
         };
-        if let Some(age) = age {
+        if let Some(age) = age
+            && gateway.writes.are_seen(user, feed, &scope).await
+        {
             return Ok(View { scope, rows: Rows::Shared(feed.clone()), age });
         }
     }
@@ -109,9 +122,39 @@ async fn within(
         Reach::Namespaces(names) => names.iter().cloned().collect(),
     };
     // Boxed: the common way through the cache must not carry this large future about.
-    let listing = Box::pin(list_as(&gateway.cluster, user, kind, &namespaces)).await;
-    let Listing { store, scope } = listing.map_err(|error| NoView::Failed(error.into()))?;
+    let at = Box::pin(served(gateway, user, kind)).await.map_err(NoView::Failed)?;
+    let at = move |namespace: Option<&str>| at.collection(namespace);
+    let listing = Box::pin(list_as(&gateway.cluster, user, kind, &at, &namespaces)).await;
+    let Listing { store, scope, .. } = listing.map_err(|error| NoView::Failed(error.into()))?;
     Ok(View { scope, rows: Rows::Own(store), age: Duration::ZERO })
+}
+
+/// Where the cluster serves a kind: for kinds of several versions the first served one that shows
+/// the same fields.
+pub async fn served(
+    gateway: &Gateway,
+    user: &User,
+    kind: &'static KindDef,
+) -> Result<Resource, ApiError> {
+    if kind.older.is_empty() {
+        return Ok(kind.resource);
+    }
+    let is_it = |served: &Served| {
+        served.group == kind.resource.group && served.plural == kind.resource.plural
+    };
+    let served = gateway.discovery.find(&gateway.cluster, user, is_it).await?;
+    let versions = [kind.resource.version].into_iter().chain(kind.older.iter().copied());
+    let version = served.and_then(|served| {
+        let mut versions = versions.filter(|version| served.version(Some(version)).is_some());
+        versions.next()
+    });
+    match version {
+        Some(version) => Ok(Resource { version, ..kind.resource }),
+        None => {
+            let args = [("kind", kind.name)];
+            Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-unknown-kind", &args))
+        }
+    }
 }
 
 /// The namespaces to ask about one by one when a caller has no cluster-wide right: those that we
@@ -121,8 +164,9 @@ async fn known_namespaces(gateway: &Gateway, user: &User) -> Vec<CompactString> 
         return names;
     }
     let Some(namespaces) = by_name("namespace") else { return Vec::new() };
-    match list_as(&gateway.cluster, user, namespaces, &[]).await {
-        Ok(Listing { store, scope }) => {
+    let at = |namespace: Option<&str>| namespaces.resource.collection(namespace);
+    match list_as(&gateway.cluster, user, namespaces, &at, &[]).await {
+        Ok(Listing { store, scope, .. }) => {
             let mut names = Vec::new();
             store.each(&scope, |row| names.push(row.name.clone()));
             names

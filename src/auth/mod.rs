@@ -62,6 +62,8 @@ pub struct Authorizer {
     /// When a right was last confirmed: bridges an API server that is away, never a denial.
     confirmed: Cache<Question, Instant>,
     rules: Cache<(Fingerprint, CompactString), Arc<rules::Listable>>,
+    /// Callers of whom the three above may know something.
+    known: Cache<Fingerprint, ()>,
     pub counts: Arc<Counts>,
 }
 
@@ -83,7 +85,9 @@ impl Authorizer {
         let fresh = fresh.expire_after(review::Expiry).build();
         let confirmed = confirmed.time_to_live(ALLOWED_FOR + away).build();
         let rules = rules.time_to_live(DENIED_FOR).build();
-        Self { fresh, confirmed, rules, counts: Arc::default() }
+        let known =
+            Cache::builder().max_capacity(VERDICTS).time_to_live(ALLOWED_FOR + away).build();
+        Self { fresh, confirmed, rules, known, counts: Arc::default() }
     }
 
     /// What `user` may list of `kind` among `wanted` namespaces (empty: all of them). `known`
@@ -153,8 +157,12 @@ impl Authorizer {
         review::ask_path(cluster, user, "get", path).await
     }
 
-    /// Forgets everything about a caller whose credentials were refused.
-    fn forget(&self, who: Fingerprint) {
+    /// Forgets everything about a caller whose credentials were refused. Of strangers there is
+    /// nothing to forget: a flood of bad tokens must not make every look-up carry their closures.
+    async fn forget(&self, who: Fingerprint) {
+        if self.known.remove(&who).await.is_none() {
+            return;
+        }
         let forgotten = [
             self.fresh.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
             self.confirmed.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
@@ -208,9 +216,11 @@ impl Authorizer {
             };
             count.fetch_add(1, Ordering::Relaxed);
             if answer? {
+                self.known.insert(question.who, ()).await;
                 self.confirmed.insert(question.clone(), Instant::now()).await;
                 return Ok(Verdict::Allowed);
             }
+            self.known.insert(question.who, ()).await;
             self.confirmed.invalidate(question).await;
             review::words_of_denial(cluster, user, kind, namespace).await
         };
@@ -225,7 +235,7 @@ impl Authorizer {
         failure: Arc<Failure>,
     ) -> Result<(), Refusal> {
         match failure.code() {
-            Some(StatusCode::UNAUTHORIZED) => self.forget(question.who),
+            Some(StatusCode::UNAUTHORIZED) => self.forget(question.who).await,
             Some(code) if !code.is_server_error() && code != StatusCode::TOO_MANY_REQUESTS => {}
             _ if !review::expired(user) && self.confirmed.contains_key(question) => return Ok(()),
             _ => {}
@@ -267,6 +277,7 @@ impl Authorizer {
         let verdict = reviewed.ok().filter(|_| !review::expired(user));
         match verdict.and_then(|listable| listable.allows(kind)) {
             Some(allowed) => {
+                self.known.insert(user.fingerprint(), ()).await;
                 let question = Question {
                     who: user.fingerprint(),
                     kind: kind.name,
@@ -309,6 +320,7 @@ mod tests {
         let user = User::bearer("a", &HeaderMap::new()).unwrap();
         let other = User::bearer("b", &HeaderMap::new()).unwrap();
         for user in [&user, &other] {
+            authorizer.known.insert(user.fingerprint(), ()).await;
             authorizer.confirmed.insert(question(user), Instant::now()).await;
         }
         assert!(authorizer.bridge(&user, &question(&user), refusal(503)).await.is_ok());

@@ -7,11 +7,15 @@ mod pager;
 mod reflector;
 mod select;
 mod store;
+mod usage;
+mod usage_table;
 mod watch;
 
 pub use pager::{ListError, Listing, list_as};
 pub use select::Page;
 pub use store::Store;
+pub use usage::{Report, Standing, Usage};
+pub use usage_table::Series;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +36,8 @@ pub struct Feed {
     refused: AtomicBool,
     /// Since when nothing is heard; `None` while a watch is open.
     silent: Mutex<Option<Instant>>,
+    /// The latest resource version that list or watch have told.
+    version: AtomicU64,
     pub events: AtomicU64,
     pub malformed: AtomicU64,
     pub restarts: AtomicU64,
@@ -58,6 +64,7 @@ impl Feed {
             synced: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             silent: Mutex::new(Some(Instant::now())),
+            version: AtomicU64::new(0),
             events: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
@@ -74,6 +81,18 @@ impl Feed {
         match *self.silent.lock().unwrap_or_else(PoisonError::into_inner) {
             None => State::Current,
             Some(since) => State::Stale(since.elapsed()),
+        }
+    }
+
+    /// Whether the store is at least as new as this resource version. They count up within one
+    /// resource (KEP-5504; before 1.35 etcd's own revisions did the same).
+    pub fn heard_of(&self, version: u64) -> bool {
+        self.version.load(Ordering::Acquire) >= version
+    }
+
+    fn reached(&self, version: &str) {
+        if let Ok(version) = version.parse() {
+            self.version.store(version, Ordering::Release);
         }
     }
 
@@ -99,7 +118,7 @@ impl Cache {
     /// with `stop`.
     pub fn start(cluster: &Cluster, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         let cache = Self { feeds: KINDS.iter().map(|kind| Arc::new(Feed::new(kind))).collect() };
-        for feed in cache.feeds.iter() {
+        for feed in cache.feeds() {
             let (cluster, feed, stop) = (cluster.clone(), feed.clone(), stop.clone());
             tasks.spawn(async move {
                 tokio::select! {
@@ -113,25 +132,25 @@ impl Cache {
 
     /// A cache that watches nothing: every read is live as the user.
     pub fn idle() -> Self {
-        let feeds = KINDS.iter().map(|kind| {
-            let feed = Feed::new(kind);
+        let cache = Self { feeds: KINDS.iter().map(|kind| Arc::new(Feed::new(kind))).collect() };
+        for feed in cache.feeds() {
             feed.refused.store(true, Ordering::Release);
-            Arc::new(feed)
-        });
-        Self { feeds: feeds.collect() }
+        }
+        cache
     }
 
-    pub fn feeds(&self) -> &[Arc<Feed>] {
-        &self.feeds
+    /// Those that are kept by watching.
+    pub fn feeds(&self) -> impl Iterator<Item = &Arc<Feed>> {
+        self.feeds.iter().filter(|feed| feed.kind.is_kept())
     }
 
     pub fn feed(&self, kind: &'static KindDef) -> Option<&Arc<Feed>> {
-        self.feeds.get(kind.index())
+        self.feeds.get(kind.index()).filter(|feed| feed.kind.is_kept())
     }
 
     /// Whether every kind is either synced or refused.
     pub fn settled(&self) -> bool {
-        self.feeds.iter().all(|feed| feed.state() != State::Starting)
+        self.feeds().all(|feed| feed.state() != State::Starting)
     }
 
     /// Names of all namespaces, if we watch them: for asking what a user may list in each, never

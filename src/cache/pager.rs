@@ -3,17 +3,19 @@
 //!
 //! A malformed object costs its row and a count. Bounded in pages, rows and bytes.
 
+use axum::body::Body;
 use bytes::Bytes;
 use compact_str::CompactString;
 use futures::StreamExt as _;
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::store::Store;
 use crate::auth::Scope;
-use crate::kinds::{KindDef, Row};
+use crate::kinds::{KindDef, Row, Source};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
 /// Objects asked for at once, as client-go does: the API server holds a page in memory.
@@ -38,14 +40,21 @@ pub(super) struct Listed {
     pub rows: Vec<Row>,
     pub version: String,
     pub malformed: u64,
+    columns: Vec<Value>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct List<'a> {
+    #[serde(default)]
+    column_definitions: Vec<Value>,
     #[serde(default)]
     metadata: ListMeta,
     #[serde(borrow, default)]
     items: Option<Vec<&'a RawValue>>,
+    /// Of a `Table`.
+    #[serde(borrow, default)]
+    rows: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -59,35 +68,40 @@ struct ListMeta {
 pub struct Listing {
     pub store: Store,
     pub scope: Scope,
+    /// `columnDefinitions` of a table; empty for other sources.
+    pub columns: Vec<Value>,
 }
 
 /// The rows that `user` may list in `namespaces` (empty: all), read now with the user's own
-/// credentials.
+/// credentials. `at` is the collection's path in a namespace or in all.
 pub async fn list_as(
     cluster: &Cluster,
     user: &User,
     kind: &'static KindDef,
+    at: &(impl Fn(Option<&str>) -> String + Sync),
     namespaces: &[CompactString],
 ) -> Result<Listing, ListError> {
     let who = Identity::User(user);
     let namespaces = if kind.resource.namespaced { namespaces } else { &[] };
     let scope = Scope::answered(kind, namespaces);
     if namespaces.is_empty() {
-        let listed = list(cluster, who, kind, None, LIVE_ROWS).await?;
-        return Ok(Listing { store: Store::of(kind, listed.rows), scope });
+        let Listed { rows, columns, .. } = list(cluster, who, kind, at, None, LIVE_ROWS).await?;
+        return Ok(Listing { store: Store::of(kind, rows), scope, columns });
     }
     let lists = futures::stream::iter(namespaces.to_vec()).map(|namespace| async move {
-        list(cluster, who, kind, Some(&namespace), LIVE_ROWS).await
+        list(cluster, who, kind, at, Some(&namespace), LIVE_ROWS).await
     });
     let mut lists = lists.buffer_unordered(LISTS_AT_ONCE);
-    let mut rows = Vec::new();
+    let (mut rows, mut columns) = (Vec::new(), Vec::new());
     while let Some(listed) = lists.next().await {
-        rows.extend(listed?.rows);
+        let listed = listed?;
+        rows.extend(listed.rows);
+        columns = listed.columns;
         if rows.len() > LIVE_ROWS {
             return Err(ListError::TooMany(kind.resource.plural));
         }
     }
-    Ok(Listing { store: Store::of(kind, rows), scope })
+    Ok(Listing { store: Store::of(kind, rows), scope, columns })
 }
 
 /// Lists a collection to its end, at most `most` rows.
@@ -95,11 +109,14 @@ pub(super) async fn list(
     cluster: &Cluster,
     who: Identity<'_>,
     kind: &'static KindDef,
+    at: &(impl Fn(Option<&str>) -> String + Sync),
     namespace: Option<&str>,
     most: usize,
 ) -> Result<Listed, ListError> {
-    let collection = kind.resource.collection(namespace);
-    let mut listed = Listed { rows: Vec::new(), version: String::new(), malformed: 0 };
+    let collection = at(namespace);
+    let accept = accept(kind.source);
+    let mut listed =
+        Listed { rows: Vec::new(), version: String::new(), malformed: 0, columns: Vec::new() };
     let mut token = String::new();
     loop {
         let path = if token.is_empty() {
@@ -108,11 +125,11 @@ pub(super) async fn list(
             let token = utf8_percent_encode(&token, NON_ALPHANUMERIC);
             format!("{collection}?limit={PAGE}&continue={token}")
         };
-        let body = match cluster.get(who, &path, PAGE_BYTES).await {
+        let body = match page(cluster, who, &path, accept).await {
             // The continuation's snapshot is compacted: begin again, as client-go does.
             Err(failure) if failure.code() == Some(StatusCode::GONE) && !token.is_empty() => {
                 listed.rows.clear();
-                cluster.get(who, &collection, PAGE_BYTES).await?
+                page(cluster, who, &collection, accept).await?
             }
             other => other?,
         };
@@ -127,12 +144,34 @@ pub(super) async fn list(
     }
 }
 
+/// What of each object is wanted.
+fn accept(source: Source) -> &'static str {
+    match source {
+        Source::Metadata => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+        Source::Table => "application/json;as=Table;g=meta.k8s.io;v=v1",
+        Source::Watch | Source::Live | Source::Poll => "application/json",
+    }
+}
+
+async fn page(
+    cluster: &Cluster,
+    who: Identity<'_>,
+    path: &str,
+    accept: &str,
+) -> Result<Bytes, Failure> {
+    let request = http::Request::get(path)
+        .header(http::header::ACCEPT, accept)
+        .body(Body::empty())
+        .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+    cluster.fetch(who, request, PAGE_BYTES).await
+}
+
 /// Adds a page's rows and returns the token of the next page.
 fn take_page(kind: &'static KindDef, body: &Bytes, listed: &mut Listed) -> Result<String, Failure> {
     let page: List = serde_json::from_slice(body).map_err(|error| {
         UpstreamError::Broken(format!("list of {}: {error}", kind.resource.plural))
     })?;
-    for item in page.items.into_iter().flatten() {
+    for item in page.items.into_iter().chain(page.rows).flatten() {
         match (kind.row)(item.get()) {
             Ok(row) => listed.rows.push(row),
             Err(error) => {
@@ -140,6 +179,9 @@ fn take_page(kind: &'static KindDef, body: &Bytes, listed: &mut Listed) -> Resul
                 tracing::warn!(kind = kind.name, %error, "an object of a list is left out");
             }
         }
+    }
+    if !page.column_definitions.is_empty() {
+        listed.columns = page.column_definitions;
     }
     listed.version = page.metadata.resource_version;
     Ok(page.metadata.r#continue)

@@ -13,12 +13,16 @@ use serde::Deserialize;
 use super::Feed;
 use super::pager::{self, ListError};
 use super::watch::{Event, Watch, What};
+use crate::kinds::Source;
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// First and longest wait before trying again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Without the right to watch we ask again at this pace: somebody may grant it.
 const REFUSED: Duration = Duration::from_secs(60);
+
+/// Events of `PartialObjectMetadata`.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 enum End {
     /// The watch ended in good order: resume at once.
@@ -71,7 +75,8 @@ async fn turn(
         Some(version) => version.clone(),
         None => {
             let who = Identity::Server;
-            let listed = match pager::list(cluster, who, feed.kind, None, usize::MAX).await {
+            let at = |namespace: Option<&str>| feed.kind.resource.collection(namespace);
+            let listed = match pager::list(cluster, who, feed.kind, &at, None, usize::MAX).await {
                 Ok(listed) => listed,
                 Err(ListError::Failed(failure)) => return End::Failed(failure),
                 Err(error @ ListError::TooMany(_)) => {
@@ -80,12 +85,17 @@ async fn turn(
             };
             feed.malformed.fetch_add(listed.malformed, Ordering::Relaxed);
             feed.store.replace(listed.rows);
+            feed.reached(&listed.version);
             feed.synced.store(true, Ordering::Release);
             listed.version
         }
     };
     let collection = feed.kind.resource.collection(None);
-    let opened = Watch::open(cluster, Identity::Server, &collection, &from).await;
+    let accept = match feed.kind.source {
+        Source::Metadata => METADATA,
+        _ => "application/json",
+    };
+    let opened = Watch::open(cluster, Identity::Server, &collection, accept, &from).await;
     let latest = version.insert(from);
     let mut watch = match opened {
         Ok(watch) => watch,
@@ -159,13 +169,14 @@ fn take(feed: &Feed, line: &[u8], latest: &mut String) -> Option<End> {
         _ => {}
     }
     if let Some(stub) = stub.filter(|stub| !stub.resource_version.is_empty()) {
+        feed.reached(&stub.resource_version);
         *latest = stub.resource_version;
     }
     None
 }
 
 /// Between half and the whole of a wait, so that replicas do not come back as one.
-fn jittered(wait: Duration) -> Duration {
+pub(super) fn jittered(wait: Duration) -> Duration {
     let mut byte = [0u8; 1];
     let _ = aws_lc_rs::rand::fill(&mut byte);
     wait.mul_f64(0.5 + f64::from(byte[0]) / 512.0)

@@ -33,6 +33,17 @@ impl Store {
         }
     }
 
+    /// The rows in scope that the query's filter leaves, in no order and on no page.
+    pub fn filtered(&self, scope: &Scope, query: &ListQuery) -> Vec<Arc<Row>> {
+        let mut rows = Vec::new();
+        self.each(scope, |row| {
+            if is_wanted(query, row) {
+                rows.push(row.clone());
+            }
+        });
+        rows
+    }
+
     fn page_in_order(
         &self,
         shelf: &Shelf,
@@ -82,7 +93,7 @@ impl Page {
 }
 
 fn is_wanted(query: &ListQuery, row: &Row) -> bool {
-    query.filters.iter().all(|filter| filter.matches(row))
+    query.filters.iter().all(|filter| filter.matches(row)) && query.labels.matches(&row.labels)
 }
 
 /// Sorts what the filter left and cuts out the page.
@@ -103,7 +114,7 @@ fn page_of(mut rows: Vec<&Arc<Row>>, query: &ListQuery) -> Page {
 
 /// The kept order that answers this query, if one does.
 fn kept_order(query: &ListQuery) -> Option<(Key, bool)> {
-    if !query.filters.is_empty() {
+    if query.is_filtered() {
         return None;
     }
     match query.sort.as_slice() {

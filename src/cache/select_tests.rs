@@ -104,7 +104,7 @@ fn a_relist_keeps_rows_that_did_not_change() {
 #[test]
 fn filters_are_substrings_and_the_total_counts_what_is_left() {
     let scope = Scope::for_tests(pods(), None);
-    let filters = vec![Filter { key: Key::Namespace, text: "a".into() }];
+    let filters = vec![Filter { key: Key::Namespace, text: "a".into(), how: Default::default() }];
     let query = ListQuery { filters, page: page(1, 0), ..Default::default() };
     let page = three().select(&scope, &query);
     assert_eq!((names(&page), page.total), (vec!["a/x".to_owned()], 2));

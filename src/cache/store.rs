@@ -12,7 +12,7 @@ use ahash::RandomState;
 use compact_str::CompactString;
 
 use crate::auth::{Reach, Scope};
-use crate::kinds::{Facts, KindDef, Link, Phase, Row};
+use crate::kinds::{Allocated, Facts, KindDef, Link, Phase, Row};
 
 pub struct Store {
     kind: &'static KindDef,
@@ -34,6 +34,9 @@ pub(super) struct Space {
     /// Pods that count as running and as succeeded.
     up: usize,
     succeeded: usize,
+    /// Pods that have not ended, and what they ask for.
+    alive: usize,
+    allocated: Allocated,
     /// Pods whose state depends on more than themselves (warnings), and failed ones.
     troubled: BTreeSet<ByName>,
 }
@@ -50,6 +53,8 @@ struct ByUid(Arc<Row>);
 pub struct PodSums {
     pub up: usize,
     pub succeeded: usize,
+    pub alive: usize,
+    pub allocated: Allocated,
 }
 
 impl Store {
@@ -150,6 +155,8 @@ impl Store {
         self.spaces(&shelf, scope, |space| {
             sums.up += space.up;
             sums.succeeded += space.succeeded;
+            sums.alive += space.alive;
+            sums.allocated.add(&space.allocated, 1);
             space.troubled.iter().for_each(|row| troubled(&row.0));
         });
         sums
@@ -232,14 +239,18 @@ impl Shelf {
 }
 
 impl Space {
-    fn count(&mut self, row: &Row, change: isize) {
+    fn count(&mut self, row: &Row, change: i8) {
         let Facts::Pod(pod) = &row.facts else { return };
-        let sum = match pod.phase {
-            Phase::Succeeded => &mut self.succeeded,
-            Phase::Running if pod.up => &mut self.up,
-            _ => return,
-        };
-        *sum = sum.saturating_add_signed(change);
+        let step = |sum: &mut usize| *sum = sum.saturating_add_signed(change.into());
+        match pod.phase {
+            Phase::Succeeded => step(&mut self.succeeded),
+            Phase::Running if pod.up => step(&mut self.up),
+            _ => {}
+        }
+        if !matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
+            step(&mut self.alive);
+            self.allocated.add(&pod.allocated, change.into());
+        }
     }
 }
 

@@ -56,13 +56,14 @@ impl Watch {
         cluster: &Cluster,
         who: Identity<'_>,
         collection: &str,
+        accept: &str,
         version: &str,
     ) -> Result<Self, Failure> {
         let path = format!(
             "{collection}?watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={version}"
         );
         let request = Request::get(path)
-            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::ACCEPT, accept)
             .body(Body::empty())
             .map_err(|error| UpstreamError::Setup(error.to_string()))?;
         let response = tokio::time::timeout(HEAD, cluster.send(who, request))

@@ -178,4 +178,54 @@ pub(super) struct Layer {
         default_missing_value = "true"
     )]
     pub(super) shared_cache: Option<String>,
+
+    /// Language of the web frontend for those who chose none there; without it their browser's
+    #[arg(long, env = "BINNACLE_STATIC_LOCALE", hide_env_values = true, value_name = "TAG")]
+    pub(super) static_locale: Option<String>,
+
+    /// Ask for a CSRF token with every POST under /api/v1, as the web frontend sends it (default: true)
+    #[arg(
+        long,
+        env = "BINNACLE_CSRF_PROTECTION",
+        hide_env_values = true,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(super) csrf_protection: Option<String>,
+
+    /// Key of the CSRF tokens in base64, 32 bytes or more, where replicas share one; without it one is made
+    #[arg(long, env = "BINNACLE_CSRF_KEY_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(super) csrf_key_file: Option<String>,
+
+    /// Secret that keeps the key of the CSRF tokens, made if absent; in a cluster binnacle-csrf in our namespace unless given
+    #[arg(
+        long,
+        env = "BINNACLE_CSRF_SECRET",
+        hide_env_values = true,
+        value_name = "NAMESPACE/NAME"
+    )]
+    pub(super) csrf_secret: Option<String>,
+
+    /// Namespace of the ConfigMap with the web frontend's settings; without it our own
+    #[arg(long, env = "BINNACLE_SETTINGS_NAMESPACE", hide_env_values = true, value_name = "NAME")]
+    pub(super) settings_namespace: Option<String>,
+
+    /// Name of that ConfigMap (default: kubernetes-dashboard-settings)
+    #[arg(long, env = "BINNACLE_SETTINGS_NAME", hide_env_values = true, value_name = "NAME")]
+    pub(super) settings_name: Option<String>,
+
+    /// Message above every page of the web frontend; none unless given
+    #[arg(long, env = "BINNACLE_SYSTEM_BANNER", hide_env_values = true, value_name = "TEXT")]
+    pub(super) system_banner: Option<String>,
+
+    /// INFO, WARNING or ERROR (default: INFO)
+    #[arg(
+        long,
+        env = "BINNACLE_SYSTEM_BANNER_SEVERITY",
+        hide_env_values = true,
+        value_name = "SEVERITY"
+    )]
+    pub(super) system_banner_severity: Option<String>,
 }

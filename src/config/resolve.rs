@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::layer::Layer;
 use super::{
-    Certificate, ClusterChoice, Config, Drain, Exit, Front, Listeners, Log, ProxyRules, Reads,
+    Certificate, ClusterChoice, Config, Drain, Exit, Front, Listeners, Log, ProxyRules, Reads, Web,
     values,
 };
 
@@ -182,6 +182,7 @@ impl Reader {
             cluster: self.cluster(from)?,
             state_dir: self.state_dir(from.state_dir.take())?,
             front: self.front(from)?,
+            web: self.web(from)?,
             certificate: self.certificate(from)?,
             reads: self.reads(from)?,
             proxy: self.proxy(from)?,
@@ -227,6 +228,36 @@ impl Reader {
             base_path: self.one("base-path", from.base_path.take(), "", values::base_path)?,
             default_locale: self.one("default-locale", locale, "en", values::locale)?,
             max_body: self.one("max-body", from.max_body.take(), "3Mi", values::body_size)?,
+        })
+    }
+
+    fn web(&mut self, from: &mut Layer) -> Result<Web, Exit> {
+        let protection = from.csrf_protection.take();
+        let severity = from.system_banner_severity.take();
+        let namespace = from.settings_namespace.take();
+        let (name, default) = (from.settings_name.take(), "kubernetes-dashboard-settings");
+        Ok(Web {
+            locale: self.optional("static-locale", from.static_locale.take(), values::name)?,
+            csrf_protection: self.one("csrf-protection", protection, "true", values::boolean)?,
+            csrf_key_file: self.optional(
+                "csrf-key-file",
+                from.csrf_key_file.take(),
+                values::path,
+            )?,
+            csrf_secret: self.optional("csrf-secret", from.csrf_secret.take(), values::secret)?,
+            settings_namespace: self.optional(
+                "settings-namespace",
+                namespace,
+                values::namespace,
+            )?,
+            settings_name: self.one("settings-name", name, default, values::name)?,
+            banner: self.one("system-banner", from.system_banner.take(), "", values::text)?,
+            banner_severity: self.one(
+                "system-banner-severity",
+                severity,
+                "INFO",
+                values::severity,
+            )?,
         })
     }
 

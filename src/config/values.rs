@@ -57,6 +57,18 @@ pub(super) fn pattern(text: &str) -> Parsed<String> {
     }
 }
 
+/// Any text; nothing of it is judged.
+pub(super) fn text(text: &str) -> Parsed<String> {
+    Ok(text.to_owned())
+}
+
+pub(super) fn severity(text: &str) -> Parsed<String> {
+    match text.to_ascii_uppercase() {
+        known if ["INFO", "WARNING", "ERROR"].contains(&known.as_str()) => Ok(known),
+        _ => Err("give INFO, WARNING or ERROR".into()),
+    }
+}
+
 pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     name(text).map(PathBuf::from)
 }

@@ -11,21 +11,22 @@ use super::template::Template;
 use super::*;
 
 pub const KIND: KindDef = KindDef {
-    name: "deployment",
-    resource: Resource {
-        group: "apps",
-        version: "v1",
-        kind: "Deployment",
-        plural: "deployments",
-        namespaced: true,
-    },
-    columns: &[],
-    list: ListShape { items: "deployments", status: true, metrics: true },
+    list: ListShape { items: "deployments", counts: Counts::Workloads, metrics: true },
     joins: &[Join::PodInfo { key: "pods", pods: PodsOf::ReplicaSets }],
-    relations: &[],
-    row,
-    detail,
-    references: no_references,
+    children: &[
+        ("event", Child::Events),
+        ("horizontalpodautoscaler", Child::Autoscalers),
+        ("newreplicaset", Child::NewSet),
+        ("oldreplicaset", Child::OldSets),
+        ("pod", Child::Pods),
+    ],
+    actions: &[Action::Pause, Action::Restart, Action::Resume, Action::Rollback],
+    ..KindDef::of(
+        "deployment",
+        Resource::namespaced("apps", "v1", "Deployment", "deployments"),
+        row,
+        detail,
+    )
 };
 
 #[derive(Deserialize)]

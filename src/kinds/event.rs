@@ -11,25 +11,9 @@ use super::meta::{Meta, ObjectMeta, Text, TypeMeta, decode, flat, seconds, time}
 use super::*;
 
 pub const KIND: KindDef = KindDef {
-    name: "event",
-    resource: Resource {
-        group: "",
-        version: "v1",
-        kind: "Event",
-        plural: "events",
-        namespaced: true,
-    },
-    columns: &[
-        Column { name: "firstSeen", is_time: true },
-        Column { name: "lastSeen", is_time: true },
-        Column { name: "reason", is_time: false },
-    ],
-    list: ListShape { items: "events", status: false, metrics: false },
-    joins: &[],
-    relations: &[],
-    row,
-    detail,
-    references: no_references,
+    columns: &[Column::time("firstSeen"), Column::time("lastSeen"), Column::text("reason")],
+    list: ListShape::rows("events"),
+    ..KindDef::of("event", Resource::namespaced("", "v1", "Event", "events"), row, detail)
 };
 
 /// The type of warnings, given by the reporter or found by reason.

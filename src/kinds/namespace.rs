@@ -7,21 +7,10 @@ use super::meta::{Meta, ObjectMeta, Text, TypeMeta, decode, flat};
 use super::*;
 
 pub const KIND: KindDef = KindDef {
-    name: "namespace",
-    resource: Resource {
-        group: "",
-        version: "v1",
-        kind: "Namespace",
-        plural: "namespaces",
-        namespaced: false,
-    },
-    columns: &[],
-    list: ListShape { items: "namespaces", status: false, metrics: false },
-    joins: &[],
+    list: ListShape::rows("namespaces"),
     relations: &[Relation::Quotas, Relation::Limits],
-    row,
-    detail,
-    references: no_references,
+    children: &[("event", Child::Events)],
+    ..KindDef::of("namespace", Resource::cluster("", "v1", "Namespace", "namespaces"), row, detail)
 };
 
 #[derive(Deserialize)]

@@ -11,21 +11,12 @@ use super::meta::{Meta, ObjectMeta, Text, TypeMeta, decode, flat};
 use super::*;
 
 pub const KIND: KindDef = KindDef {
-    name: "node",
-    resource: Resource {
-        group: "",
-        version: "v1",
-        kind: "Node",
-        plural: "nodes",
-        namespaced: false,
-    },
-    columns: &[],
-    list: ListShape { items: "nodes", status: false, metrics: true },
+    columns: &[Column::text("ready"), Column::text("version")],
+    list: ListShape { items: "nodes", counts: Counts::None, metrics: true },
     joins: &[Join::Allocation],
     relations: &[Relation::NodePods, Relation::NodeEvents],
-    row,
-    detail,
-    references: no_references,
+    children: &[("event", Child::Events), ("pod", Child::Pods)],
+    ..KindDef::of("node", Resource::cluster("", "v1", "Node", "nodes"), row, detail)
 };
 
 #[derive(Deserialize)]
@@ -133,7 +124,9 @@ fn row(json: &str) -> Result<Row, Malformed> {
         ready: object.status.ready(),
         node_info: &object.status.node_info,
     };
-    object.metadata.row(KIND.name, &item, vec![], vec![], object.status.facts())
+    let cell = |text: &str| Cell::Text(text.into());
+    let cells = vec![cell(object.status.ready()), cell(&object.status.node_info.kubelet_version)];
+    object.metadata.row(KIND.name, &item, cells, vec![], object.status.facts())
 }
 
 fn detail(json: &str, _: &References) -> Result<Map<String, Value>, Malformed> {

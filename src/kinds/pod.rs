@@ -12,19 +12,21 @@ use super::pod_status::{self, ContainerStatus, Status};
 use super::{pod_detail, pod_env, *};
 
 pub const KIND: KindDef = KindDef {
-    name: NAME,
-    resource: Resource { group: "", version: "v1", kind: "Pod", plural: "pods", namespaced: true },
-    columns: &[Column { name: "status", is_time: false }],
-    list: ListShape { items: "pods", status: true, metrics: true },
+    columns: &[Column::text("status")],
+    list: ListShape { items: "pods", counts: Counts::Pods, metrics: true },
     joins: &[Join::Warnings, Join::Metrics],
     relations: &[
         Relation::Controller,
         Relation::Events { key: "eventList", first: 10 },
         Relation::Claims,
     ],
-    row,
-    detail: pod_detail::detail,
+    children: &[
+        ("container", Child::Containers),
+        ("event", Child::Events),
+        ("persistentvolumeclaim", Child::Claims),
+    ],
     references: pod_env::references,
+    ..KindDef::of(NAME, Resource::namespaced("", "v1", "Pod", "pods"), row, pod_detail::detail)
 };
 
 pub const NAME: &str = "pod";

@@ -11,21 +11,21 @@ use super::template::Template;
 use super::*;
 
 pub const KIND: KindDef = KindDef {
-    name: "replicaset",
-    resource: Resource {
-        group: "apps",
-        version: "v1",
-        kind: "ReplicaSet",
-        plural: "replicasets",
-        namespaced: true,
-    },
-    columns: &[],
-    list: ListShape { items: "replicaSets", status: true, metrics: true },
+    list: ListShape { items: "replicaSets", counts: Counts::Workloads, metrics: true },
     joins: &[Join::PodInfo { key: "podInfo", pods: PodsOf::Owner }],
     relations: &[Relation::Autoscalers],
-    row,
-    detail,
-    references: no_references,
+    children: &[
+        ("event", Child::Events),
+        ("horizontalpodautoscaler", Child::Autoscalers),
+        ("pod", Child::Pods),
+        ("service", Child::Services),
+    ],
+    ..KindDef::of(
+        "replicaset",
+        Resource::namespaced("apps", "v1", "ReplicaSet", "replicasets"),
+        row,
+        detail,
+    )
 };
 
 #[derive(Deserialize)]

@@ -51,15 +51,24 @@ pub enum Link {
     Backend(CompactString),
     /// Lower-case kind and name of what an autoscaler scales.
     Target(CompactString, CompactString),
+    /// Name of the storage class of a volume.
+    Class(CompactString),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum Facts {
+    #[default]
     None,
     Pod(Box<PodFacts>),
     Event(EventFacts),
     Workload(WorkloadFacts),
     Node(NodeFacts),
+    Job(JobFacts),
+    /// Whether a cron job counts as running in its list, else as failed.
+    CronJob {
+        running: bool,
+    },
+    Usage(UsageFacts),
 }
 
 /// `status.phase` of a pod; anything else is `Unknown`.
@@ -93,6 +102,21 @@ pub struct Allocated {
     pub memory_limits: i64,
 }
 
+impl Allocated {
+    /// Adds `other` so many times; a negative number takes it away. Absurd amounts wrap, so that a
+    /// sum is right again when the pod that brought them is gone.
+    pub fn add(&mut self, other: &Self, times: i64) {
+        for (sum, one) in [
+            (&mut self.cpu_requests, other.cpu_requests),
+            (&mut self.cpu_limits, other.cpu_limits),
+            (&mut self.memory_requests, other.memory_requests),
+            (&mut self.memory_limits, other.memory_limits),
+        ] {
+            *sum = sum.wrapping_add(one.wrapping_mul(times));
+        }
+    }
+}
+
 /// What a warning shows; `None` for events of another type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventFacts {
@@ -114,6 +138,31 @@ pub struct WorkloadFacts {
     pub desired: Option<i64>,
 }
 
+/// A job's counts, and how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobFacts {
+    pub workload: WorkloadFacts,
+    /// `None` while it is neither complete nor failed.
+    pub outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Complete,
+    Failed,
+}
+
+/// What metrics.k8s.io says of a pod or node at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsageFacts {
+    /// Unix seconds of the measurement.
+    pub time: i64,
+    /// Millicores.
+    pub cpu: i64,
+    /// Bytes.
+    pub memory: i64,
+}
+
 /// Allocatable resources: CPU in millicores, memory in bytes, and the pod capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -129,6 +178,15 @@ impl Row {
             Link::Owner(uid) => Some(uid.as_str()),
             _ => None,
         })
+    }
+
+    /// Counts of a workload or job.
+    pub fn workload(&self) -> Option<WorkloadFacts> {
+        match &self.facts {
+            Facts::Workload(facts) => Some(*facts),
+            Facts::Job(facts) => Some(facts.workload),
+            _ => None,
+        }
     }
 
     pub fn pod(&self) -> Option<&PodFacts> {

@@ -13,21 +13,11 @@ use super::meta::{Meta, ObjectMeta, Text, TypeMeta, decode, flat};
 use super::*;
 
 pub const KIND: KindDef = KindDef {
-    name: "service",
-    resource: Resource {
-        group: "",
-        version: "v1",
-        kind: "Service",
-        plural: "services",
-        namespaced: true,
-    },
-    columns: &[Column { name: "type", is_time: false }],
-    list: ListShape { items: "services", status: false, metrics: false },
-    joins: &[],
+    columns: &[Column::text("type")],
+    list: ListShape::rows("services"),
     relations: &[Relation::Endpoints],
-    row,
-    detail,
-    references: no_references,
+    children: &[("event", Child::Events), ("ingress", Child::Ingresses), ("pod", Child::Pods)],
+    ..KindDef::of("service", Resource::namespaced("", "v1", "Service", "services"), row, detail)
 };
 
 #[derive(Deserialize)]

@@ -198,6 +198,10 @@ impl Place<'_> {
                 );
                 Err(self.refused(action, why))
             }
+            // Overloaded, or still starting: it will be another answer.
+            Ok(Err(kube::Error::Api(status))) if status.code >= 500 || status.code == 429 => {
+                Err(self.away(action, status.message))
+            }
             Ok(Err(kube::Error::Api(status))) => Err(self.refused(action, status.message)),
             Ok(Err(e)) => Err(self.away(action, e.to_string())),
             Err(_) => {

@@ -11,7 +11,7 @@ use axum::body::Body;
 use http::{Request, header};
 use serde::Deserialize;
 
-use super::{Cluster, Failure, Identity, UpstreamError, User};
+use super::{ANSWER_TIMEOUT, Cluster, Failure, Identity, UpstreamError, User};
 
 /// How long a document is believed in.
 const FRESH_FOR: Duration = Duration::from_secs(60);
@@ -34,12 +34,15 @@ pub struct Served {
     pub namespaced: bool,
     /// The preferred one first.
     pub versions: Vec<String>,
+    /// The preferred version has a `scale` subresource.
+    pub scalable: bool,
 }
 
 /// What one cluster serves.
 #[derive(Default)]
 pub struct Discovery {
     known: Mutex<Option<Known>>,
+    version: Mutex<Option<(Instant, String)>>,
     /// Held while reading, so that many who wait cause one read.
     reading: tokio::sync::Mutex<()>,
 }
@@ -67,6 +70,25 @@ impl Discovery {
         Ok(None)
     }
 
+    /// The API server's `gitVersion`, such as `v1.36.1`.
+    pub async fn version(&self, cluster: &Cluster, user: &User) -> Result<String, Failure> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            git_version: String,
+        }
+        let known = self.version.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, version)) = known.filter(|(at, _)| at.elapsed() < FRESH_FOR) {
+            return Ok(version);
+        }
+        let body = cluster.get(Identity::User(user), "/version", DOCUMENT_LIMIT).await?;
+        let Version { git_version } = serde_json::from_slice(&body)
+            .map_err(|error| UpstreamError::Broken(format!("/version: {error}")))?;
+        let fresh = (Instant::now(), git_version.clone());
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        Ok(git_version)
+    }
+
     async fn kinds(
         &self,
         cluster: &Cluster,
@@ -76,7 +98,9 @@ impl Discovery {
         if let Some(kinds) = self.younger_than(age) {
             return Ok(kinds);
         }
-        let _one_at_a_time = self.reading.lock().await;
+        // Whoever waits for another's read waits no longer than for one of its own.
+        let turn = tokio::time::timeout(ANSWER_TIMEOUT, self.reading.lock());
+        let _one_at_a_time = turn.await.map_err(|_| UpstreamError::Timeout)?;
         if let Some(kinds) = self.younger_than(age) {
             return Ok(kinds);
         }
@@ -177,6 +201,13 @@ struct Resource {
     scope: String,
     #[serde(default)]
     verbs: Vec<String>,
+    #[serde(default)]
+    subresources: Vec<Subresource>,
+}
+
+#[derive(Deserialize)]
+struct Subresource {
+    subresource: String,
 }
 
 #[derive(Deserialize)]
@@ -218,6 +249,8 @@ fn served(groups: impl Iterator<Item = Group>) -> Vec<Served> {
                     known.versions.push(version.clone());
                     continue;
                 }
+                let mut subresources = resource.subresources.iter();
+                let scalable = subresources.any(|sub| sub.subresource == "scale");
                 places.insert(place, all.len());
                 all.push(Served {
                     group: group.clone(),
@@ -225,6 +258,7 @@ fn served(groups: impl Iterator<Item = Group>) -> Vec<Served> {
                     plural: resource.resource,
                     namespaced: resource.scope == "Namespaced",
                     versions: vec![version.clone()],
+                    scalable,
                 });
             }
         }

@@ -220,10 +220,18 @@ impl Cluster {
     }
 }
 
+/// Idle time after which the other end is asked whether it still is there; a minute later it is
+/// taken for gone. Load balancers forget idle connections after more than this.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 fn connector(config: &kube::Config) -> kube::Result<HttpsConnector<HttpConnector>> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    // A host that vanished says nothing: without this a quiet watch through it would hang for ever.
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE / 3));
+    tcp.set_keepalive_retries(Some(3));
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     config.rustls_https_connector_with_connector(tcp)
 }

@@ -42,14 +42,6 @@ impl Tunnels {
         self.tasks.wait().await;
     }
 
-    /// The same, but lets tunnels go on by themselves for `grace` at most.
-    pub async fn end_after(&self, grace: Duration) {
-        self.tasks.close();
-        // Only the time matters: what is left is ended below.
-        let _ = tokio::time::timeout(grace, self.tasks.wait()).await;
-        self.end().await;
-    }
-
     /// Copies between the two ends of an upgrade that has just been agreed on.
     pub(super) fn join(&self, client: OnUpgrade, server: OnUpgrade) {
         let ended = self.ended.clone();
@@ -236,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn without_tunnels_the_end_is_there_at_once() {
         let tunnels = Tunnels::default();
-        tunnels.end_after(Duration::from_secs(600)).await;
+        tunnels.end().await;
         assert_eq!(tunnels.count(), 0);
     }
 

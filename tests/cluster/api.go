@@ -227,3 +227,24 @@ func metricsAPIService(port int) object {
 		},
 	}
 }
+
+// metricsReader is in metrics-server's own manifests: who may view, edit or administer a namespace sees its usage.
+func metricsReader() object {
+	return object{
+		"apiVersion": "rbac.authorization.k8s.io/v1",
+		"kind":       "ClusterRole",
+		"metadata": object{
+			"name": "system:aggregated-metrics-reader",
+			"labels": object{
+				"rbac.authorization.k8s.io/aggregate-to-view":  "true",
+				"rbac.authorization.k8s.io/aggregate-to-edit":  "true",
+				"rbac.authorization.k8s.io/aggregate-to-admin": "true",
+			},
+		},
+		"rules": []object{{
+			"apiGroups": []string{"metrics.k8s.io"},
+			"resources": []string{"pods", "nodes"},
+			"verbs":     []string{"get", "list", "watch"},
+		}},
+	}
+}

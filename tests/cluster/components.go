@@ -177,6 +177,9 @@ func startMetrics(parts *children, probe *prober) error {
 	if err := probe.create("/api/v1/namespaces/kube-system/services", metricsService(port)); err != nil {
 		return err
 	}
+	if err := probe.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", metricsReader()); err != nil {
+		return err
+	}
 	return probe.create("/apis/apiregistration.k8s.io/v1/apiservices", metricsAPIService(port))
 }
 

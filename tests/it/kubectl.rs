@@ -453,8 +453,11 @@ async fn the_proxy_port_serves_kubectl_without_credentials_and_keeps_shells_shut
     pair.same_change(&other, &["delete", "configmap", "settings"], "").await.ok();
     let hello = format!("hello from {}/web port 8080", pair.namespace);
     assert!(forwarded(&pair, "true").await.contains(&hello));
-    let shell = pair.run(Way::Through, &pair.namespace, &["exec", "web", "--", "true"], "").await;
-    assert_ne!(shell.code, Some(0), "{shell:?}");
+    for args in [&["exec", "web", "--", "true"][..], &["attach", "web"]] {
+        let shell = pair.run(Way::Through, &pair.namespace, args, "").await;
+        assert_ne!(shell.code, Some(0), "{shell:?}");
+        assert!(shell.words.contains("orbidden"), "{shell:?}");
+    }
 }
 
 /// The status of a GET at the proxy port with these headers.
@@ -483,6 +486,11 @@ async fn the_proxy_port_refuses_rebound_names_other_sites_and_hidden_paths() {
         ("/version", "Host: localhost\r\nSec-Fetch-Site: same-site\r\n", "403"),
         ("/api/v1/../../version", "Host: localhost\r\n", "400"),
         ("/api/%2e%2e/version", "Host: localhost\r\n", "400"),
+        (
+            "/api/v1/namespaces?watch=1",
+            "Host: localhost\r\nOrigin: https://evil.example\r\nUpgrade: websocket\r\n",
+            "403",
+        ),
         (exec, "Host: localhost\r\n", "403"),
         (encoded.as_str(), "Host: localhost\r\n", "403"),
         (doubled.as_str(), "Host: localhost\r\n", "400"),

@@ -275,8 +275,15 @@ async fn client(
                     }
                 }
                 Ok((head, body)) => return Err(format!("{}: {body:?}", head.status)),
-                // The kernel took it in after the last accept: it was never ours.
-                Err(_) if answered == 0 && load.ending.load(Ordering::SeqCst) => return Ok(()),
+                // The kernel took it in after the last accept: it was never ours. While we still
+                // accept, that is no excuse.
+                Err(_)
+                    if answered == 0
+                        && load.ending.load(Ordering::SeqCst)
+                        && TcpStream::connect(address).await.is_err() =>
+                {
+                    return Ok(());
+                }
                 Err(error) => return Err(format!("lost after {answered} answers: {error}")),
             }
         }

@@ -63,14 +63,16 @@ pub async fn workload(cluster: &Cluster, namespace: &str, name: &str, replicas: 
     create(cluster, &format!("/api/v1/namespaces/{namespace}/services"), object).await;
 }
 
-/// One rule of a role; all our kinds are in these two groups.
+/// One rule of a role; these kinds are in these two groups.
 pub fn rule(verbs: &[&str], resources: &[&str]) -> Value {
     json!({"apiGroups": ["", "apps"], "verbs": verbs, "resources": resources})
 }
 
-/// The rules of who may list these resources.
+/// The rules of who may list these resources, and the usage of pods and nodes among them, as the
+/// roles that metrics-server brings grant it.
 pub fn listing(resources: &[&str]) -> Value {
-    json!([rule(&["list"], resources)])
+    let usage = json!({"apiGroups": ["metrics.k8s.io"], "verbs": ["list"], "resources": resources});
+    json!([rule(&["list"], resources), usage])
 }
 
 /// A user as the subject of a binding.

@@ -137,6 +137,10 @@ async fn without_a_version_the_last_writer_wins() {
     }
     let level = gateway.get("admin", &path).await.json()["data"]["level"].clone();
     assert!(["0", "1", "2", "3"].iter().any(|one| level == *one), "{level}");
+    // The last one of all is over what it never saw.
+    object["data"]["level"] = json!("last");
+    assert_eq!(put(&gateway, &path, &object).await.status, 204);
+    assert_eq!(gateway.get("admin", &path).await.json()["data"]["level"], "last");
 }
 
 #[tokio::test]

@@ -1,0 +1,234 @@
+//! Objects of custom kinds: listed live as the caller with the columns that the server prints, one
+//! of them, and the events about it. Where they are, discovery says: the caller needs no right to
+//! read definitions.
+//!
+//! The definitions themselves are a kind of the table (`crd`).
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use compact_str::CompactString;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::related::{self, Part, Subject};
+use super::respond::{Freshness, Reply};
+use super::target::{encoded, live, segment};
+use super::{Caller, Gateway, Shared, list};
+use crate::cache::{ListError, Listing, Page, list_as};
+use crate::i18n::Locale;
+use crate::kinds::Row;
+use crate::kinds::custom::{CUSTOM, type_meta};
+use crate::query::{self, ListQuery};
+use crate::upstream::{Served, User};
+
+/// Objects that the detail of a definition shows.
+const FIRST: usize = 10;
+
+/// What `/crd/{namespace}/{crd}…` names.
+struct Place {
+    /// Empty: all, and where there are none.
+    namespaces: Vec<CompactString>,
+    full_name: CompactString,
+    served: Served,
+}
+
+/// `GET /api/v1/crd/{namespace}/{crd}/object`.
+pub async fn list(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let [namespace, name] = last(request.uri().path(), 1)?;
+    let query = ListQuery::parse(request.uri().query(), &CUSTOM)?;
+    let locale = gateway.locale_of(request.headers());
+    let place = Place::of(&gateway, &user, namespace, name).await?;
+    let body = place.listed(&gateway, &user, &query, locale).await?;
+    let reply = Reply::json(body, Freshness::default().with_live());
+    Ok(reply.warned(&query.warnings).respond(&gateway, request.headers()))
+}
+
+/// `GET /api/v1/crd/{namespace}/{crd}/{name}`.
+pub async fn detail(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let [namespace, name, object] = last(request.uri().path(), 0)?;
+    let place = Place::of(&gateway, &user, namespace, name).await?;
+    let json = live(&gateway, &user, &place.path(&object)?).await?;
+    let mut fields = (CUSTOM.detail)(&json, &Default::default())?;
+    fields.insert("typeMeta".into(), place.type_meta());
+    fields.insert("errors".into(), json!([]));
+    let body = Value::Object(fields).to_string().into_bytes();
+    let reply = Reply::json(body, Freshness::default().with_live());
+    Ok(reply.respond(&gateway, request.headers()))
+}
+
+/// `GET /api/v1/crd/{namespace}/{crd}/{name}/event`.
+pub async fn events(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let [namespace, name, object] = last(request.uri().path(), 1)?;
+    let kind = related::known("event")?;
+    let query = ListQuery::parse(request.uri().query(), kind)?;
+    let locale = gateway.locale_of(request.headers());
+    let place = Place::of(&gateway, &user, namespace, name).await?;
+    let object: Value = serde_json::from_str(&live(&gateway, &user, &place.path(&object)?).await?)
+        .map_err(|error| ApiError::internal(&error))?;
+    let row = bare(&object)?;
+    let subject = Subject {
+        gateway: &gateway,
+        user: &user,
+        locale,
+        kind: &CUSTOM,
+        object: &object,
+        row: &row,
+    };
+    let chosen = related::events(&subject, &query).await?;
+    let freshness = Freshness::of(chosen.views.iter()).with_live();
+    let reply = Reply::json(chosen.body(kind)?, freshness).warned(&query.warnings);
+    Ok(reply.respond(&gateway, request.headers()))
+}
+
+/// `objects` of a definition's detail.
+pub async fn objects(subject: &Subject<'_>) -> Result<Part, ApiError> {
+    let Subject { gateway, user, locale, row, .. } = *subject;
+    let page = query::Page { size: FIRST, index: 0 };
+    let query = ListQuery { page: Some(page), ..ListQuery::default() };
+    let body = async {
+        let place = Place::of(gateway, user, CompactString::default(), row.name.clone()).await?;
+        place.listed(gateway, user, &query, locale).await
+    };
+    match body.await {
+        Ok(body) => Ok(Part::of("objects", &body)),
+        Err(error) => {
+            let nothing = json!({
+                "typeMeta": {}, "listMeta": { "totalItems": 0 }, "items": [], "errors": [],
+            });
+            let part = Part::of("objects", nothing.to_string().as_bytes());
+            Ok(Part { errors: vec![subject.item(error)], ..part })
+        }
+    }
+}
+
+/// The last segments of a path, before `after` more of them, decoded. The first is namespaces: it
+/// may be blank.
+fn last<const N: usize>(path: &str, after: usize) -> Result<[CompactString; N], ApiError> {
+    let mut segments = path.rsplit('/').skip(after);
+    let mut found = [const { CompactString::const_new("") }; N];
+    for slot in found.iter_mut().rev() {
+        *slot = segment(segments.next().unwrap_or_default())?;
+    }
+    Ok(found)
+}
+
+/// Name, namespace and uid of an object: what finding its events takes.
+fn bare(object: &Value) -> Result<Row, ApiError> {
+    let line = json!({ "object": { "metadata": object.get("metadata") } });
+    Ok((CUSTOM.row)(&line.to_string())?)
+}
+
+impl Place {
+    async fn of(
+        gateway: &Gateway,
+        user: &User,
+        namespaces: CompactString,
+        full_name: CompactString,
+    ) -> Result<Self, ApiError> {
+        let called = |served: &Served| full_name.contains('.') && served.is_called(&full_name);
+        let served = gateway.discovery.find(&gateway.cluster, user, called).await?;
+        let Some(served) = served else {
+            let args = [("kind", full_name.as_str())];
+            return Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-unknown-kind", &args));
+        };
+        let namespaces = query::namespaces(&namespaces);
+        for name in &namespaces {
+            list::is_namespace(name)?;
+        }
+        Ok(Self { namespaces, full_name, served })
+    }
+
+    fn version(&self) -> &str {
+        self.served.version(None).unwrap_or_default()
+    }
+
+    fn type_meta(&self) -> Value {
+        type_meta(&self.full_name, self.served.scalable)
+    }
+
+    /// Where the API server has one object.
+    fn path(&self, name: &str) -> Result<String, ApiError> {
+        let namespace = match self.namespaces.as_slice() {
+            [one] => Some(encoded(one)),
+            [] if !self.served.namespaced => None,
+            _ => {
+                let reason = "one namespace is needed for an object of this kind";
+                return Err(ApiError::bad_request("error-bad-path", &[("reason", reason)]));
+            }
+        };
+        let collection = self.served.collection(self.version(), namespace.as_deref());
+        Ok(format!("{collection}/{}", encoded(name)))
+    }
+
+    /// The contract's list, and beyond it the columns that the server prints with the rows' cells.
+    async fn listed(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+        query: &ListQuery,
+        locale: Locale,
+    ) -> Result<Vec<u8>, ApiError> {
+        let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
+        let namespaces = if self.served.namespaced { self.namespaces.as_slice() } else { &[] };
+        let listing = list_as(&gateway.cluster, user, &CUSTOM, &at, namespaces).await;
+        let (page, columns, errors) = match listing {
+            Ok(Listing { store, scope, columns }) => {
+                (store.select(&scope, query), columns, Vec::new())
+            }
+            Err(ListError::Failed(failure)) if failure.code() == Some(StatusCode::FORBIDDEN) => {
+                let error = ApiError::from(failure).as_item(locale);
+                (Page::default(), Vec::new(), vec![error])
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let items = page.rows.iter().map(|row| {
+            let mut item: Value = serde_json::from_slice(&row.json)?;
+            item["typeMeta"] = self.type_meta();
+            Ok(item)
+        });
+        let items: serde_json::Result<Vec<Value>> = items.collect();
+        let list = json!({
+            "typeMeta": {
+                "kind": format!("{}List", self.served.kind),
+                "apiVersion": self.served.api_version(self.version()),
+            },
+            "listMeta": { "totalItems": page.total },
+            "columns": columns,
+            "items": items.map_err(|error| ApiError::internal(&error))?,
+            "errors": errors,
+        });
+        Ok(list.to_string().into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_segments_are_named_from_behind() {
+        let [a, b] = last("/api/v1/crd/%20/widgets.example.com/object", 1).unwrap();
+        assert_eq!((a.as_str(), b.as_str()), (" ", "widgets.example.com"));
+        assert!(last::<2>("/crd/a%2Fb/c/object", 1).is_err());
+    }
+
+    #[test]
+    fn a_bare_row_is_enough_to_find_events_by() {
+        let row = bare(&json!({"metadata": {"name": "a", "namespace": "n", "uid": "1"}})).unwrap();
+        assert_eq!((row.namespace.as_str(), row.name.as_str()), ("n", "a"));
+        assert!(bare(&json!({})).is_err());
+    }
+}

@@ -1,0 +1,322 @@
+//! The contract's CSRF tokens: a MAC over action and time. Every replica with the same key accepts
+//! them, so a token may be fetched from one and used at another.
+//!
+//! They are bound to no user and no session: they prove that a page of ours sent the request, and
+//! are NOT a way to sign in.
+
+use aws_lc_rs::{hmac, rand};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::Shared;
+use super::body;
+use super::error::ApiError;
+use super::target::{encoded, segment};
+use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT};
+
+/// What the web UI sends the token in.
+const HEADER: &str = "x-csrf-token";
+/// The contract's fixed text: it is compared, never translated.
+const REFUSED: &str = "MSG_CSRF_VALIDATION_ERROR";
+/// How long a token is good, in milliseconds.
+const LIFETIME: i64 = 24 * 60 * 60 * 1000;
+/// How far the clock of another replica may be ahead of ours, in milliseconds.
+const AHEAD: i64 = 60 * 1000;
+/// Bytes of a key that we make; the contract's length.
+const KEY_LENGTH: usize = 256;
+/// Shorter keys are weaker than the MAC.
+const SHORTEST_KEY: usize = 32;
+/// The key's name in the Secret.
+const ENTRY: &str = "csrf.key";
+/// Rounds of read and create until we give up; each lost one means that another replica has won.
+const ROUNDS: usize = 5;
+
+/// Makes and checks tokens.
+pub struct Csrf {
+    /// Off, every POST is accepted; tokens are still handed out.
+    on: bool,
+    /// Namespace and name of the Secret that replicas share; `None`: the key is this process's own.
+    secret: Option<(String, String)>,
+    /// Had at the first token, not at start: an API server that is away must not keep us from it.
+    key: OnceCell<hmac::Key>,
+}
+
+impl Csrf {
+    /// A random key of this process: right for a single replica.
+    pub fn random() -> Self {
+        Self { on: true, secret: None, key: OnceCell::new() }
+    }
+
+    /// The key in a Secret, made there by the first replica that needs it.
+    pub fn shared(namespace: String, name: String) -> Self {
+        Self { on: true, secret: Some((namespace, name)), key: OnceCell::new() }
+    }
+
+    /// A key as base64, as `head -c 256 /dev/urandom | base64` makes it.
+    ///
+    /// # Errors
+    /// What is wrong with the text; never the text itself.
+    pub fn with_key(text: &str) -> Result<Self, String> {
+        let plain: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let bytes = STANDARD.decode(plain).map_err(|_| "the CSRF key is not base64".to_owned())?;
+        if bytes.len() < SHORTEST_KEY {
+            let found = bytes.len();
+            return Err(format!("the CSRF key has {found} bytes; use {KEY_LENGTH}"));
+        }
+        Ok(Self { on: true, secret: None, key: OnceCell::new_with(Some(new_key(&bytes))) })
+    }
+
+    /// POSTs need no token: only for API clients that no browser is.
+    pub fn off() -> Self {
+        Self { on: false, ..Self::random() }
+    }
+
+    async fn key(&self, cluster: &Cluster) -> Result<&hmac::Key, ApiError> {
+        let found = self.key.get_or_try_init(|| async {
+            match &self.secret {
+                Some((namespace, name)) => shared_key(cluster, namespace, name).await,
+                None => random_bytes().map(|bytes| new_key(&bytes)),
+            }
+        });
+        found.await
+    }
+
+    /// Whether the request may be done, seen from here.
+    async fn accepts(
+        &self,
+        cluster: &Cluster,
+        action: &str,
+        sent: Option<&str>,
+    ) -> Result<bool, ApiError> {
+        if !self.on {
+            return Ok(true);
+        }
+        let Some(sent) = sent else { return Ok(false) };
+        Ok(is_valid(self.key(cluster).await?, action, sent, now()))
+    }
+}
+
+/// `GET /api/v1/csrftoken/{action}`; needs no credentials.
+pub async fn issue(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
+    let action = segment(request.uri().path().rsplit('/').next().unwrap_or_default())?;
+    let key = gateway.csrf.key(&gateway.cluster).await?;
+    Ok(body::answer(StatusCode::OK, &json!({ "token": token(key, &action, now()) })))
+}
+
+/// In front of every POST under `/api/v1`: 401 without a token for the path's first element.
+pub async fn guard(State(gateway): Shared, request: Request, next: Next) -> Response {
+    let Some(action) = guarded(request.method(), request.uri().path()) else {
+        return next.run(request).await;
+    };
+    let sent = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
+    match gateway.csrf.accepts(&gateway.cluster, action, sent).await {
+        Ok(true) => next.run(request).await,
+        Ok(false) => refusal(action),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The action that a request needs a token for: only POSTs do, and validations change nothing.
+fn guarded<'a>(method: &Method, path: &'a str) -> Option<&'a str> {
+    let path = path.strip_prefix("/api/v1").unwrap_or(path).trim_start_matches('/');
+    if method != Method::POST || path.starts_with("appdeployment/validate/") {
+        return None;
+    }
+    path.split('/').next()
+}
+
+/// The contract's two forms of the same: of the sign-in JSON, else text.
+fn refusal(action: &str) -> Response {
+    let status = StatusCode::UNAUTHORIZED;
+    if action != "login" {
+        return (status, REFUSED).into_response();
+    }
+    let item = json!({ "ErrStatus": {
+        "metadata": {}, "status": "Failure", "message": REFUSED, "reason": "Invalid",
+        "code": status.as_u16(),
+    }});
+    body::answer(status, &item)
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+fn new_key(bytes: &[u8]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, bytes)
+}
+
+fn random_bytes() -> Result<[u8; KEY_LENGTH], ApiError> {
+    let mut bytes = [0; KEY_LENGTH];
+    rand::fill(&mut bytes).map_err(|_| ApiError::internal(&"no randomness for a CSRF key"))?;
+    Ok(bytes)
+}
+
+/// "none" is the user that the contract has in every token.
+fn message(action: &str, at: i64) -> String {
+    format!("none:{action}:{at}")
+}
+
+fn token(key: &hmac::Key, action: &str, at: i64) -> String {
+    let mac = hmac::sign(key, message(action, at).as_bytes());
+    format!("{}:{at}", URL_SAFE_NO_PAD.encode(mac))
+}
+
+/// The MAC is compared in constant time.
+fn is_valid(key: &hmac::Key, action: &str, token: &str, now: i64) -> bool {
+    let Some((mac, at)) = token.split_once(':') else { return false };
+    let (Ok(mac), Ok(at)) = (URL_SAFE_NO_PAD.decode(mac), at.parse::<i64>()) else { return false };
+    let age = now.saturating_sub(at);
+    (-AHEAD..=LIFETIME).contains(&age)
+        && hmac::verify(key, message(action, at).as_bytes(), &mac).is_ok()
+}
+
+/// Reads the Secret or creates it; of replicas that create it at once, one wins.
+async fn shared_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<hmac::Key, ApiError> {
+    let collection = format!("/api/v1/namespaces/{}/secrets", encoded(namespace));
+    let path = format!("{collection}/{}", encoded(name));
+    for _ in 0..ROUNDS {
+        let read = cluster.get(Identity::Server, &path, OBJECT_LIMIT).await;
+        let found = match read {
+            Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => {
+                let made = made(namespace, name)?;
+                cluster.post(Identity::Server, &collection, &made).await
+            }
+            other => other,
+        };
+        match found {
+            Ok(secret) => {
+                return key_in(&secret).ok_or_else(|| {
+                    ApiError::internal(&format!(
+                        "Secret {namespace}/{name} has no {ENTRY} of at least {SHORTEST_KEY} \
+                         bytes; delete it to have a new one made"
+                    ))
+                });
+            }
+            Err(failure) if failure.code() == Some(StatusCode::CONFLICT) => {}
+            Err(failure) => return alone(failure, namespace, name),
+        }
+    }
+    Err(ApiError::internal(&format!("Secret {namespace}/{name} is there and is not, in turn")))
+}
+
+/// Without the right to the Secret, or its namespace, one replica can still work: said once, since
+/// the key is kept.
+fn alone(failure: Failure, namespace: &str, name: &str) -> Result<hmac::Key, ApiError> {
+    match failure.code() {
+        Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => {
+            tracing::warn!(
+                error = %failure, secret = %format_args!("{namespace}/{name}"),
+                "the CSRF key cannot be shared: allow get and create of this Secret, or other \
+                 replicas will refuse our tokens"
+            );
+            random_bytes().map(|bytes| new_key(&bytes))
+        }
+        // Our own credentials are refused, not the caller's.
+        Some(_) => Err(ApiError::internal(&failure)),
+        None => Err(failure.into()),
+    }
+}
+
+fn made(namespace: &str, name: &str) -> Result<Value, ApiError> {
+    Ok(json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {
+            "name": name, "namespace": namespace,
+            "labels": { "app.kubernetes.io/managed-by": "binnacle" },
+        },
+        "data": { ENTRY: STANDARD.encode(random_bytes()?) },
+    }))
+}
+
+fn key_in(secret: &[u8]) -> Option<hmac::Key> {
+    let secret: Value = serde_json::from_slice(secret).ok()?;
+    let bytes = STANDARD.decode(secret["data"][ENTRY].as_str()?).ok()?;
+    (bytes.len() >= SHORTEST_KEY).then(|| new_key(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: i64 = 1_795_231_205_799;
+
+    #[test]
+    fn a_token_is_good_for_its_action_and_its_key_alone() {
+        let (ours, theirs) = (new_key(&[1; 256]), new_key(&[2; 256]));
+        let token = token(&ours, "login", AT);
+        assert!(token.ends_with(":1795231205799"), "{token}");
+        assert!(is_valid(&ours, "login", &token, AT));
+        assert!(!is_valid(&ours, "namespace", &token, AT));
+        assert!(!is_valid(&theirs, "login", &token, AT));
+    }
+
+    #[test]
+    fn a_token_is_good_for_a_day_and_a_minute_early() {
+        let key = new_key(&[1; 256]);
+        let token = token(&key, "login", AT);
+        for (now, good) in [
+            (AT + LIFETIME, true),
+            (AT + LIFETIME + 1, false),
+            (AT - AHEAD, true),
+            (AT - AHEAD - 1, false),
+            (i64::MIN, false),
+            (i64::MAX, false),
+        ] {
+            assert_eq!(is_valid(&key, "login", &token, now), good, "{now}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_not_good() {
+        let key = new_key(&[1; 256]);
+        let token = token(&key, "login", AT);
+        let (mac, at) = token.split_once(':').unwrap();
+        let later = format!("{mac}:{}", AT + 1);
+        let padded = format!("{mac}=:{at}");
+        for wrong in ["", ":", "x", mac, at, &later, &padded, &format!("{mac}:{at}:1"), "é:1"] {
+            assert!(!is_valid(&key, "login", wrong, AT), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn only_posts_that_change_something_are_guarded() {
+        for (method, path, action) in [
+            (Method::POST, "/api/v1/namespace", Some("namespace")),
+            (Method::POST, "/namespace", Some("namespace")),
+            (Method::POST, "/replicationcontroller/a/b/update/pod", Some("replicationcontroller")),
+            (Method::POST, "/appdeployment", Some("appdeployment")),
+            (Method::POST, "/appdeploymentfromfile", Some("appdeploymentfromfile")),
+            (Method::POST, "/appdeployment/validate/name", None),
+            (Method::PUT, "/settings", None),
+            (Method::DELETE, "/_raw/pod/name/a", None),
+        ] {
+            assert_eq!(guarded(&method, path), action, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_base64_and_long_enough() {
+        let text = STANDARD.encode([7; KEY_LENGTH]);
+        assert!(Csrf::with_key(&text).is_ok());
+        assert!(Csrf::with_key(&format!("{}\n{}\n", &text[..76], &text[76..])).is_ok());
+        for wrong in ["", "AAAA", "no base64!"] {
+            assert!(Csrf::with_key(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_found_again() {
+        let secret = made("binnacle", "binnacle-csrf").unwrap();
+        let key = key_in(secret.to_string().as_bytes()).unwrap();
+        assert!(is_valid(&key, "login", &token(&key, "login", AT), AT));
+        assert!(key_in(b"{\"data\":{\"csrf.key\":\"AAAA\"}}").is_none());
+        assert!(key_in(b"{}").is_none());
+    }
+}

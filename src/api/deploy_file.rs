@@ -1,0 +1,325 @@
+//! Objects from a file: YAML of several documents, or JSON, made as the caller. All are looked at
+//! first and tried (dry run); what stands on another object of the same file cannot be. Should one
+//! fail in the middle all the same, the answer says which exist now.
+//!
+//! It creates and never updates, as the contract has it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::body::{self, JSON, send};
+use super::error::ApiError;
+use super::target::encoded;
+use super::written::Wrote;
+use super::{Caller, Gateway, Shared};
+use crate::kinds::KINDS;
+use crate::upstream::{Failure, Served, User};
+
+/// Objects of one file: each costs three requests, and the caller waits for all of them.
+const OBJECTS: usize = 200;
+/// For the documents' own namespaces.
+const OWN: &str = "_all";
+const MISMATCH: &str = "MSG_DEPLOY_NAMESPACE_MISMATCH_ERROR";
+const EMPTY: &str = "MSG_DEPLOY_EMPTY_NAMESPACE_ERROR";
+/// A custom kind is served about a second after its definition was made.
+const ESTABLISHED: (u32, Duration) = (50, Duration::from_millis(200));
+
+#[derive(Deserialize)]
+struct Spec {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    namespace: String,
+    content: String,
+}
+
+/// An object that is to be made.
+struct Planned {
+    object: Value,
+    /// Where it is posted.
+    path: String,
+    group: String,
+    plural: String,
+    namespace: String,
+    /// For people: `Deployment atlas/tiles`.
+    shown: String,
+    /// It stands on an earlier object of the file: a namespace, a definition.
+    waits: bool,
+}
+
+/// `POST /api/v1/appdeploymentfromfile`: 201 and the file itself.
+pub async fn deploy(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let spec: Spec = body::read(&gateway, &head.headers, body).await?;
+    let plan = plan(&gateway, &user, objects(&spec.content)?, &spec.namespace).await?;
+    for planned in plan.iter().filter(|planned| !planned.waits) {
+        let tried = post(&gateway, &user, planned, "?dryRun=All").await;
+        tried.map_err(|failure| {
+            let args = [("object", planned.shown.as_str())];
+            ApiError::from(failure).followed_by("error-nothing-created", &args)
+        })?;
+    }
+    let mut wrote = Vec::new();
+    for (index, planned) in plan.iter().enumerate() {
+        let made = create(&gateway, &user, planned).await;
+        let made = made.map_err(|failure| half_done(failure.into(), &plan, index))?;
+        let mut kinds = KINDS.iter().filter(|kind| kind.is_kept());
+        let kind = kinds.find(|kind| {
+            kind.resource.group == planned.group && kind.resource.plural == planned.plural
+        });
+        if let Some(kind) = kind {
+            let one = Wrote::of(kind, &planned.namespace, &made);
+            gateway.writes.note(&user, &one);
+            wrote.push(one);
+        }
+    }
+    let answer = json!({ "name": spec.name, "content": spec.content, "error": "" });
+    let mut answer = body::answer(StatusCode::CREATED, &answer);
+    answer.extensions_mut().insert(wrote);
+    Ok(answer)
+}
+
+/// The file's objects; those of a `List` one by one.
+fn objects(content: &str) -> Result<Vec<Value>, ApiError> {
+    // Aliases, depth and size are bounded by the parser's own budget.
+    let documents: Vec<Value> = serde_saphyr::from_multiple(content).map_err(|error| {
+        let line = error.location().map_or(0, |at| at.line());
+        let words = error.without_snippet().to_string();
+        let words = words.lines().next().unwrap_or_default().to_owned();
+        body::malformed(&format!("line {line}: {words}"))
+    })?;
+    let mut all = Vec::new();
+    for document in documents.into_iter().filter(|document| !document.is_null()) {
+        match document.get("items").and_then(Value::as_array) {
+            Some(items) if text(&document, "/kind").ends_with("List") => all.extend(items.clone()),
+            _ => all.push(document),
+        }
+    }
+    match all.len() {
+        0 => Err(body::malformed(&"there is no document in it")),
+        1..=OBJECTS => Ok(all),
+        many => Err(body::malformed(&format!("it has {many} objects; {OBJECTS} are the most"))),
+    }
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What a file makes for later documents of its own.
+#[derive(Default)]
+struct Own {
+    namespaces: HashSet<String>,
+    kinds: Vec<Served>,
+}
+
+async fn plan(
+    gateway: &Gateway,
+    user: &User,
+    objects: Vec<Value>,
+    namespace: &str,
+) -> Result<Vec<Planned>, ApiError> {
+    let mut own = Own::default();
+    let mut plan = Vec::new();
+    for (index, object) in objects.into_iter().enumerate() {
+        let number = index + 1;
+        for (pointer, field) in [("/apiVersion", "apiVersion"), ("/kind", "kind")] {
+            if text(&object, pointer).is_empty() {
+                return Err(body::malformed(&format!("document {number} has no {field}")));
+            }
+        }
+        let (name, generated) =
+            (text(&object, "/metadata/name"), text(&object, "/metadata/generateName"));
+        if name.is_empty() && generated.is_empty() {
+            return Err(body::malformed(&format!("document {number} has no metadata.name")));
+        }
+        let (served, version, is_own) = find(gateway, user, &own, &object, number).await?;
+        let place = namespace_of(&served, &object, namespace)?;
+        own.take(&object);
+        let waits = is_own || own.namespaces.contains(&place);
+        let encoded = encoded(&place);
+        let shown = match place.as_str() {
+            "" => format!("{} {name}{generated}", served.kind),
+            place => format!("{} {place}/{name}{generated}", served.kind),
+        };
+        plan.push(Planned {
+            path: served.collection(&version, (!place.is_empty()).then_some(&encoded)),
+            group: served.group,
+            plural: served.plural,
+            namespace: place,
+            object,
+            shown,
+            waits,
+        });
+    }
+    Ok(plan)
+}
+
+impl Own {
+    fn take(&mut self, object: &Value) {
+        match text(object, "/kind") {
+            "Namespace" => {
+                self.namespaces.insert(text(object, "/metadata/name").to_owned());
+            }
+            "CustomResourceDefinition" => {
+                let versions = object.pointer("/spec/versions").and_then(Value::as_array);
+                let versions = versions.into_iter().flatten();
+                self.kinds.push(Served {
+                    group: text(object, "/spec/group").to_owned(),
+                    kind: text(object, "/spec/names/kind").to_owned(),
+                    plural: text(object, "/spec/names/plural").to_owned(),
+                    namespaced: text(object, "/spec/scope") == "Namespaced",
+                    versions: versions.map(|one| text(one, "/name").to_owned()).collect(),
+                    scalable: false,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the cluster calls the object's kind, its version, and whether only this file makes it known.
+async fn find(
+    gateway: &Gateway,
+    user: &User,
+    own: &Own,
+    object: &Value,
+    number: usize,
+) -> Result<(Served, String, bool), ApiError> {
+    let (api_version, kind) = (text(object, "/apiVersion"), text(object, "/kind"));
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let is_it = |served: &Served| {
+        served.group == group && served.kind == kind && served.version(Some(version)).is_some()
+    };
+    if let Some(served) = own.kinds.iter().find(|served| is_it(served)) {
+        return Ok((served.clone(), version.to_owned(), true));
+    }
+    match gateway.discovery.find(&gateway.cluster, user, is_it).await? {
+        Some(served) => Ok((served, version.to_owned(), false)),
+        None => {
+            let reason =
+                format!("document {number}: the cluster serves no {kind} of {api_version}");
+            Err(body::malformed(&reason))
+        }
+    }
+}
+
+/// The namespace to make the object in; empty for what has none. The contract's own words tell
+/// what is wrong.
+fn namespace_of(served: &Served, object: &Value, asked: &str) -> Result<String, ApiError> {
+    let own = text(object, "/metadata/namespace");
+    if !served.namespaced {
+        return Ok(String::new());
+    }
+    match (asked, own) {
+        (OWN | "", "") => Err(ApiError::contract(StatusCode::BAD_REQUEST, EMPTY)),
+        (OWN | "", own) => Ok(own.to_owned()),
+        (asked, "") => Ok(asked.to_owned()),
+        (asked, own) if asked == own => Ok(own.to_owned()),
+        _ => Err(ApiError::contract(StatusCode::BAD_REQUEST, MISMATCH)),
+    }
+}
+
+async fn post(
+    gateway: &Gateway,
+    user: &User,
+    planned: &Planned,
+    query: &str,
+) -> Result<Value, Failure> {
+    let (path, body) = (format!("{}{query}", planned.path), planned.object.to_string());
+    send(gateway, user, Method::POST, &path, JSON, Bytes::from(body)).await
+}
+
+/// Makes the object; one of a kind that the file itself defines has to wait until it is served.
+async fn create(gateway: &Gateway, user: &User, planned: &Planned) -> Result<Value, Failure> {
+    let (tries, pause) = if planned.waits { ESTABLISHED } else { (1, Duration::ZERO) };
+    let mut left = tries;
+    loop {
+        left -= 1;
+        match post(gateway, user, planned, "").await {
+            Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) && left > 0 => {
+                tokio::time::sleep(pause).await;
+            }
+            made => return made,
+        }
+    }
+}
+
+/// An error in the middle, with what exists now and what does not.
+fn half_done(error: ApiError, plan: &[Planned], done: usize) -> ApiError {
+    let names = |planned: &[Planned]| {
+        let names: Vec<&str> = planned.iter().map(|planned| planned.shown.as_str()).collect();
+        if names.is_empty() { "–".to_owned() } else { names.join(", ") }
+    };
+    let (made, missing) = plan.split_at(done.min(plan.len()));
+    let (made, missing) = (names(made), names(missing));
+    let args = [("created", made.as_str()), ("missing", missing.as_str())];
+    error.followed_by("error-half-created", &args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_maps() -> Served {
+        Served {
+            group: String::new(),
+            kind: "ConfigMap".into(),
+            plural: "configmaps".into(),
+            namespaced: true,
+            versions: vec!["v1".into()],
+            scalable: false,
+        }
+    }
+
+    #[test]
+    fn documents_are_yaml_or_json_and_lists_are_taken_apart() {
+        assert_eq!(objects("a: 1\n---\n# nothing\n---\nb: 2\n").unwrap().len(), 2);
+        assert_eq!(objects(r#"{"kind": "Pod"}"#).unwrap()[0]["kind"], "Pod");
+        let list = "kind: List\nitems:\n- {kind: A}\n- {kind: B}\n";
+        assert_eq!(objects(list).unwrap().len(), 2);
+        for bad in ["", "---\n---\n", "a: [", "a: b: c"] {
+            assert!(objects(bad).is_err(), "{bad}");
+        }
+        assert!(objects(&"a: 1\n---\n".repeat(OBJECTS + 1)).is_err());
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let below = format!("*a{}", level - 1);
+            let row = vec![below; 9].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{row}]\n"));
+        }
+        assert!(objects(&bomb).is_err());
+        assert!(objects(&format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000))).is_err());
+    }
+
+    #[test]
+    fn the_namespace_is_that_of_the_form_or_of_the_document_and_never_two() {
+        let of = |own: &str, asked: &str| {
+            let object = json!({"metadata": {"namespace": own}});
+            namespace_of(&config_maps(), &object, asked).map_err(|error| error.status.as_u16())
+        };
+        assert_eq!(of("a", OWN), Ok("a".into()));
+        assert_eq!(of("", "b"), Ok("b".into()));
+        assert_eq!(of("b", "b"), Ok("b".into()));
+        assert_eq!(of("a", "b"), Err(400));
+        assert_eq!(of("", OWN), Err(400));
+        let cluster = Served { namespaced: false, ..config_maps() };
+        let object = json!({"metadata": {"namespace": "a"}});
+        assert_eq!(namespace_of(&cluster, &object, "b").unwrap(), "");
+    }
+}

@@ -1,0 +1,196 @@
+//! The start page in one answer: workloads by state, how many there are of every other kind,
+//! capacity and what is asked of it, warnings by reason, versions. Each number is of what the
+//! caller may list; what is missing is named in `errors`.
+//!
+//! It reads the shared stores and lists nothing where those are current.
+
+use std::collections::{BTreeMap, HashSet};
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use compact_str::CompactString;
+use futures::future::join_all;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::join::Joins;
+use super::list::namespaces_in;
+use super::respond::{Freshness, Reply};
+use super::view::{self, View};
+use super::{Caller, Gateway, Shared};
+use crate::kinds::{Allocated, Cell, Counts, Facts, KINDS, KindDef, Link, Row, by_name, time};
+use crate::upstream::User;
+
+/// Reasons of warnings that are shown, the most frequent first.
+const REASONS: usize = 20;
+
+/// `GET /api/v1/overview[/{namespace}]`.
+pub async fn overview(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let last = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let wanted = if last == "overview" { Vec::new() } else { namespaces_in(last)? };
+    let locale = gateway.locale_of(request.headers());
+    let kinds = KINDS.iter().filter(|kind| kind.is_kept());
+    let (asked, wanted) = ((&*gateway, &user), wanted.as_slice());
+    let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, wanted).await));
+    let (opened, version) =
+        tokio::join!(join_all(open), gateway.discovery.version(&gateway.cluster, &user));
+    let (mut views, mut errors) = (Vec::new(), Vec::new());
+    for (kind, view) in opened {
+        match view {
+            Ok(view) => views.push((kind, view)),
+            Err(none) => errors.push(none.error().as_item(locale)),
+        }
+    }
+    let version = version.unwrap_or_else(|failure| {
+        errors.push(ApiError::from(failure).as_item(locale));
+        String::new()
+    });
+    let freshness = Freshness::of(views.iter().map(|(_, view)| view));
+    let capacity = capacity(&gateway, &user, &views, wanted.is_empty()).await;
+    let (objects, joins, rest) = joined(views);
+    let mut kubelets: BTreeMap<String, usize> = BTreeMap::new();
+    rows(&rest, "node", |node| {
+        let column = by_name("node").and_then(|kind| kind.column("version"));
+        if let Some(Cell::Text(version)) = column.and_then(|at| node.cells.get(at)) {
+            *kubelets.entry(version.to_string()).or_default() += 1;
+        }
+    });
+    let body = json!({
+        "namespaces": wanted,
+        "workloads": workloads(&rest, &joins),
+        "objects": objects,
+        "capacity": capacity,
+        "warnings": warnings(joins.events.as_ref()),
+        "versions": {
+            "kubernetes": version, "kubelets": kubelets, "binnacle": env!("CARGO_PKG_VERSION"),
+        },
+        "errors": errors,
+    });
+    let reply = Reply::json(body.to_string().into_bytes(), freshness);
+    Ok(reply.respond(&gateway, request.headers()))
+}
+
+type Views = Vec<(&'static KindDef, View)>;
+
+/// How many objects there are of each kind, and the views apart: those that joins look into, and
+/// the rest.
+fn joined(views: Views) -> (Map<String, Value>, Joins, Views) {
+    let mut counts = Map::new();
+    let mut joins = Joins::default();
+    let mut rest = Vec::new();
+    for (kind, view) in views {
+        counts.insert(kind.name.into(), view.store().count(&view.scope).into());
+        match kind.name {
+            "pod" => joins.pods = Some(view),
+            "event" => joins.events = Some(view),
+            "replicaset" => joins.replica_sets = Some(view),
+            _ => rest.push((kind, view)),
+        }
+    }
+    (counts, joins, rest)
+}
+
+/// The contract's `status` of every kind that has one.
+fn workloads(rest: &Views, joins: &Joins) -> Map<String, Value> {
+    let pods = joins.pods.as_ref().and_then(|view| Some((by_name("pod")?, view)));
+    let sets = joins.replica_sets.as_ref().and_then(|view| Some((by_name("replicaset")?, view)));
+    let all = rest.iter().map(|(kind, view)| (*kind, view)).chain(pods).chain(sets);
+    let counted = all.filter(|(kind, _)| kind.list.counts != Counts::None);
+    counted
+        .map(|(kind, view)| {
+            let status = serde_json::to_value(joins.status(kind, view)).unwrap_or_default();
+            (kind.name.to_owned(), status)
+        })
+        .collect()
+}
+
+fn rows(views: &Views, name: &str, visit: impl FnMut(&std::sync::Arc<Row>)) {
+    if let Some((_, view)) = views.iter().find(|(kind, _)| kind.name == name) {
+        view.store().each(&view.scope, visit);
+    }
+}
+
+/// What the nodes have and what the pods ask of it: sums over all pods, or nothing.
+async fn capacity(gateway: &Gateway, user: &User, views: &Views, everywhere: bool) -> Value {
+    let Some((kind, pods)) = views.iter().find(|(kind, _)| kind.name == "pod") else {
+        return Value::Null;
+    };
+    let sums = pods.store().pod_sums(&pods.scope, |_| {});
+    let Allocated { cpu_requests, cpu_limits, memory_requests, memory_limits } = sums.allocated;
+    let mut capacity = json!({
+        "cpu": { "requests": cpu_requests, "limits": cpu_limits },
+        "memory": { "requests": memory_requests, "limits": memory_limits },
+        "pods": { "used": sums.alive },
+    });
+    // Beside the capacity of all nodes the sums of some pods would say too little.
+    let all =
+        everywhere && gateway.authorizer.scope_of_all(&gateway.cluster, user, kind).await.is_ok();
+    let (mut nodes, mut ready, mut have) = (0, 0, (0, 0, 0));
+    rows(views, "node", |node| {
+        let Facts::Node(facts) = &node.facts else { return };
+        nodes += 1;
+        ready +=
+            usize::from(matches!(node.cells.first(), Some(Cell::Text(text)) if text == "True"));
+        have = (have.0 + facts.cpu, have.1 + facts.memory, have.2 + facts.pods);
+    });
+    if all && nodes > 0 {
+        capacity["nodes"] = json!({ "total": nodes, "ready": ready });
+        capacity["cpu"]["allocatable"] = have.0.into();
+        capacity["memory"]["allocatable"] = have.1.into();
+        capacity["pods"]["allocatable"] = have.2.into();
+    }
+    capacity
+}
+
+#[derive(Default)]
+struct Group {
+    count: usize,
+    objects: HashSet<(CompactString, CompactString)>,
+    newest: Option<i64>,
+    example: Option<std::sync::Arc<Row>>,
+}
+
+/// Warning events by their reason.
+fn warnings(events: Option<&View>) -> Vec<Value> {
+    let mut groups: BTreeMap<Box<str>, Group> = BTreeMap::new();
+    let last_seen = by_name("event").and_then(|kind| kind.column("lastSeen"));
+    if let Some(view) = events {
+        view.store().each(&view.scope, |event| {
+            let Some(warning) = event.warning() else { return };
+            let group = groups.entry(warning.reason.clone()).or_default();
+            group.count += 1;
+            let about = event.links.iter().find_map(|link| match link {
+                Link::InvolvedName(namespace, name) => Some((namespace.clone(), name.clone())),
+                _ => None,
+            });
+            group.objects.extend(about);
+            let seen = match last_seen.and_then(|at| event.cells.get(at)) {
+                Some(Cell::Time(seen)) => *seen,
+                _ => None,
+            };
+            if group.example.is_none() || seen > group.newest {
+                group.newest = seen;
+                group.example = Some(event.clone());
+            }
+        });
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.count));
+    groups.truncate(REASONS);
+    let shown = groups.into_iter().map(|(reason, group)| {
+        let example = group.example.as_ref();
+        json!({
+            "reason": reason, "count": group.count, "objects": group.objects.len(),
+            "lastSeen": group.newest.and_then(time),
+            "example": example.map(|event| json!({
+                "namespace": event.namespace, "name": event.name,
+                "message": event.warning().map(|warning| &warning.message),
+            })),
+        })
+    });
+    shown.collect()
+}

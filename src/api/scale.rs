@@ -1,0 +1,126 @@
+//! The scale of anything that has one, custom kinds included: read and set through the `scale`
+//! subresource as the caller.
+//!
+//! It knows no kinds; what can be scaled, discovery says.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::{self, MERGE, get, send};
+use super::error::ApiError;
+use super::respond::{Freshness, Reply};
+use super::target::{encoded, segment};
+use super::{Caller, Gateway, Shared};
+use crate::kinds::KINDS;
+use crate::upstream::{Served, User};
+
+/// `/scale/{kind}[/{namespace}]/{name}`.
+struct Place {
+    served: Served,
+    namespace: String,
+    path: String,
+}
+
+impl Place {
+    async fn of(gateway: &Gateway, user: &User, path: &str) -> Result<Self, ApiError> {
+        let bad = || ApiError::bad_request("error-bad-path", &[("reason", path)]);
+        let (_, rest) = path.split_once("/scale/").ok_or_else(bad)?;
+        let parts = rest.split('/').map(segment).collect::<Result<Vec<_>, _>>()?;
+        let (kind, namespace, name) = match parts.as_slice() {
+            [kind, name] => (kind, None, name),
+            [kind, namespace, name] => (kind, Some(namespace), name),
+            _ => return Err(bad()),
+        };
+        let called = |served: &Served| served.is_called(kind);
+        let served = gateway.discovery.find(&gateway.cluster, user, called).await?;
+        let Some(served) = served.filter(|served| served.scalable) else {
+            let args = [("kind", kind.as_str())];
+            return Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-no-scale", &args));
+        };
+        if served.namespaced && namespace.is_none() {
+            return Err(bad());
+        }
+        let encoded_namespace = namespace.map(|namespace| encoded(namespace));
+        let version = served.version(None).unwrap_or_default();
+        let collection = served.collection(version, encoded_namespace.as_deref());
+        let path = format!("{collection}/{}/scale", encoded(name));
+        let namespace = namespace.map(ToString::to_string).unwrap_or_default();
+        Ok(Self { served, namespace, path })
+    }
+}
+
+/// `GET /api/v1/scale/{kind}[/{namespace}]/{name}`.
+pub async fn read(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let place = Place::of(&gateway, &user, request.uri().path()).await?;
+    let scale = get(&gateway, &user, &place.path).await?;
+    let body = counts(&scale).to_string().into_bytes();
+    let reply = Reply::json(body, Freshness::default().with_live());
+    Ok(reply.respond(&gateway, request.headers()))
+}
+
+/// `PUT /api/v1/scale/{kind}[/{namespace}]/{name}?scaleBy=N`: N replicas, whatever there were.
+pub async fn replace(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let wanted = wanted(request.uri().query().unwrap_or_default())?;
+    let place = Place::of(&gateway, &user, request.uri().path()).await?;
+    let patch = Bytes::from(json!({ "spec": { "replicas": wanted } }).to_string());
+    let scale = send(&gateway, &user, Method::PATCH, &place.path, MERGE, patch).await?;
+    let answer = body::answer(StatusCode::OK, &counts(&scale));
+    let mut kinds = KINDS.iter();
+    let Served { group, plural, .. } = &place.served;
+    let kind = kinds.find(|kind| kind.resource.group == group && kind.resource.plural == plural);
+    Ok(match kind {
+        Some(kind) => body::wrote(&gateway, &user, (kind, &place.namespace), &scale, answer),
+        None => answer,
+    })
+}
+
+/// The number of replicas in `scaleBy`; the API server's own type is a 32-bit one.
+fn wanted(query: &str) -> Result<i32, ApiError> {
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    let text = pairs.find(|(name, _)| name == "scaleBy").map(|(_, value)| value);
+    let text = text.unwrap_or_default();
+    text.parse::<i32>().ok().filter(|wanted| *wanted >= 0).ok_or_else(|| {
+        let value: String = text.chars().take(40).collect();
+        ApiError::bad_request("error-bad-scale", &[("value", value.as_str())])
+    })
+}
+
+/// The contract's `ReplicaCounts`.
+fn counts(scale: &Value) -> Value {
+    let number = |pointer: &str| scale.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+    json!({
+        "desiredReplicas": number("/spec/replicas"), "actualReplicas": number("/status/replicas"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_is_a_whole_number_that_is_not_negative() {
+        assert_eq!(wanted("scaleBy=3").unwrap(), 3);
+        assert_eq!(wanted("a=b&scaleBy=0").unwrap(), 0);
+        for bad in ["", "scaleBy=", "scaleBy=-1", "scaleBy=1.5", "scaleBy=2147483648", "scaleBy=x"]
+        {
+            assert_eq!(wanted(bad).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_a_scale_leaves_out_is_zero() {
+        let scale = json!({"spec": {"replicas": 2}});
+        assert_eq!(counts(&scale), json!({"desiredReplicas": 2, "actualReplicas": 0}));
+    }
+}

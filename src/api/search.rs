@@ -1,0 +1,265 @@
+//! Search over all kinds that are kept: by name, label, image and uid, best match first, of rows
+//! that the caller may list. Events and kinds that are read live (secrets) are not searched.
+//!
+//! One pass over the rows in scope; content (data, specs) is not looked at, and not held.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use futures::future::join_all;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::list::namespaces_in;
+use super::respond::{Freshness, Reply};
+use super::{Caller, Shared, view};
+use crate::kinds::{KINDS, KindDef, Row};
+
+/// Shorter texts match nearly everything; longer than any name is a mistake.
+const TEXT: std::ops::RangeInclusive<usize> = 2..=253;
+/// Rows in an answer: by default, and at most.
+const LIMIT: (usize, usize) = (50, 500);
+/// Part of a uid that is taken for one: a shorter one is found in too many.
+const UID: usize = 8;
+
+/// What of a row matched, and how well: more is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Match {
+    rank: u8,
+    what: &'static str,
+}
+
+/// A match in the order of the answer: best first, then kind, namespace, name.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Hit {
+    rank: Reverse<u8>,
+    kind: &'static str,
+    place: (compact_str::CompactString, compact_str::CompactString),
+    what: &'static str,
+    row: ByPlace,
+}
+
+/// The row itself takes no part in the order.
+struct ByPlace(Arc<Row>);
+
+struct Question {
+    text: String,
+    limit: usize,
+    kinds: Vec<String>,
+    namespaces: Vec<compact_str::CompactString>,
+}
+
+/// `GET /api/v1/search?q=…[&namespace=][&kinds=][&limit=]`.
+pub async fn search(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let question = Question::parse(request.uri().query().unwrap_or_default())?;
+    let locale = gateway.locale_of(request.headers());
+    let kinds = KINDS.iter().filter(|kind| is_searched(kind, &question.kinds));
+    let (asked, namespaces) = ((&*gateway, &user), question.namespaces.as_slice());
+    let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, namespaces).await));
+    let (mut best, mut total) = (BinaryHeap::new(), 0);
+    let (mut views, mut errors) = (Vec::new(), Vec::new());
+    for (kind, view) in join_all(open).await {
+        let view = match view {
+            Ok(view) => view,
+            Err(none) => {
+                errors.push(none.error().as_item(locale));
+                continue;
+            }
+        };
+        view.store().each(&view.scope, |row| {
+            let Some(found) = found(&question.text, row) else { return };
+            total += 1;
+            best.push(Hit::of(kind, row, found));
+            if best.len() > question.limit {
+                // The worst of them.
+                best.pop();
+            }
+        });
+        views.push(view);
+    }
+    let items: Result<Vec<Value>, ApiError> =
+        best.into_sorted_vec().iter().map(Hit::shown).collect();
+    let body = json!({
+        "query": question.text, "listMeta": { "totalItems": total },
+        "items": items?, "errors": errors,
+    });
+    let reply = Reply::json(body.to_string().into_bytes(), Freshness::of(views.iter()));
+    Ok(reply.respond(&gateway, request.headers()))
+}
+
+fn is_searched(kind: &KindDef, wanted: &[String]) -> bool {
+    let named = wanted.is_empty() || wanted.iter().any(|name| name == kind.name);
+    named && kind.is_kept() && kind.name != "event"
+}
+
+impl Question {
+    fn parse(query: &str) -> Result<Self, ApiError> {
+        let (mut text, mut limit, mut kinds, mut namespaces) =
+            (String::new(), LIMIT.0, Vec::new(), Vec::new());
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "q" => text = value.trim().to_lowercase(),
+                "limit" => limit = value.parse().unwrap_or(LIMIT.0).clamp(1, LIMIT.1),
+                "kinds" => kinds = value.split(',').map(|kind| kind.trim().to_owned()).collect(),
+                "namespace" => namespaces = namespaces_in(&value)?,
+                _ => {}
+            }
+        }
+        if !TEXT.contains(&text.len()) {
+            let (least, most) = (TEXT.start().to_string(), TEXT.end().to_string());
+            let args = [("least", least.as_str()), ("most", most.as_str())];
+            return Err(ApiError::bad_request("error-search-text", &args));
+        }
+        let known = |name: &String| KINDS.iter().any(|kind| kind.is_kept() && kind.name == name);
+        if let Some(unknown) = kinds.iter().find(|name| !known(name)) {
+            return Err(ApiError::bad_request("error-unknown-kind", &[("kind", unknown)]));
+        }
+        Ok(Self { text, limit, kinds, namespaces })
+    }
+}
+
+/// How well the (lower-case) text matches a row.
+fn found(text: &str, row: &Row) -> Option<Match> {
+    let name = lower(&row.name);
+    let by_name = match name.find(text) {
+        Some(0) if name.len() == text.len() => Some(100),
+        Some(0) => Some(80),
+        Some(at)
+            if name.as_bytes().get(at - 1).is_some_and(|byte| !byte.is_ascii_alphanumeric()) =>
+        {
+            Some(70)
+        }
+        Some(_) => Some(60),
+        None => None,
+    };
+    if let Some(rank) = by_name {
+        return Some(Match { rank, what: "name" });
+    }
+    if text.len() >= UID && row.uid.starts_with(text) {
+        return Some(Match { rank: 90, what: "uid" });
+    }
+    let mut labels = row.labels.iter();
+    if labels.clone().any(|(_, value)| lower(value) == text) {
+        return Some(Match { rank: 40, what: "label" });
+    }
+    if labels.any(|(key, value)| lower(value).contains(text) || lower(key).contains(text)) {
+        return Some(Match { rank: 30, what: "label" });
+    }
+    has_image(text, row).then_some(Match { rank: 20, what: "image" })
+}
+
+/// Names are lower case nearly always: copied only when they are not.
+fn lower(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        text.to_lowercase().into()
+    } else {
+        text.into()
+    }
+}
+
+/// Images are in the item alone: it is read only where the text stands somewhere in it.
+fn has_image(text: &str, row: &Row) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    #[derive(Default)]
+    struct Images {
+        container_images: Option<Vec<String>>,
+        init_container_images: Option<Vec<String>>,
+    }
+    if !std::str::from_utf8(&row.json).is_ok_and(|json| json.contains(text)) {
+        return false;
+    }
+    let images: Images = serde_json::from_slice(&row.json).unwrap_or_default();
+    let all = images.container_images.into_iter().chain(images.init_container_images);
+    all.flatten().any(|image| image.to_lowercase().contains(text))
+}
+
+impl Hit {
+    fn of(kind: &'static KindDef, row: &Arc<Row>, found: Match) -> Self {
+        Self {
+            rank: Reverse(found.rank),
+            kind: kind.name,
+            place: (row.namespace.clone(), row.name.clone()),
+            what: found.what,
+            row: ByPlace(row.clone()),
+        }
+    }
+
+    /// The list item of its kind, and what matched.
+    fn shown(&self) -> Result<Value, ApiError> {
+        let item: Value =
+            serde_json::from_slice(&self.row.0.json).map_err(|error| ApiError::internal(&error))?;
+        Ok(json!({
+            "kind": self.kind, "match": self.what,
+            "objectMeta": item.get("objectMeta"), "typeMeta": item.get("typeMeta"),
+        }))
+    }
+}
+
+impl PartialEq for ByPlace {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for ByPlace {}
+
+impl PartialOrd for ByPlace {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByPlace {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::by_name;
+
+    fn row(name: &str) -> Row {
+        let json = json!({
+            "metadata": {
+                "name": name, "namespace": "atlas", "labels": {"app": "Tiles"},
+                "uid": "6f1c2b3a-0000-4000-8000-000000000001",
+            },
+            "spec": {"template": {"spec": {"containers": [{"image": "registry.example/maps:2"}]}}},
+        });
+        (by_name("deployment").unwrap().row)(&json.to_string()).unwrap()
+    }
+
+    #[test]
+    fn names_rank_before_uids_labels_and_images() {
+        let ranks = ["web", "web-front", "my-web", "cobweb"]
+            .map(|name| found("web", &row(name)).unwrap().rank);
+        assert_eq!(ranks, [100, 80, 70, 60]);
+        let what = |text: &str| found(text, &row("web")).map(|found| found.what);
+        assert_eq!(what("6f1c2b3a"), Some("uid"));
+        assert_eq!(what("6f1c"), None);
+        assert_eq!(what("tiles"), Some("label"));
+        assert_eq!(what("example/maps"), Some("image"));
+        assert_eq!(what("creationtimestamp"), None);
+    }
+
+    #[test]
+    fn a_question_needs_a_text_and_known_kinds() {
+        assert!(Question::parse("q=a").is_err());
+        assert!(Question::parse("limit=3").is_err());
+        assert!(Question::parse("q=web&kinds=gadget").is_err());
+        let question = Question::parse("q=+WEB+&kinds=pod,job&limit=9999&namespace=b,a").unwrap();
+        assert_eq!((question.text.as_str(), question.limit), ("web", 500));
+        assert_eq!(question.namespaces, ["a", "b"]);
+    }
+}

@@ -1,0 +1,454 @@
+//! The web UI's settings and pinned resources: JSON texts in one ConfigMap, read with our own
+//! identity because the UI shows them before anybody has signed in, written as the caller.
+//!
+//! It keeps nothing but what it read seconds ago, and a hash of what each caller saw last.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ahash::RandomState;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use moka::future::Cache;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::body::{self, JSON, MERGE, malformed};
+use super::caller::Asked;
+use super::error::ApiError;
+use super::respond::{Freshness, Reply};
+use super::target::{encoded, segment};
+use super::{Caller, Gateway, Shared};
+use crate::auth::Attributes;
+use crate::upstream::{Cluster, Failure, Fingerprint, Identity, OBJECT_LIMIT, UpstreamError, User};
+
+/// Keys of the ConfigMap, as the contract has them.
+const SETTINGS: &str = "settings";
+const PINNED: &str = "pinnedResources";
+/// How old what we answer may be; a change through us shows at once.
+const READ_FOR: Duration = Duration::from_secs(3);
+/// Callers whose last sight of the settings is remembered, and how long: a form left open overnight
+/// is saved without a check.
+const SEEN: u64 = 10_000;
+const SEEN_FOR: Duration = Duration::from_secs(12 * 60 * 60);
+/// Writes are repeated so often when somebody else is faster.
+const TRIES: usize = 5;
+/// More is no choice any more, and the ConfigMap must stay below 1 MiB.
+const MOST_PINNED: usize = 200;
+
+/// The contract's settings of all users; with the contract's defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Settings {
+    cluster_name: String,
+    items_per_page: u32,
+    labels_limit: u32,
+    /// Seconds.
+    logs_auto_refresh_time_interval: u32,
+    /// Seconds.
+    resource_auto_refresh_time_interval: u32,
+    disable_access_denied_notifications: bool,
+    hide_all_namespaces: bool,
+    default_namespace: String,
+    namespace_fallback_list: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cluster_name: String::new(),
+            items_per_page: 10,
+            labels_limit: 3,
+            logs_auto_refresh_time_interval: 5,
+            resource_auto_refresh_time_interval: 10,
+            disable_access_denied_notifications: false,
+            hide_all_namespaces: false,
+            default_namespace: "default".into(),
+            namespace_fallback_list: vec!["default".into()],
+        }
+    }
+}
+
+impl Settings {
+    /// These with what `over` says; what it leaves out or has as null stays, and zero values are
+    /// those of the default, as the contract has it.
+    fn with(&self, over: &Value) -> serde_json::Result<Self> {
+        let mut whole = serde_json::to_value(self)?;
+        if let (Value::Object(whole), Value::Object(over)) = (&mut whole, over) {
+            for (key, value) in over.iter().filter(|(_, value)| !value.is_null()) {
+                whole.insert(key.clone(), value.clone());
+            }
+        }
+        Ok(serde_json::from_value::<Self>(whole)?.without_zeros())
+    }
+
+    fn without_zeros(mut self) -> Self {
+        let default = Self::default();
+        let numbers = [
+            (&mut self.items_per_page, default.items_per_page),
+            (&mut self.labels_limit, default.labels_limit),
+            (&mut self.logs_auto_refresh_time_interval, default.logs_auto_refresh_time_interval),
+            (
+                &mut self.resource_auto_refresh_time_interval,
+                default.resource_auto_refresh_time_interval,
+            ),
+        ];
+        for (number, default) in numbers {
+            if *number == 0 {
+                *number = default;
+            }
+        }
+        if self.default_namespace.is_empty() {
+            self.default_namespace = default.default_namespace;
+        }
+        if self.namespace_fallback_list.is_empty() {
+            self.namespace_fallback_list = default.namespace_fallback_list;
+        }
+        self
+    }
+}
+
+/// A custom resource definition, or an object of one, that the UI's menu shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Pinned {
+    kind: String,
+    name: String,
+    #[serde(default)]
+    display_name: String,
+    #[serde(default)]
+    namespaced: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+}
+
+impl Pinned {
+    fn is(&self, kind: &str, namespace: &str, name: &str) -> bool {
+        let own = self.namespace.as_deref().unwrap_or_default();
+        (self.kind.as_str(), own, self.name.as_str()) == (kind, namespace, name)
+    }
+}
+
+/// The ConfigMap, understood.
+#[derive(Default)]
+struct Stored {
+    settings: Settings,
+    pinned: Vec<Pinned>,
+    /// Its resource version; `None`: there is no ConfigMap.
+    version: Option<String>,
+}
+
+impl Stored {
+    /// What cannot be read counts as not there: a typo in one must not take the UI away from all.
+    fn of(config_map: &Value) -> Self {
+        let data = |key: &str| config_map["data"][key].as_str().filter(|text| !text.is_empty());
+        let settings = data(SETTINGS).map(|text| {
+            let over: Value = serde_json::from_str(text)?;
+            Settings::default().with(&over)
+        });
+        let pinned = data(PINNED).map(serde_json::from_str::<Option<Vec<Pinned>>>);
+        Self {
+            settings: read_or_default(SETTINGS, settings),
+            pinned: read_or_default(PINNED, pinned).unwrap_or_default(),
+            version: config_map["metadata"]["resourceVersion"].as_str().map(str::to_owned),
+        }
+    }
+}
+
+fn read_or_default<T: Default>(key: &str, read: Option<serde_json::Result<T>>) -> T {
+    let read = read.transpose().unwrap_or_else(|error| {
+        tracing::warn!(%error, key, "the settings' ConfigMap holds what is not of the contract");
+        None
+    });
+    read.unwrap_or_default()
+}
+
+/// The ConfigMap's place, and what was read of it.
+pub struct SettingsMap {
+    namespace: String,
+    name: String,
+    /// By change: what began to be read before a change through us is not taken for the new.
+    read: Cache<u64, Option<Arc<Stored>>>,
+    changes: AtomicU64,
+    /// Hash of the settings that a caller saw last.
+    seen: Cache<Fingerprint, u64>,
+    hasher: RandomState,
+}
+
+impl SettingsMap {
+    pub fn new(namespace: String, name: String) -> Self {
+        Self {
+            namespace,
+            name,
+            read: Cache::builder().max_capacity(2).time_to_live(READ_FOR).build(),
+            changes: AtomicU64::new(0),
+            seen: Cache::builder().max_capacity(SEEN).time_to_idle(SEEN_FOR).build(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn collection(&self) -> String {
+        format!("/api/v1/namespaces/{}/configmaps", encoded(&self.namespace))
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.collection(), encoded(&self.name))
+    }
+
+    /// `None` when this identity may not read it.
+    async fn fetch(
+        &self,
+        cluster: &Cluster,
+        who: Identity<'_>,
+    ) -> Result<Option<Arc<Stored>>, Failure> {
+        let path = self.path();
+        match cluster.get(who, &path, OBJECT_LIMIT).await {
+            Ok(json) => {
+                let map: Value = serde_json::from_slice(&json)
+                    .map_err(|error| UpstreamError::Broken(format!("{path}: {error}")))?;
+                Ok(Some(Arc::new(Stored::of(&map))))
+            }
+            Err(failure) => match failure.code() {
+                Some(StatusCode::NOT_FOUND) => Ok(Some(Arc::default())),
+                Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => Ok(None),
+                _ => Err(failure),
+            },
+        }
+    }
+
+    /// As it was seconds ago; where we may not read it as the caller, and else the defaults.
+    async fn recent(
+        &self,
+        gateway: &Gateway,
+        user: Option<&User>,
+    ) -> Result<Arc<Stored>, ApiError> {
+        let change = self.changes.load(Ordering::Acquire);
+        let reading = self.fetch(&gateway.cluster, Identity::Server);
+        let own = self.read.try_get_with(change, reading).await;
+        if let Some(stored) = own.map_err(|failure| (*failure).clone())? {
+            return Ok(stored);
+        }
+        let Some(user) = user else { return Ok(Arc::default()) };
+        let theirs = self.fetch(&gateway.cluster, Identity::User(user)).await?;
+        Ok(theirs.unwrap_or_default())
+    }
+
+    /// As it is now, to be changed by `user`.
+    async fn current(&self, gateway: &Gateway, user: &User) -> Result<Arc<Stored>, ApiError> {
+        if let Some(stored) = self.fetch(&gateway.cluster, Identity::Server).await? {
+            return Ok(stored);
+        }
+        match body::get(gateway, user, &self.path()).await {
+            Ok(map) => Ok(Arc::new(Stored::of(&map))),
+            Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => Ok(Arc::default()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Writes one key as `user`, unless the ConfigMap is another than `current` by then (409).
+    async fn write(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+        current: &Stored,
+        (key, text): (&str, String),
+    ) -> Result<(), Failure> {
+        let data = json!({ key: text });
+        let sent = match &current.version {
+            Some(version) => {
+                let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
+                let (path, patch) = (self.path(), Bytes::from(patch.to_string()));
+                body::send(gateway, user, Method::PATCH, &path, MERGE, patch).await
+            }
+            None => {
+                let map = json!({
+                    "apiVersion": "v1", "kind": "ConfigMap", "data": data,
+                    "metadata": { "name": self.name, "namespace": self.namespace },
+                });
+                let (path, map) = (self.collection(), Bytes::from(map.to_string()));
+                body::send(gateway, user, Method::POST, &path, JSON, map).await
+            }
+        };
+        sent.map(drop)
+    }
+
+    /// Reads, edits and writes one key until nobody was faster.
+    async fn change(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+        mut edit: impl FnMut(&Stored) -> Result<(&'static str, String), ApiError> + Send,
+    ) -> Result<(), ApiError> {
+        for _ in 0..TRIES {
+            let current = self.current(gateway, user).await?;
+            let changed = edit(&current)?;
+            let Err(failure) = self.write(gateway, user, &current, changed).await else {
+                self.changes.fetch_add(1, Ordering::AcqRel);
+                return Ok(());
+            };
+            match failure.code() {
+                Some(StatusCode::CONFLICT) => {}
+                // Deleted meanwhile; a create's 404 is a namespace that is not there.
+                Some(StatusCode::NOT_FOUND) if current.version.is_some() => {}
+                _ => return Err(failure.into()),
+            }
+        }
+        Err(ApiError::with_status(StatusCode::CONFLICT, "error-settings-busy", &[]))
+    }
+
+    fn hash(&self, settings: &Settings) -> u64 {
+        self.hasher.hash_one(settings)
+    }
+}
+
+/// `GET /settings`; needs no credentials.
+pub async fn read(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
+    let user = gateway.callers.user(&Asked::of(&request)).ok();
+    let map = &gateway.settings;
+    let stored = map.recent(&gateway, user.as_ref()).await?;
+    if let Some(user) = user {
+        map.seen.insert(user.fingerprint(), map.hash(&stored.settings)).await;
+    }
+    reply(&gateway, &request, &stored.settings)
+}
+
+/// `PUT /settings`: 409 when they are others than this caller saw last; sent once more after that,
+/// they are saved. What the body leaves out stays.
+pub async fn replace(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let (head, sent) = request.into_parts();
+    let given: Value = body::read(&gateway, &head.headers, sent).await?;
+    if !given.is_object() {
+        return Err(malformed(&"settings are a JSON object"));
+    }
+    let map = &gateway.settings;
+    let seen = map.seen.get(&user.fingerprint()).await;
+    let mut latest = seen;
+    let edit = |stored: &Stored| {
+        let current = map.hash(&stored.settings);
+        latest = Some(current);
+        if seen.is_some_and(|seen| seen != current) {
+            let status = StatusCode::CONFLICT;
+            return Err(ApiError::with_status(status, "error-settings-changed", &[]));
+        }
+        let next = stored.settings.with(&given).map_err(|error| malformed(&error))?;
+        latest = Some(map.hash(&next));
+        let text = serde_json::to_string(&next).map_err(|error| ApiError::internal(&error))?;
+        Ok((SETTINGS, text))
+    };
+    let outcome = map.change(&gateway, &user, edit).await;
+    let refused = outcome.as_ref().err().map(|error| error.status);
+    // Told of a change, the caller has seen it; of any other refusal nothing is known.
+    if let (None | Some(StatusCode::CONFLICT), Some(latest)) = (refused, latest) {
+        map.seen.insert(user.fingerprint(), latest).await;
+    }
+    outcome.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// `GET /settings/cani` and `/settings/pinnedresources/cani`: whether the caller may read the
+/// ConfigMap; nobody in particular may not.
+pub async fn can_i(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
+    let user = gateway.callers.user(&Asked::of(&request)).ok();
+    let mut allowed = false;
+    if let Some(user) = user {
+        let attributes = Attributes {
+            verb: "get".into(),
+            version: "v1".into(),
+            resource: "configmaps".into(),
+            namespace: gateway.settings.namespace.clone(),
+            name: gateway.settings.name.clone(),
+            ..Attributes::default()
+        };
+        allowed = gateway.authorizer.review(&gateway.cluster, &user, &attributes).await?;
+    }
+    Ok(body::answer(StatusCode::OK, &json!({ "allowed": allowed })))
+}
+
+/// `GET /settings/pinnedresources`; needs no credentials.
+pub async fn pinned(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
+    let user = gateway.callers.user(&Asked::of(&request)).ok();
+    let stored = gateway.settings.recent(&gateway, user.as_ref()).await?;
+    reply(&gateway, &request, &stored.pinned)
+}
+
+/// `PUT /settings/pinnedresources`: one more; what is pinned already takes its new display name.
+pub async fn pin(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let (head, sent) = request.into_parts();
+    let new: Pinned = body::read(&gateway, &head.headers, sent).await?;
+    if new.kind.is_empty() || new.name.is_empty() {
+        return Err(malformed(&"kind and name must not be empty"));
+    }
+    let edit = |stored: &Stored| {
+        let namespace = new.namespace.as_deref().unwrap_or_default();
+        let mut pinned = stored.pinned.clone();
+        match pinned.iter_mut().find(|one| one.is(&new.kind, namespace, &new.name)) {
+            Some(one) => *one = new.clone(),
+            None => pinned.push(new.clone()),
+        }
+        if pinned.len() > MOST_PINNED {
+            let limit = MOST_PINNED.to_string();
+            let (status, args) = (StatusCode::UNPROCESSABLE_ENTITY, [("limit", limit.as_str())]);
+            return Err(ApiError::with_status(status, "error-too-many-pinned", &args));
+        }
+        written(&pinned)
+    };
+    gateway.settings.change(&gateway, &user, edit).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /settings/pinnedresources/{kind}[/{namespace}]/{name}`: 404 when it is not pinned.
+pub async fn unpin(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let path = request.uri().path();
+    let bad = || ApiError::bad_request("error-bad-path", &[("reason", path)]);
+    let (_, rest) = path.split_once("/pinnedresources/").ok_or_else(bad)?;
+    let parts: Vec<_> = rest.split('/').map(segment).collect::<Result<_, _>>()?;
+    let (kind, namespace, name) = match parts.as_slice() {
+        [kind, name] => (kind.as_str(), "", name.as_str()),
+        [kind, namespace, name] => (kind.as_str(), namespace.as_str(), name.as_str()),
+        _ => return Err(bad()),
+    };
+    let edit = |stored: &Stored| {
+        let mut pinned = stored.pinned.clone();
+        pinned.retain(|one| !one.is(kind, namespace, name));
+        if pinned.len() == stored.pinned.len() {
+            let (status, args) = (StatusCode::NOT_FOUND, [("kind", kind), ("name", name)]);
+            return Err(ApiError::with_status(status, "error-not-pinned", &args));
+        }
+        written(&pinned)
+    };
+    gateway.settings.change(&gateway, &user, edit).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn written(pinned: &[Pinned]) -> Result<(&'static str, String), ApiError> {
+    let text = serde_json::to_string(pinned).map_err(|error| ApiError::internal(&error))?;
+    Ok((PINNED, text))
+}
+
+fn reply<T: Serialize + ?Sized>(
+    gateway: &Gateway,
+    request: &Request,
+    shown: &T,
+) -> Result<Response, ApiError> {
+    let body = serde_json::to_vec(shown).map_err(|error| ApiError::internal(&error))?;
+    let reply = Reply::json(body, Freshness::default().with_live());
+    Ok(reply.respond(gateway, request.headers()))
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! Tests of the history: what a poll adds, what a scope opens, what is summed, and how the poller
+//! stands while its source is absent, refused, broken or back.
+
+use axum::response::IntoResponse as _;
+use serde_json::json;
+
+use super::*;
+use crate::cache::usage_table::{POINTS, WINDOW};
+use crate::kinds::usage::Measured;
+use crate::kinds::{UsageFacts, by_name};
+
+/// Some time in unix seconds; the first poll.
+const T: i64 = 1_800_000_000;
+const MIB: i64 = 1 << 20;
+
+fn scope(namespaces: Option<&[&str]>) -> Scope {
+    Scope::for_tests(by_name("podmetrics").unwrap(), namespaces)
+}
+
+fn item(namespace: &str, name: &str, time: i64, cpu: i64) -> Measured {
+    let usage = UsageFacts { time, cpu, memory: cpu * MIB };
+    Measured { namespace: namespace.into(), name: name.into(), usage }
+}
+
+fn pods(usage: &Usage, now: i64, items: Vec<Measured>) {
+    let pods = Measurements { items, ..Measurements::default() };
+    usage.take(now, Measurements::default(), pods);
+}
+
+fn cpu(series: &Series) -> Vec<(i64, i64)> {
+    series.points.iter().map(|(at, cpu, _)| (at - T, *cpu)).collect()
+}
+
+fn one(usage: &Usage, name: &str) -> Option<Vec<(i64, i64)>> {
+    usage.get(&scope(None), "n", name).map(|series| cpu(&series))
+}
+
+#[test]
+fn a_point_is_added_only_when_the_source_has_measured_anew() {
+    let usage = Usage::default();
+    pods(&usage, T, vec![item("n", "a", 1, 10), item("n", "b", 1, 1)]);
+    pods(&usage, T + 15, vec![item("n", "a", 1, 10), item("n", "b", 1, 1)]);
+    assert_eq!(one(&usage, "a").unwrap(), [(0, 10)], "nothing moved: no tick either");
+    pods(&usage, T + 30, vec![item("n", "a", 2, 11), item("n", "b", 1, 1)]);
+    // The clock of the node was set back: still a new measurement.
+    pods(&usage, T + 45, vec![item("n", "a", 1, 12), item("n", "b", 2, 2)]);
+    assert_eq!(one(&usage, "a").unwrap(), [(0, 10), (30, 11), (45, 12)]);
+    assert_eq!(one(&usage, "b").unwrap(), [(0, 1), (45, 2)]);
+    let both = usage.sum(&scope(None), [("n", "a"), ("n", "b")].into_iter());
+    assert_eq!(both.points[0], (T, 11, 11 * MIB));
+    assert_eq!(cpu(&both), [(0, 11), (30, 11), (45, 14)]);
+    assert_eq!(both.sources, 2);
+}
+
+#[test]
+fn history_is_a_window_and_what_vanished_leaves_with_its_last_point() {
+    let usage = Usage::default();
+    pods(&usage, T, vec![item("n", "gone", 1, 1), item("n", "here", 0, 1)]);
+    for poll in 1..=POINTS as i64 {
+        let there = one(&usage, "gone").is_some();
+        assert!(there, "poll {poll}");
+        pods(&usage, T + poll * 15, vec![item("n", "here", poll, 1)]);
+    }
+    assert_eq!(one(&usage, "gone"), None);
+    assert_eq!(usage.series(), 1);
+    let here = one(&usage, "here").unwrap();
+    assert_eq!((here.len(), here[0].0), (POINTS, 15));
+    // Nothing new for longer than the window: no old figure is left, and a new one begins anew.
+    pods(&usage, T + 900 + WINDOW, vec![item("n", "here", POINTS as i64, 1)]);
+    assert_eq!(one(&usage, "here"), None);
+    pods(&usage, T + 915 + WINDOW, vec![item("n", "here", 99, 7)]);
+    assert_eq!(one(&usage, "here").unwrap(), [(915 + WINDOW, 7)]);
+}
+
+#[test]
+fn a_scope_opens_its_kind_and_its_namespaces_and_nothing_else() {
+    let usage = Usage::default();
+    pods(&usage, T, vec![item("a", "x", 1, 1), item("b", "x", 1, 2), item("c", "x", 1, 4)]);
+    let nodes = Measurements { items: vec![item("", "x", 1, 8)], ..Measurements::default() };
+    usage.take(T + 15, nodes, Measurements::default());
+    let names = || ["a", "b", "c", ""].into_iter().map(|namespace| (namespace, "x"));
+    let sum = |scope: &Scope| usage.sum(scope, names()).points.first().map_or(0, |point| point.1);
+    let some = scope(Some(&["a", "c"]));
+    assert_eq!((sum(&scope(None)), sum(&some), sum(&scope(Some(&[])))), (7, 5, 0));
+    assert!(usage.get(&some, "a", "x").is_some());
+    assert!(usage.get(&some, "b", "x").is_none());
+    let node = Scope::for_tests(by_name("nodemetrics").unwrap(), None);
+    assert_eq!(usage.get(&node, "", "x").unwrap().points, [(T + 15, 8, 8 * MIB)]);
+    assert!(usage.get(&node, "a", "x").is_none());
+    let other = Scope::for_tests(by_name("pod").unwrap(), None);
+    assert!(usage.get(&other, "a", "x").is_none());
+    assert_eq!(sum(&other), 0);
+    assert_eq!(usage.total(&other, &other), Series::default());
+}
+
+#[test]
+fn a_total_is_the_sum_of_what_the_last_poll_had_where_both_scopes_reach() {
+    let usage = Usage::default();
+    pods(&usage, T, vec![item("a", "x", 1, 1), item("a", "y", 1, 2), item("b", "x", 1, 4)]);
+    pods(&usage, T + 15, vec![item("a", "x", 2, 1), item("b", "x", 2, 4), item("b", "y", 2, 8)]);
+    let pods_in = |names: Option<&[&str]>| Scope::for_tests(by_name("pod").unwrap(), names);
+    let total = usage.total(&scope(None), &pods_in(None));
+    assert_eq!((cpu(&total), total.sources), (vec![(0, 5), (15, 13)], 3));
+    let names = [("a", "x"), ("b", "x"), ("b", "y")];
+    assert_eq!(usage.sum(&scope(None), names.into_iter()), total);
+    let total = usage.total(&scope(Some(&["a", "b"])), &pods_in(Some(&["b", "c"])));
+    assert_eq!((cpu(&total), total.sources), (vec![(0, 4), (15, 12)], 2));
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_the_history_or_begins_it_anew() {
+    let usage = Usage::default();
+    pods(&usage, T, vec![item("n", "a", 1, 1)]);
+    pods(&usage, T - 5, vec![item("n", "a", 2, 2)]);
+    assert_eq!(one(&usage, "a").unwrap(), [(0, 1)]);
+    pods(&usage, T - 10_000, vec![item("n", "a", 3, 3)]);
+    assert_eq!(one(&usage, "a").unwrap(), [(-10_000, 3)]);
+}
+
+#[test]
+fn what_failed_decides_whether_others_are_asked_live_and_success_ends_it() {
+    let usage = Usage::default();
+    let refused = |code: StatusCode| Failure::status(code, b"");
+    let failed = |usage: &Usage, failure: Failure| {
+        usage.fail(T, failure);
+        assert!(!usage.report().connected);
+        usage.standing()
+    };
+    assert!(matches!(usage.standing(), Standing::Live));
+    assert!(matches!(failed(&usage, refused(StatusCode::FORBIDDEN)), Standing::Live));
+    assert!(matches!(failed(&usage, refused(StatusCode::NOT_FOUND)), Standing::Absent));
+    let down = failed(&usage, refused(StatusCode::SERVICE_UNAVAILABLE));
+    assert!(matches!(down, Standing::Down(_)), "{down:?}");
+    pods(&usage, T + 15, vec![]);
+    assert!(matches!(usage.standing(), Standing::Current));
+    let report = usage.report();
+    assert_eq!((report.connected, report.checked), (true, Some(T + 15)));
+    assert!(report.failure.is_none());
+    // Heard a moment ago: the figures are still good.
+    assert!(matches!(failed(&usage, UpstreamError::Timeout.into()), Standing::Current));
+}
+
+/// An API server that has metrics.k8s.io in this version alone.
+async fn source(version: &'static str, body: &'static str) -> Cluster {
+    // kube's own client wants a process-wide provider; a second call is harmless.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let answer = move |uri: http::Uri| async move {
+        if uri.path().starts_with(&format!("/apis/metrics.k8s.io/{version}/")) {
+            body.into_response()
+        } else {
+            (StatusCode::NOT_FOUND, "404 page not found").into_response()
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let url = format!("http://{address}").parse().unwrap();
+    Cluster::new("test", kube::Config::new(url)).unwrap()
+}
+
+#[tokio::test]
+async fn the_version_that_is_served_is_found_and_remembered() {
+    for served in VERSIONS {
+        let cluster = source(served, r#"{"items":[{"metadata":{"name":"x"}}]}"#).await;
+        let mut version = None;
+        let (nodes, pods) = poll(&cluster, &mut version).await.unwrap();
+        assert_eq!((nodes.malformed, pods.malformed), (1, 1));
+        assert_eq!(version, Some(served));
+        let before = cluster.counts().0;
+        poll(&cluster, &mut version).await.unwrap();
+        assert_eq!(cluster.counts().0 - before, 2, "only what is served is asked for");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_is_missing_or_speaks_nonsense_fails_the_poll() {
+    let cluster = source("v2", "{}").await;
+    let missing = poll(&cluster, &mut None).await.unwrap_err();
+    assert_eq!(missing.code(), Some(StatusCode::NOT_FOUND));
+    let cluster = source("v1", "<html>").await;
+    let broken = poll(&cluster, &mut None).await.unwrap_err();
+    assert!(broken.to_string().contains("malformed"), "{broken}");
+}
+
+#[tokio::test]
+async fn the_poller_fills_the_history_by_itself_and_ends_when_it_is_stopped() {
+    let time = json!({"metadata": {"name": "x", "namespace": "n"},
+        "timestamp": "2026-01-02T03:04:05Z", "usage": {"cpu": "7m", "memory": "1Mi"}});
+    let body: &'static str = json!({"items": [time]}).to_string().leak();
+    let cluster = source("v1beta1", body).await;
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let usage = Usage::start(&cluster, &tasks, &stop);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while usage.get(&scope(None), "n", "x").is_none() {
+        assert!(Instant::now() < deadline, "no usage came");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(usage.get(&scope(None), "n", "x").unwrap().points[0].1, 7);
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+}

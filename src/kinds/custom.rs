@@ -1,0 +1,76 @@
+//! Objects of custom kinds: metadata and the cells of the server's own `Table`, whose columns the
+//! definition's author chose. Their content stays where it is; `_raw` shows it.
+//!
+//! One description for all custom kinds: which one it is, the caller knows.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::meta::{Meta, ObjectMeta, decode, encode};
+use super::*;
+
+/// Rows of any custom kind; their items have no `typeMeta` yet ([`type_meta`]).
+pub static CUSTOM: KindDef = KindDef {
+    source: Source::Table,
+    ..KindDef::of("customobject", Resource::namespaced("", "", "", ""), row, detail)
+};
+
+/// A row of a `Table` (meta.k8s.io/v1).
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(default)]
+    cells: Vec<Value>,
+    #[serde(borrow)]
+    object: Object<'a>,
+}
+
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(borrow, default)]
+    metadata: Meta<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item<'a> {
+    object_meta: ObjectMeta<'a>,
+    cells: Vec<Value>,
+}
+
+fn row(json: &str) -> Result<Row, Malformed> {
+    let Line { cells, object } = decode(CUSTOM.name, json)?;
+    let item = Item { object_meta: object.metadata.object_meta(), cells };
+    object.metadata.row(CUSTOM.name, &item, vec![], vec![], Facts::None)
+}
+
+fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
+    let object: Object = decode(CUSTOM.name, json)?;
+    let meta = encode(CUSTOM.name, object.metadata.full_object_meta())?;
+    Ok(Fields::from_iter([("objectMeta".to_owned(), meta)]))
+}
+
+/// `typeMeta` of a custom object: the full name of its definition.
+pub fn type_meta(full_name: &str, scalable: bool) -> Value {
+    if scalable {
+        json!({ "kind": full_name, "scalable": true })
+    } else {
+        json!({ "kind": full_name })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_table_is_a_row_with_its_cells() {
+        let line = r#"{"cells":["big",3,null],"object":{"kind":"PartialObjectMetadata",
+            "metadata":{"name":"big","namespace":"atlas","uid":"1"}}}"#;
+        let row = row(line).unwrap();
+        assert_eq!((row.namespace.as_str(), row.name.as_str()), ("atlas", "big"));
+        let item: Value = serde_json::from_slice(&row.json).unwrap();
+        assert_eq!(item["cells"], json!(["big", 3, null]));
+        assert_eq!(type_meta("a.b", true), json!({"kind": "a.b", "scalable": true}));
+        assert_eq!(type_meta("a.b", false), json!({"kind": "a.b"}));
+    }
+}
