@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::related::{self, Part, Subject};
 use super::respond::{Freshness, Reply};
 use super::target::{encoded, live, segment};
-use super::{Caller, Gateway, Shared, list};
+use super::{Caller, Gateway, Shared, list, view};
 use crate::cache::{ListError, Listing, Page, list_as};
 use crate::i18n::Locale;
 use crate::kinds::Row;
@@ -141,8 +141,7 @@ impl Place {
         let called = |served: &Served| full_name.contains('.') && served.is_called(&full_name);
         let served = gateway.discovery.find(&gateway.cluster, user, called).await?;
         let Some(served) = served else {
-            let args = [("kind", full_name.as_str())];
-            return Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-unknown-kind", &args));
+            return Err(view::unknown(gateway, user, "error-unknown-kind", &full_name).await);
         };
         let namespaces = query::namespaces(&namespaces);
         for name in &namespaces {

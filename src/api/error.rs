@@ -198,6 +198,10 @@ impl From<UpstreamError> for ApiError {
             UpstreamError::Timeout => {
                 Self::message(StatusCode::GATEWAY_TIMEOUT, "error-upstream-timeout", &[])
             }
+            UpstreamError::TooLarge(_) => {
+                let text = Text::Verbatim(error.to_string());
+                Self::new(StatusCode::BAD_GATEWAY, Fault::Upstream, text)
+            }
             UpstreamError::Unreachable(why)
             | UpstreamError::Broken(why)
             | UpstreamError::Credentials(why)

@@ -186,15 +186,24 @@ impl Joins {
     pub fn pods_of(&self, row: &Row, how: PodsOf) -> Vec<Arc<Row>> {
         let mut found = Vec::new();
         let Some(pods) = &self.pods else { return found };
+        // Owners are of the same namespace: anybody may write another's uid into a pod of his own.
         let mut take = |uid: &CompactString| {
             let owner = Link::Owner(uid.clone());
-            pods.store().linked(&pods.scope, &owner, |pod| found.push(pod.clone()));
+            pods.store().linked(&pods.scope, &owner, |pod| {
+                if pod.namespace == row.namespace {
+                    found.push(pod.clone());
+                }
+            });
         };
         match (how, &self.replica_sets) {
             (PodsOf::Owner, _) => take(&row.uid),
             (PodsOf::ReplicaSets, Some(sets)) => {
                 let owner = Link::Owner(row.uid.clone());
-                sets.store().linked(&sets.scope, &owner, |set| take(&set.uid));
+                sets.store().linked(&sets.scope, &owner, |set| {
+                    if set.namespace == row.namespace {
+                        take(&set.uid);
+                    }
+                });
             }
             (PodsOf::ReplicaSets, None) => {}
         }
@@ -223,7 +232,7 @@ impl Joins {
         }
         let link = Link::Involved(pod.uid.clone());
         events.store().linked(&events.scope, &link, |event| {
-            if event.warning().is_some() {
+            if event.warning().is_some() && event.namespace == pod.namespace {
                 found.insert((event.namespace.clone(), event.name.clone()), event.clone());
             }
         });
@@ -236,7 +245,9 @@ impl Joins {
         }
         let mut warned = false;
         let link = Link::Involved(pod.uid.clone());
-        events.store().linked(&events.scope, &link, |event| warned |= event.warning().is_some());
+        events.store().linked(&events.scope, &link, |event| {
+            warned |= event.warning().is_some() && event.namespace == pod.namespace;
+        });
         warned
     }
 
@@ -310,22 +321,21 @@ impl Joins {
     /// The contract's `status` of a list of workloads: failed with any warning, pending with a
     /// pending pod, else running.
     fn workload_status(&self, primary: &View, how: PodsOf) -> Status {
-        let mut worst: HashMap<CompactString, bool> = HashMap::new();
+        let mut worst: HashMap<(CompactString, CompactString), bool> = HashMap::new();
         if let Some(pods) = &self.pods {
             pods.store().pod_sums(&pods.scope, |pod| {
                 let Some(owner) = self.workload_of(pod, how) else { return };
                 let pending = pod.pod().is_some_and(|facts| facts.phase == Phase::Pending);
                 let warned = self.is_warned(pod);
                 if warned || pending {
-                    *worst.entry(owner).or_default() |= warned;
+                    *worst.entry((owner, pod.namespace.clone())).or_default() |= warned;
                 }
             });
         }
         let mut status = Status::default();
-        let mut seen = HashSet::new();
-        for (uid, warned) in &worst {
-            let listed = primary.store().by_uid(&primary.scope, uid).is_some();
-            if listed && seen.insert(uid) {
+        for ((uid, namespace), warned) in &worst {
+            let row = primary.store().by_uid(&primary.scope, uid);
+            if row.is_some_and(|row| row.namespace == *namespace) {
                 *(if *warned { &mut status.failed } else { &mut status.pending }) += 1;
             }
         }
@@ -340,7 +350,8 @@ impl Joins {
             PodsOf::Owner => Some(owner.into()),
             PodsOf::ReplicaSets => {
                 let sets = self.replica_sets.as_ref()?;
-                sets.store().by_uid(&sets.scope, owner)?.owner().map(CompactString::from)
+                let set = sets.store().by_uid(&sets.scope, owner)?;
+                set.owner().filter(|_| set.namespace == pod.namespace).map(CompactString::from)
             }
         }
     }

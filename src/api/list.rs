@@ -14,8 +14,8 @@ use super::join::{Joins, kinds_joined};
 use super::listing;
 use super::respond::{Freshness, Reply};
 use super::view::{self, NoView, View};
-use super::{Caller, Gateway, Shared, usage};
-use crate::cache::Series;
+use super::{Caller, Gateway, Shared, own_namespaces, usage};
+use crate::cache::{Page, Series};
 use crate::i18n::Locale;
 use crate::kinds::{Join, KindDef, by_name};
 use crate::query::{self, ListQuery};
@@ -87,8 +87,18 @@ async fn answer(
         }
         Err(NoView::Failed(error)) => return Err(error),
     };
-    let page = primary.as_ref().map(|view| view.store().select(&view.scope, query));
-    let page = page.unwrap_or_default();
+    let page = match &primary {
+        Some(view) => view.store().select(&view.scope, query),
+        None if kind.name == "namespace" => {
+            let own = Box::pin(own_namespaces::page(gateway, user, query)).await?;
+            if own.is_some() {
+                // This is the whole of it: frontends take an error for "unknown".
+                errors.clear();
+            }
+            own.unwrap_or_default()
+        }
+        None => Page::default(),
+    };
     let freshness = Freshness::of(primary.iter().chain(joins.views()));
     let status = primary.as_ref().map(|view| joins.status(kind, view)).unwrap_or_default();
     let total = primary.as_ref().and_then(|view| total(kind, view, query, &joins));

@@ -24,6 +24,7 @@ mod logs;
 mod metrics;
 mod openapi;
 mod overview;
+mod own_namespaces;
 mod passthrough;
 mod probes;
 pub mod proxy_listen;

@@ -1,62 +1,55 @@
-//! The OpenAPI 3.1 document, generated from the kind table and the table of routes below it.
+//! The OpenAPI 3.1 document: what follows from the kind table, the other routes
+//! (`openapi_routes.rs`), and all that they take and answer (`types.txt`).
 //!
 //! It describes; it serves nothing. `openapi/binnacle.json` is its committed output, and a test
 //! fails when they differ.
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{Column, Counts, Holds, Join, KINDS, KindDef, Source};
+use super::openapi_routes::{CHANGE, Gives, JOBS, READ, ROUTES, Refuses, Route};
+use super::openapi_types::{schema, schemas};
+use crate::kinds::custom::CUSTOM;
+use crate::kinds::{Child, Counts, KINDS, KindDef, Relation, Source, by_name};
 use crate::query;
 
-/// Routes that are not a kind's list or detail: path, method, summary, content type of the answer.
-const ROUTES: &[(&str, &str, &str, &str)] = &[
-    ("/livez", "get", "Whether the process answers", "text/plain"),
-    ("/healthz", "get", "The same as /livez", "text/plain"),
-    (
-        "/readyz",
-        "get",
-        "Whether to send requests here; ?verbose tells how each kind stands",
-        "text/plain",
-    ),
-    (
-        "/metrics",
-        "get",
-        "OpenMetrics text; needs the right to get the non-resource URL /metrics",
-        "application/openmetrics-text",
-    ),
-    (
-        "/clusters/{cluster}/{path}",
-        "get",
-        "The Kubernetes API itself, as the caller; every method and upgrade",
-        "application/json",
-    ),
+/// What an answer may be besides the one that was asked for: status, name, meaning, whether writes
+/// alone have it.
+const ERRORS: [(&str, &str, &str, bool); 9] = [
+    ("400", "BadRequest", "The request cannot be understood", false),
+    ("401", "Unauthorized", "No valid credentials", false),
+    ("403", "Forbidden", "Not allowed", false),
+    ("404", "NotFound", "Not found", false),
+    ("409", "Conflict", "Not as things are now", true),
+    ("413", "TooLarge", "The body is too large", true),
+    ("415", "UnsupportedMediaType", "The body is not declared as JSON", true),
+    ("422", "Invalid", "The API server does not accept the object", true),
+    ("503", "Unavailable", "The API server cannot be reached", false),
 ];
 
-/// The document as pretty JSON with a line end.
+/// The document as pretty JSON with a line end. What it is made of is compiled in; were that
+/// broken, it would be the problem instead.
 pub fn openapi() -> String {
-    let mut paths = Map::new();
-    for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
-        let name = kind.name;
-        paths.insert(format!("/api/v1/{name}"), json!({ "get": list(kind, false) }));
-        let mut object = format!("/api/v1/{name}/{{name}}");
-        if kind.resource.namespaced {
-            let path = format!("/api/v1/{name}/{{namespace}}");
-            paths.insert(path, json!({ "get": list(kind, true) }));
-            object = format!("/api/v1/{name}/{{namespace}}/{{name}}");
-        }
-        paths.insert(object.clone(), json!({ "get": detail(kind) }));
-        for (segment, _) in kind.children {
-            let path = format!("{object}/{segment}");
-            let summary = format!("What belongs to one of the {}: {segment}", kind.resource.plural);
-            paths
-                .insert(path.clone(), json!({ "get": plain(&path, &summary, "application/json") }));
-        }
+    match document() {
+        Ok(document) => format!("{document:#}\n"),
+        Err(problem) => problem,
     }
-    for (path, method, summary, content) in ROUTES {
-        let operations = paths.entry(*path).or_insert_with(|| json!({}));
-        operations[*method] = plain(path, summary, content);
+}
+
+type Paths = Map<String, Value>;
+
+fn document() -> Result<Value, String> {
+    let mut paths = Paths::new();
+    for kind in shown() {
+        add_kind(&mut paths, kind)?;
     }
-    let document = json!({
+    for route in ROUTES.iter().copied().flatten() {
+        add(&mut paths, route.path, (route.id, route.summary), route)?;
+    }
+    let mut types = schemas()?;
+    for kind in shown() {
+        types.insert(format!("{}List", kind.resource.kind), list(kind));
+    }
+    Ok(json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Binnacle",
@@ -68,175 +61,335 @@ pub fn openapi() -> String {
         "paths": paths,
         "components": {
             "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
-            "schemas": schemas(),
+            "parameters": shared_parameters(),
+            "responses": errors(),
+            "schemas": types,
         },
-    });
-    format!("{document:#}\n")
+    }))
 }
 
-/// An operation that the kind table says nothing more about.
-fn plain(path: &str, summary: &str, content: &str) -> Value {
-    json!({
+/// The kinds that have routes.
+fn shown() -> impl Iterator<Item = &'static KindDef> {
+    KINDS.iter().filter(|kind| kind.source != Source::Poll)
+}
+
+/// The routes of a kind, as `kind_routes` in `mod.rs` makes them.
+fn add_kind(paths: &mut Paths, kind: &'static KindDef) -> Result<(), String> {
+    let (name, of, plural) = (kind.name, kind.resource.kind, kind.resource.plural);
+    let list = Route { gives: Gives::List(name), ..READ };
+    let summary = format!("The {plural} that the caller may list, merged");
+    add(paths, &format!("/api/v1/{name}"), (&format!("list{of}"), &summary), &list)?;
+    let mut object = format!("/api/v1/{name}/{{name}}");
+    if kind.resource.namespaced {
+        let path = format!("/api/v1/{name}/{{namespace}}");
+        add(paths, &path, (&format!("list{of}In"), &summary), &list)?;
+        object = format!("{path}/{{name}}");
+    }
+    let detail = Route { gives: Gives::Detail(name), ..READ };
+    let summary = format!("One of the {plural}, with what belongs to it");
+    add(paths, &object, (&format!("get{of}"), &summary), &detail)?;
+    for &(segment, child) in kind.children {
+        let id = format!("list{of}{}", capital(segment));
+        let summary = format!("What belongs to one of the {plural}: {segment}");
+        add(paths, &format!("{object}/{segment}"), (&id, &summary), &relatives(child))?;
+    }
+    for action in kind.actions {
+        let segment = action.segment();
+        let summary = format!("{} one of the {plural}", capital(segment));
+        let id = format!("{segment}{of}");
+        add(paths, &format!("{object}/{segment}"), (&id, &summary), &change(kind, segment))?;
+    }
+    Ok(())
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
+/// A child list; that of autoscalers takes no query.
+fn relatives(child: Child) -> Route {
+    let gives = match child {
+        Child::Containers => Gives::Json("PodContainerList"),
+        Child::NewSet => Gives::Json("ReplicaSet"),
+        Child::Autoscalers => Gives::Json("HorizontalPodAutoscalerList"),
+        Child::Claims => Gives::List("persistentvolumeclaim"),
+        Child::Events => Gives::List("event"),
+        Child::Ingresses => Gives::List("ingress"),
+        Child::Jobs => Gives::List("job"),
+        Child::OldSets => Gives::List("replicaset"),
+        Child::Pods => Gives::List("pod"),
+        Child::PullSecrets | Child::Secrets => Gives::List("secret"),
+        Child::Services => Gives::List("service"),
+        Child::Volumes => Gives::List("persistentvolume"),
+    };
+    let query = if child == Child::Jobs { JOBS } else { &[] };
+    Route { gives, query, ..READ }
+}
+
+/// What `PUT …/{action}` takes and answers.
+fn change(kind: &KindDef, segment: &str) -> Route {
+    match segment {
+        "rollback" => Route { takes: "RolloutSpec", gives: Gives::Json("RolloutSpec"), ..CHANGE },
+        "restart" if kind.name == "deployment" => {
+            Route { gives: Gives::Json("RolloutSpec"), ..CHANGE }
+        }
+        "restart" | "pause" | "resume" => {
+            Route { gives: Gives::Json("KubernetesObject"), ..CHANGE }
+        }
+        _ => CHANGE,
+    }
+}
+
+/// One operation. `like` says all but its path, id and summary.
+fn add(
+    paths: &mut Paths,
+    path: &str,
+    (id, summary): (&str, &str),
+    like: &Route,
+) -> Result<(), String> {
+    let mut operation = json!({
+        "operationId": id,
         "summary": summary,
-        "parameters": path_parameters(path),
-        "responses": { "200": { "description": "The answer", "content": { content: {} } } },
-    })
+        "parameters": parameters(path, like)?,
+        "responses": responses(like)?,
+    });
+    if !like.takes.is_empty() {
+        let content = json!({ "application/json": { "schema": schema(like.takes)? } });
+        operation["requestBody"] = json!({ "required": true, "content": content });
+    }
+    if like.is_open {
+        operation["security"] = json!([]);
+    }
+    let operations = paths.entry(path).or_insert_with(|| json!({}));
+    operations[like.method] = operation;
+    Ok(())
 }
 
-fn list(kind: &KindDef, namespaced: bool) -> Value {
-    let mut parameters = Vec::new();
-    if namespaced {
-        parameters.push(json!({
-            "name": "namespace", "in": "path", "required": true, "schema": { "type": "string" },
-            "description": "One namespace, several separated by commas, or a blank (%20) for all.",
+fn parameters(path: &str, like: &Route) -> Result<Vec<Value>, String> {
+    let mut all = Vec::new();
+    for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+        let mut parameter = json!({
+            "name": name, "in": "path", "required": true, "schema": { "type": "string" },
+        });
+        if name == "namespace" && takes_several(path) {
+            let text = "One namespace, several separated by commas, or a blank (%20) for all.";
+            parameter["description"] = text.into();
+        }
+        all.push(parameter);
+    }
+    let listed = match like.gives {
+        Gives::List(name) => Some(kind(name)?.1),
+        Gives::Detail(name) => {
+            // The lists in the detail follow the query.
+            let has_pods = kind(name)?.1.relations.contains(&Relation::NodePods);
+            by_name("pod").filter(|_| has_pods)
+        }
+        _ => None,
+    };
+    all.extend(listed.into_iter().flat_map(list_parameters));
+    for (name, of, text) in like.query {
+        all.push(json!({
+            "name": name, "in": "query", "schema": schema(of)?, "description": text,
         }));
     }
+    if like.method == "post" && path.starts_with("/api/v1/") && !path.contains("/validate/") {
+        all.push(json!({ "$ref": "#/components/parameters/csrf" }));
+    }
+    Ok(all)
+}
+
+/// Whether the path's namespace may be several.
+fn takes_several(path: &str) -> bool {
+    let is_last = path.ends_with("/{namespace}") && !path.starts_with("/api/v1/metrics/");
+    is_last || path == "/api/v1/crd/{namespace}/{crd}/object"
+}
+
+fn list_parameters(kind: &KindDef) -> Vec<Value> {
     let columns = query::columns(kind).join(", ");
-    for (name, schema, text) in [
-        ("itemsPerPage", "integer", "Rows on a page; without it everything is answered.".into()),
-        ("page", "integer", "Counted from 1.".into()),
-        ("sortBy", "string", format!("Pairs of a or d and a column: {columns}.")),
+    let own = [
+        ("sortBy", format!("Pairs of a or d and a column: {columns}.")),
         (
             "filterBy",
-            "string",
             format!(
                 "Pairs of a column and a substring: {columns}. Before the column: ! rows that do \
                  not, ~ whatever the case, = the whole value."
             ),
         ),
-        ("labelSelector", "string", "As kubectl takes it: app=web,tier in (a,b),!canary.".into()),
-    ] {
-        parameters.push(json!({
-            "name": name, "in": "query", "schema": { "type": schema }, "description": text,
-        }));
+    ];
+    let own = own.map(|(name, text)| {
+        json!({ "name": name, "in": "query", "schema": { "type": "string" }, "description": text })
+    });
+    let shared = ["itemsPerPage", "page", "labelSelector"];
+    let shared = shared.map(|name| json!({ "$ref": format!("#/components/parameters/{name}") }));
+    shared.into_iter().chain(own).collect()
+}
+
+fn shared_parameters() -> Value {
+    let query = |name: &str, kind: &str, text: &str| json!({ "name": name, "in": "query", "schema": { "type": kind }, "description": text });
+    json!({
+        "itemsPerPage":
+            query("itemsPerPage", "integer", "Rows on a page; without it everything is answered."),
+        "page": query("page", "integer", "Counted from 1."),
+        "labelSelector":
+            query("labelSelector", "string", "As kubectl takes it: app=web,tier in (a,b),!canary."),
+        "csrf": {
+            "name": "x-csrf-token", "in": "header", "schema": { "type": "string" },
+            "description": "From /api/v1/csrftoken with the element after /api/v1/; needed unless that is switched off.",
+        },
+    })
+}
+
+fn responses(like: &Route) -> Result<Map<String, Value>, String> {
+    let mut answer = json!({ "description": "The answer" });
+    if let Some((content, schema)) = content(like.gives)? {
+        answer["content"] = json!({ content: { "schema": schema } });
     }
-    let mut responses = errors();
-    responses.insert("200".into(), answer(&format!("{}List", kind.resource.kind)));
-    responses
-        .insert("304".into(), json!({ "description": "Nothing changed since the ETag sent." }));
-    json!({
-        "operationId": format!("list{}{}", kind.resource.kind, if namespaced { "In" } else { "" }),
-        "summary": format!("The {} that the caller may list, merged", kind.resource.plural),
-        "parameters": parameters,
-        "responses": responses,
-    })
-}
-
-fn detail(kind: &KindDef) -> Value {
-    let mut names = vec!["name"];
-    if kind.resource.namespaced {
-        names.insert(0, "namespace");
-    }
-    let parameters: Vec<Value> = names.into_iter().map(path_parameter).collect();
-    let mut responses = errors();
-    responses.insert("200".into(), answer(&format!("{}Detail", kind.resource.kind)));
-    json!({
-        "operationId": format!("get{}", kind.resource.kind),
-        "summary": format!("One of the {}, with what belongs to it", kind.resource.plural),
-        "parameters": parameters,
-        "responses": responses,
-    })
-}
-
-fn answer(schema: &str) -> Value {
-    let reference = format!("#/components/schemas/{schema}");
-    json!({
-        "description": "The answer",
-        "content": { "application/json": { "schema": { "$ref": reference } } },
-    })
-}
-
-fn errors() -> Map<String, Value> {
-    [
-        ("400", "The request cannot be understood"),
-        ("401", "No valid credentials"),
-        ("403", "Not allowed"),
-        ("404", "Not found"),
-        ("503", "The API server cannot be reached"),
-    ]
-    .into_iter()
-    .map(|(status, text)| {
-        let content = json!({ "text/plain": { "schema": { "type": "string" } } });
-        (status.into(), json!({ "description": text, "content": content }))
-    })
-    .collect()
-}
-
-fn path_parameter(name: &str) -> Value {
-    json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
-}
-
-fn path_parameters(path: &str) -> Vec<Value> {
-    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    names.map(path_parameter).collect()
-}
-
-/// What lists and details are made of; the fields of single kinds are those of their rows.
-fn schemas() -> Value {
     let mut all = Map::new();
-    all.insert("ListMeta".into(), json!({
-        "type": "object", "required": ["totalItems"],
-        "properties": { "totalItems": { "type": "integer", "description": "After the filter, before paging." } },
-    }));
-    all.insert("K8sError".into(), json!({
-        "type": "object", "required": ["ErrStatus"],
-        "properties": { "ErrStatus": { "type": "object", "description": "A metav1.Status of what could not be read." } },
-    }));
-    all.insert("ResourceStatus".into(), json!({
-        "type": "object",
-        "properties": { "running": {"type": "integer"}, "pending": {"type": "integer"}, "failed": {"type": "integer"},
-                        "succeeded": {"type": "integer"}, "terminating": {"type": "integer"} },
-    }));
-    for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
-        let name = kind.resource.kind;
-        all.insert(name.into(), item(kind));
-        all.insert(format!("{name}List"), list_schema(kind));
-        all.insert(format!("{name}Detail"), json!({
-            "type": "object", "required": ["objectMeta", "typeMeta", "errors"],
-            "properties": { "objectMeta": {"type": "object"}, "typeMeta": {"type": "object"},
-                            "errors": { "type": "array", "items": { "$ref": "#/components/schemas/K8sError" } } },
-        }));
+    all.insert(like.status.to_string(), answer);
+    let is_read = like.method == "get";
+    let is_tagged = is_read && !like.is_open && like.refuses == Refuses::Text;
+    if is_tagged && !matches!(like.gives, Gives::Nothing | Gives::Text(_)) {
+        let text = "Nothing changed since the ETag sent.";
+        all.insert("304".into(), json!({ "description": text }));
     }
-    Value::Object(all)
+    if like.refuses != Refuses::Never {
+        let suffix = wording(like.refuses).0;
+        for (status, name, _, of_writes) in ERRORS {
+            if !(is_read && of_writes) {
+                let reference = format!("#/components/responses/{name}{suffix}");
+                all.insert(status.into(), json!({ "$ref": reference }));
+            }
+        }
+    }
+    Ok(all)
 }
 
-fn item(kind: &KindDef) -> Value {
-    let mut properties = Map::new();
-    properties.insert("objectMeta".into(), json!({ "type": "object" }));
-    properties.insert("typeMeta".into(), json!({ "type": "object" }));
-    for Column { name, holds } in kind.columns {
-        let schema = match holds {
-            Holds::Time => json!({ "type": ["string", "null"], "format": "date-time" }),
-            Holds::Number => json!({ "type": "integer" }),
-            Holds::Text => json!({ "type": "string" }),
-        };
-        properties.insert((*name).into(), schema);
-    }
-    for join in kind.joins {
-        let (key, schema) = match join {
-            Join::Warnings => ("warnings", json!({ "type": "array" })),
-            Join::PodInfo { key, .. } => (*key, json!({ "type": "object" })),
-            Join::Allocation => ("allocatedResources", json!({ "type": "object" })),
-            Join::Metrics => ("metrics", json!({ "type": ["object", "null"] })),
-        };
-        properties.insert(key.into(), schema);
-    }
-    json!({ "type": "object", "required": ["objectMeta", "typeMeta"], "properties": properties })
+/// Content type and schema.
+fn content(gives: Gives) -> Result<Option<(&'static str, Value)>, String> {
+    const JSON: &str = "application/json";
+    Ok(match gives {
+        Gives::Nothing => None,
+        Gives::Json(of) => Some((JSON, schema(of)?)),
+        Gives::Text(content) => Some((content, json!({ "type": "string" }))),
+        Gives::List(name) => Some((JSON, schema(&format!("{}List", kind(name)?.0))?)),
+        Gives::Detail(name) => Some((JSON, schema(&format!("{}Detail", kind(name)?.0))?)),
+    })
 }
 
-fn list_schema(kind: &KindDef) -> Value {
+/// The name of a kind's type, and the kind.
+fn kind(name: &str) -> Result<(&'static str, &'static KindDef), String> {
+    if name == CUSTOM.name {
+        return Ok(("CustomResourceObject", &CUSTOM));
+    }
+    let kind = by_name(name).ok_or_else(|| format!("there is no kind {name}"))?;
+    Ok((kind.resource.kind, kind))
+}
+
+/// How errors are told apart by name, their content type and type.
+fn wording(refuses: Refuses) -> (&'static str, &'static str, &'static str) {
+    match refuses {
+        Refuses::Never | Refuses::Text => ("", "text/plain", "string"),
+        Refuses::Item => ("Item", "application/json", "K8sError"),
+        Refuses::Status => ("Status", "application/json", "KubernetesObject"),
+    }
+}
+
+fn errors() -> Result<Map<String, Value>, String> {
+    let mut all = Map::new();
+    for refuses in [Refuses::Text, Refuses::Item, Refuses::Status] {
+        let (suffix, content, of) = wording(refuses);
+        for (_, name, text, _) in ERRORS {
+            let content = json!({ content: { "schema": schema(of)? } });
+            all.insert(
+                format!("{name}{suffix}"),
+                json!({ "description": text, "content": content }),
+            );
+        }
+    }
+    Ok(all)
+}
+
+/// The list of a kind, as `listing.rs` writes it.
+fn list(kind: &KindDef) -> Value {
     let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let array = |name: &str| json!({ "type": "array", "items": reference(name) });
     let mut properties = Map::new();
     properties.insert("listMeta".into(), reference("ListMeta"));
     if kind.list.metrics {
-        properties.insert("cumulativeMetrics".into(), json!({ "type": "array" }));
+        properties.insert("cumulativeMetrics".into(), array("Metric"));
     }
     if kind.list.counts != Counts::None {
         properties.insert("status".into(), reference("ResourceStatus"));
     }
-    let items = json!({ "type": "array", "items": reference(kind.resource.kind) });
-    properties.insert(kind.list.items.into(), items);
-    properties.insert("errors".into(), json!({ "type": "array", "items": reference("K8sError") }));
+    properties.insert(kind.list.items.into(), array(kind.resource.kind));
+    properties.insert("errors".into(), array("K8sError"));
     let required: Vec<&String> = properties.keys().collect();
     json!({ "type": "object", "required": required, "properties": properties })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::kinds::Join;
+
+    fn visit(value: &Value, see: &mut impl FnMut(&str, &Value)) {
+        match value {
+            Value::Array(all) => all.iter().for_each(|one| visit(one, see)),
+            Value::Object(fields) => {
+                for (key, one) in fields {
+                    see(key, one);
+                    visit(one, see);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document().unwrap();
+        let mut lost = BTreeSet::new();
+        visit(&document, &mut |key, value| {
+            // A property may be called so, too; its schema is no text.
+            if let ("$ref", Some(reference)) = (key, value.as_str())
+                && document.pointer(&reference[1..]).is_none()
+            {
+                lost.insert(reference.to_owned());
+            }
+        });
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+
+    #[test]
+    fn every_operation_has_an_id_of_its_own() {
+        let document = document().unwrap();
+        let mut seen = BTreeSet::new();
+        visit(&document["paths"], &mut |key, value| {
+            if key == "operationId" {
+                assert!(seen.insert(value.to_string()), "{value} is there twice");
+            }
+        });
+        assert!(seen.len() > 200, "only {} operations", seen.len());
+    }
+
+    #[test]
+    fn items_have_the_keys_that_are_joined_to_their_rows() {
+        let types = schemas().unwrap();
+        for kind in shown() {
+            let properties = &types[kind.resource.kind]["properties"];
+            for join in kind.joins {
+                let key = match join {
+                    Join::Warnings => "warnings",
+                    Join::PodInfo { key, .. } => key,
+                    Join::Allocation => "allocatedResources",
+                    Join::Metrics => "metrics",
+                };
+                assert!(properties.get(key).is_some(), "{} has no {key}", kind.name);
+            }
+        }
+    }
 }

@@ -42,7 +42,7 @@ pub async fn overview(
     for (kind, view) in opened {
         match view {
             Ok(view) => views.push((kind, view)),
-            Err(none) => errors.push(none.error().as_item(locale)),
+            Err(none) => errors.push(none.unless_unauthorized()?.as_item(locale)),
         }
     }
     let version = version.unwrap_or_else(|failure| {

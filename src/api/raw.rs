@@ -13,7 +13,7 @@ use super::body::{self, JSON, get, is_json, malformed, send};
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
 use super::target::{encoded, segment};
-use super::{Caller, Gateway, Shared};
+use super::{Caller, Gateway, Shared, view};
 use crate::kinds::KINDS;
 use crate::upstream::{Identity, OBJECT_LIMIT, Served, User};
 
@@ -124,8 +124,7 @@ impl Named {
         }
         let called = |served: &Served| served.is_called(&self.kind);
         let Some(served) = discovery.find(&gateway.cluster, user, called).await? else {
-            let args = [("kind", self.kind.as_str())];
-            return Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-unknown-kind", &args));
+            return Err(view::unknown(gateway, user, "error-unknown-kind", &self.kind).await);
         };
         match group {
             None => Ok(served),

@@ -13,7 +13,7 @@ use super::body::{self, MERGE, get, send};
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
 use super::target::{encoded, segment};
-use super::{Caller, Gateway, Shared};
+use super::{Caller, Gateway, Shared, view};
 use crate::kinds::KINDS;
 use crate::upstream::{Served, User};
 
@@ -37,8 +37,7 @@ impl Place {
         let called = |served: &Served| served.is_called(kind);
         let served = gateway.discovery.find(&gateway.cluster, user, called).await?;
         let Some(served) = served.filter(|served| served.scalable) else {
-            let args = [("kind", kind.as_str())];
-            return Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-no-scale", &args));
+            return Err(view::unknown(gateway, user, "error-no-scale", kind).await);
         };
         if served.namespaced && namespace.is_none() {
             return Err(bad());

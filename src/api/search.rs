@@ -70,7 +70,7 @@ pub async fn search(
         let view = match view {
             Ok(view) => view,
             Err(none) => {
-                errors.push(none.error().as_item(locale));
+                errors.push(none.unless_unauthorized()?.as_item(locale));
                 continue;
             }
         };

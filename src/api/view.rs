@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use super::Gateway;
 use super::error::ApiError;
+use super::target::live;
 use crate::auth::{Reach, Refusal, Scope};
 use crate::cache::{Feed, Listing, State, Store, list_as};
 use crate::kinds::{KindDef, Resource, by_name};
@@ -50,6 +51,12 @@ impl View {
 }
 
 impl NoView {
+    /// The error to name beside other rows; bad credentials are the whole answer.
+    pub fn unless_unauthorized(self) -> Result<ApiError, ApiError> {
+        let error = self.error();
+        if error.status == StatusCode::UNAUTHORIZED { Err(error) } else { Ok(error) }
+    }
+
     pub fn error(self) -> ApiError {
         match self {
             Self::Denied(error) | Self::Failed(error) => error,
@@ -150,16 +157,27 @@ pub async fn served(
     });
     match version {
         Some(version) => Ok(Resource { version, ..kind.resource }),
-        None => {
-            let args = [("kind", kind.name)];
-            Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-unknown-kind", &args))
-        }
+        None => Err(unknown(gateway, user, "error-unknown-kind", kind.name).await),
+    }
+}
+
+/// 404 with a message about a kind that discovery does not know. Discovery is shared: whoever asks
+/// must have good credentials, which such an answer would not have needed.
+pub async fn unknown(
+    gateway: &Gateway,
+    user: &User,
+    message: &'static str,
+    kind: &str,
+) -> ApiError {
+    match live(gateway, user, "/version").await {
+        Err(failure) if failure.code() == Some(StatusCode::UNAUTHORIZED) => failure.into(),
+        _ => ApiError::with_status(StatusCode::NOT_FOUND, message, &[("kind", kind)]),
     }
 }
 
 /// The namespaces to ask about one by one when a caller has no cluster-wide right: those that we
 /// watch, else those that the caller may list, else the configured ones.
-async fn known_namespaces(gateway: &Gateway, user: &User) -> Vec<CompactString> {
+pub async fn known_namespaces(gateway: &Gateway, user: &User) -> Vec<CompactString> {
     if let Some(names) = gateway.cache.namespace_names() {
         return names;
     }

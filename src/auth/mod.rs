@@ -264,6 +264,33 @@ impl Authorizer {
         Ok(permitted)
     }
 
+    /// Those of `candidates` in which the caller may list anything that we show, and whether the
+    /// namespace itself may be read. In the order of their names.
+    pub async fn visible(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        candidates: &[CompactString],
+    ) -> Result<Vec<(CompactString, bool)>, Refusal> {
+        let reviews = futures::stream::iter(candidates.iter().cloned()).map(|namespace| async {
+            let key = (user.fingerprint(), namespace.clone());
+            let asking = rules::review(cluster, user, &namespace);
+            let listable = self.rules.try_get_with(key, asking).await;
+            (namespace, listable)
+        });
+        let mut reviews = reviews.buffer_unordered(REVIEWS_AT_ONCE);
+        let mut visible = Vec::new();
+        while let Some((namespace, listable)) = reviews.next().await {
+            let listable = listable.map_err(Refusal::Unknown)?;
+            if listable.is_visible() && !review::expired(user) {
+                self.known.insert(user.fingerprint(), ()).await;
+                visible.push((namespace, listable.may_get_namespace()));
+            }
+        }
+        visible.sort_unstable();
+        Ok(visible)
+    }
+
     async fn permitted_in(
         &self,
         cluster: &Cluster,

@@ -14,6 +14,8 @@ use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 /// The kinds of [`KINDS`] that may be listed in a namespace.
 pub(super) struct Listable {
     complete: bool,
+    anything: bool,
+    namespace: bool,
     kinds: Vec<bool>,
 }
 
@@ -41,6 +43,16 @@ struct Rule {
 }
 
 impl Listable {
+    /// Whether anything that we show may be listed in the namespace.
+    pub fn is_visible(&self) -> bool {
+        self.anything
+    }
+
+    /// Whether the namespace itself may be read.
+    pub fn may_get_namespace(&self) -> bool {
+        self.complete && self.namespace
+    }
+
     /// Whether the kind may be listed; `None` when this review cannot tell.
     pub fn allows(&self, kind: &KindDef) -> Option<bool> {
         self.kinds.get(kind.index()).copied().filter(|_| self.complete)
@@ -66,17 +78,23 @@ pub(super) async fn review(
 
 fn listable(status: &Status) -> Listable {
     let rules = || status.resource_rules.iter().flatten();
-    let kinds = KINDS.iter().map(|kind| rules().any(|rule| allows(rule, &kind.resource)));
+    let listed = |kind: &KindDef| rules().any(|rule| allows(rule, "list", &kind.resource));
+    let kinds: Vec<bool> = KINDS.iter().map(listed).collect();
+    let namespaced = KINDS.iter().zip(&kinds).filter(|(kind, _)| kind.resource.namespaced);
+    let anything = { namespaced }.any(|(_, listed)| *listed);
+    let namespace = Resource::cluster("", "v1", "Namespace", "namespaces");
     Listable {
         complete: !status.incomplete && status.evaluation_error.is_empty(),
-        kinds: kinds.collect(),
+        anything,
+        namespace: rules().any(|rule| allows(rule, "get", &namespace)),
+        kinds,
     }
 }
 
-fn allows(rule: &Rule, resource: &Resource) -> bool {
+fn allows(rule: &Rule, verb: &str, resource: &Resource) -> bool {
     let has = |list: &[String], what: &str| list.iter().any(|item| item == "*" || item == what);
     rule.resource_names.is_empty()
-        && has(&rule.verbs, "list")
+        && has(&rule.verbs, verb)
         && has(&rule.api_groups, resource.group)
         && has(&rule.resources, resource.plural)
 }

@@ -3,6 +3,8 @@
 //!
 //! A malformed object costs its row and a count. Bounded in pages, rows and bytes.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -20,7 +22,12 @@ use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
 /// Objects asked for at once, as client-go does: the API server holds a page in memory.
 const PAGE: usize = 500;
-/// A page of 500 objects near the 1.5 MiB that etcd allows is rare; one of 64 MiB is refused.
+/// How often a list is begun again, or a page asked for again, before it has failed.
+const TURNS: usize = 3;
+/// Least and longest wait before a page that an overloaded API server refused is asked for again.
+const BUSY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// A page of 500 objects near the 1.5 MiB that etcd allows is rare; one of more than 64 MiB is asked
+/// for in parts.
 const PAGE_BYTES: usize = 64 << 20;
 /// Rows of one live answer: at about 2 KiB a row this is 40 MiB for the time of one request.
 const LIVE_ROWS: usize = 20_000;
@@ -117,19 +124,32 @@ pub(super) async fn list(
     let accept = accept(kind.source);
     let mut listed =
         Listed { rows: Vec::new(), version: String::new(), malformed: 0, columns: Vec::new() };
-    let mut token = String::new();
+    let (mut token, mut limit, mut again) = (String::new(), PAGE, 0);
     loop {
         let path = if token.is_empty() {
-            format!("{collection}?limit={PAGE}")
+            format!("{collection}?limit={limit}")
         } else {
             let token = utf8_percent_encode(&token, NON_ALPHANUMERIC);
-            format!("{collection}?limit={PAGE}&continue={token}")
+            format!("{collection}?limit={limit}&continue={token}")
         };
         let body = match page(cluster, who, &path, accept).await {
-            // The continuation's snapshot is compacted: begin again, as client-go does.
-            Err(failure) if failure.code() == Some(StatusCode::GONE) && !token.is_empty() => {
-                listed.rows.clear();
-                page(cluster, who, &collection, accept).await?
+            // The continuation's snapshot is compacted: begin again.
+            Err(failure) if failure.code() == Some(StatusCode::GONE) && again < TURNS => {
+                again += 1;
+                (listed.rows, listed.malformed, token) = (Vec::new(), 0, String::new());
+                continue;
+            }
+            // Large objects: the same page in smaller parts.
+            Err(Failure::Upstream(UpstreamError::TooLarge(_))) if limit > 1 => {
+                limit = (limit / 4).max(1);
+                continue;
+            }
+            // Not all is lost: the pages before are still good.
+            Err(failure) if is_busy(&failure) && !token.is_empty() && again < TURNS => {
+                again += 1;
+                let pause = failure.retry_after().unwrap_or(BUSY.0).clamp(BUSY.0, BUSY.1);
+                tokio::time::sleep(pause).await;
+                continue;
             }
             other => other?,
         };
@@ -142,6 +162,10 @@ pub(super) async fn list(
             return Ok(listed);
         }
     }
+}
+
+fn is_busy(failure: &Failure) -> bool {
+    failure.code() == Some(StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// What of each object is wanted.

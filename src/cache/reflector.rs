@@ -5,7 +5,7 @@
 //! watch is resumed where it was; only an expired one is listed anew.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -18,6 +18,12 @@ use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// First and longest wait before trying again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A watch that ended before this did not do what it is for: the next waits.
+const SHORT: Duration = Duration::from_secs(1);
+/// After this long a watch was well: a failure is a new one.
+const STEADY: Duration = Duration::from_secs(10);
+/// Longest wait that an overloaded API server may ask us for.
+const ASKED: Duration = Duration::from_secs(30);
 /// Without the right to watch we ask again at this pace: somebody may grant it.
 const REFUSED: Duration = Duration::from_secs(60);
 
@@ -36,14 +42,27 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
     let mut wait = BACK_OFF.0;
     let mut version = None;
     loop {
-        let failure = match turn(cluster, feed, &mut version, &mut wait).await {
-            End::Over => continue,
-            End::Expired => {
-                version = None;
+        let begun = Instant::now();
+        let end = turn(cluster, feed, &mut version).await;
+        if matches!(end, End::Expired) {
+            version = None;
+        }
+        let failure = match end {
+            End::Over | End::Expired if begun.elapsed() >= SHORT => {
+                wait = BACK_OFF.0;
+                continue;
+            }
+            // Something between us ends every watch at once, or forgets at once: not a storm of lists.
+            End::Over | End::Expired => {
+                tokio::time::sleep(jittered(wait)).await;
+                wait = (wait * 2).min(BACK_OFF.1);
                 continue;
             }
             End::Failed(failure) => failure,
         };
+        if begun.elapsed() >= STEADY {
+            wait = BACK_OFF.0;
+        }
         feed.lost();
         feed.restarts.fetch_add(1, Ordering::Relaxed);
         let refused = matches!(
@@ -55,22 +74,19 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
         }
         if refused {
             version = None;
+            feed.store.replace(Vec::new());
             tokio::time::sleep(jittered(REFUSED)).await;
             continue;
         }
         tracing::debug!(kind = feed.kind.name, %failure, wait = ?wait, "watch broken");
-        tokio::time::sleep(jittered(wait)).await;
+        let asked = failure.retry_after().unwrap_or_default().min(ASKED);
+        tokio::time::sleep(asked.max(jittered(wait))).await;
         wait = (wait * 2).min(BACK_OFF.1);
     }
 }
 
 /// Lists if need be, then watches until the watch ends.
-async fn turn(
-    cluster: &Cluster,
-    feed: &Feed,
-    version: &mut Option<String>,
-    wait: &mut Duration,
-) -> End {
+async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> End {
     let from = match version {
         Some(version) => version.clone(),
         None => {
@@ -103,7 +119,6 @@ async fn turn(
         Err(failure) => return End::Failed(failure),
     };
     feed.heard();
-    *wait = BACK_OFF.0;
     loop {
         match watch.line().await {
             Ok(None) => return End::Over,

@@ -17,7 +17,7 @@ use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 /// The API server ends a watch after this long; it is begun again from where it was.
 const WATCH_SECONDS: u32 = 290;
 /// Bookmarks come about once a minute; silence for longer than this is a dead connection.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(90);
 /// How long the head of a watch's answer may take.
 const HEAD: Duration = Duration::from_secs(30);
 /// No object is larger in etcd than 1.5 MiB; JSON may be several times that.
@@ -71,9 +71,10 @@ impl Watch {
             .map_err(|_| UpstreamError::Timeout)??;
         let status = response.status();
         if !status.is_success() {
-            let body = http_body_util::Limited::new(response.into_body(), 1 << 20).collect().await;
+            let (head, body) = response.into_parts();
+            let body = http_body_util::Limited::new(body, 1 << 20).collect().await;
             let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            return Err(Failure::status(status, &body));
+            return Err(Failure::status(status, &body).after(&head.headers));
         }
         Ok(Self { body: response.into_body(), buffer: BytesMut::new(), searched: 0 })
     }

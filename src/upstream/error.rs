@@ -2,8 +2,11 @@
 //!
 //! No HTTP statuses of our own: `api::error` makes those.
 
-use http::StatusCode;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
+use serde_json::json;
 
 /// We got no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -14,6 +17,9 @@ pub enum UpstreamError {
     Timeout,
     #[error("the connection to the API server broke: {0}")]
     Broken(String),
+    /// The answer is longer than we hold in memory.
+    #[error("the API server's answer is larger than {0} bytes")]
+    TooLarge(usize),
     /// Our own credentials could not be had: exec plugin, token file.
     #[error("the cluster's own credentials cannot be obtained: {0}")]
     Credentials(String),
@@ -69,6 +75,30 @@ impl Failure {
         Self::Status { code, message, reason: status.reason, details: status.details }
     }
 
+    /// Adds what the answer's `Retry-After` asks for, where its body does not say it: that of an
+    /// overloaded API server is plain text.
+    pub fn after(mut self, headers: &HeaderMap) -> Self {
+        let asked = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let asked = asked.and_then(|text| text.trim().parse::<u64>().ok());
+        if let (Some(seconds), Self::Status { details, .. }) = (asked, &mut self) {
+            let details = details.get_or_insert_with(|| json!({}));
+            if let Some(details) = details.as_object_mut() {
+                details.entry("retryAfterSeconds").or_insert_with(|| seconds.into());
+            }
+        }
+        self
+    }
+
+    /// How long the API server asks us to wait before we ask again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { details: Some(details), .. } => {
+                details.get("retryAfterSeconds")?.as_u64().map(Duration::from_secs)
+            }
+            _ => None,
+        }
+    }
+
     pub fn code(&self) -> Option<StatusCode> {
         match self {
             Self::Status { code, .. } => Some(*code),
@@ -104,5 +134,17 @@ mod tests {
         let text = Failure::status(StatusCode::BAD_GATEWAY, b" upstream gone\n");
         assert_eq!(text.to_string(), "upstream gone");
         assert_eq!(Failure::status(StatusCode::BAD_GATEWAY, b"").to_string(), "502 Bad Gateway");
+    }
+
+    #[test]
+    fn what_the_api_server_asks_us_to_wait_is_in_its_header_or_its_status() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RETRY_AFTER, http::HeaderValue::from_static("7"));
+        let busy = StatusCode::TOO_MANY_REQUESTS;
+        let text = Failure::status(busy, b"Too many requests").after(&headers);
+        assert_eq!(text.retry_after(), Some(Duration::from_secs(7)));
+        let said = Failure::status(busy, br#"{"details":{"retryAfterSeconds":2}}"#).after(&headers);
+        assert_eq!(said.retry_after(), Some(Duration::from_secs(2)));
+        assert_eq!(Failure::status(busy, b"").after(&HeaderMap::new()).retry_after(), None);
     }
 }

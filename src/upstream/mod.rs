@@ -26,7 +26,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, header};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -166,11 +166,16 @@ impl Cluster {
     ) -> Result<Bytes, Failure> {
         let answer = async {
             let response = self.send(who, request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), limit).collect().await;
-            let body = body.map_err(|error| UpstreamError::Broken(error.to_string()))?.to_bytes();
-            if status.is_client_error() || status.is_server_error() {
-                return Err(Failure::status(status, &body));
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, limit).collect().await.map_err(|error| {
+                match error.is::<LengthLimitError>() {
+                    true => UpstreamError::TooLarge(limit),
+                    false => UpstreamError::Broken(error.to_string()),
+                }
+            });
+            let body = body?.to_bytes();
+            if head.status.is_client_error() || head.status.is_server_error() {
+                return Err(Failure::status(head.status, &body).after(&head.headers));
             }
             Ok(body)
         };

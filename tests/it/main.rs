@@ -9,6 +9,7 @@
 
 mod away;
 mod bad_input;
+mod bad_requests;
 mod beyond;
 mod both;
 mod certificate;
@@ -17,6 +18,8 @@ mod config;
 mod contract;
 mod demo;
 mod details;
+mod fault_proxy;
+mod faults;
 mod gateway;
 mod generated;
 mod kubectl;
@@ -26,6 +29,7 @@ mod listeners;
 mod log_follow;
 mod logs;
 mod metrics;
+mod overview;
 mod passthrough;
 mod people;
 mod property;

@@ -1,0 +1,425 @@
+//! The routes that do not follow from the kind table, as the OpenAPI document tells of them.
+//!
+//! It routes nothing: that is `mod.rs`, and a test holds one to the other. Types are expressions in
+//! the grammar of `types.txt`.
+
+/// One operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub id: &'static str,
+    pub summary: &'static str,
+    pub query: &'static [Parameter],
+    /// Type of the request's body; empty: it has none.
+    pub takes: &'static str,
+    pub status: u16,
+    pub gives: Gives,
+    pub refuses: Refuses,
+    /// Needs no credentials.
+    pub is_open: bool,
+}
+
+/// Name, type and meaning of a query parameter.
+pub type Parameter = (&'static str, &'static str, &'static str);
+
+/// What a successful answer holds.
+#[derive(Debug, Clone, Copy)]
+pub enum Gives {
+    Nothing,
+    /// JSON of this type.
+    Json(&'static str),
+    /// Text of this content type.
+    Text(&'static str),
+    /// The list of a kind, with the query that lists take.
+    List(&'static str),
+    /// The detail of one of a kind.
+    Detail(&'static str),
+}
+
+/// How errors are worded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refuses {
+    /// Never refused.
+    Never,
+    /// A sentence as text.
+    Text,
+    /// A `K8sError`: routes of sign-in and of the web frontend.
+    Item,
+    /// Kubernetes' own `Status`.
+    Status,
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+) -> Route {
+    Route {
+        method,
+        path,
+        id,
+        summary,
+        query: &[],
+        takes: "",
+        status: 200,
+        gives: Gives::Nothing,
+        refuses: Refuses::Text,
+        is_open: false,
+    }
+}
+
+const fn get(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+    route("get", path, id, summary)
+}
+
+const fn post(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+    route("post", path, id, summary)
+}
+
+const fn put(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+    route("put", path, id, summary)
+}
+
+const fn delete(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+    route("delete", path, id, summary)
+}
+
+/// What the kind table's own routes are made of.
+pub const READ: Route = get("", "", "");
+pub const CHANGE: Route = put("", "", "");
+pub const JOBS: &[Parameter] =
+    &[("active", "bool", "Jobs with pods at work, or with false those without.")];
+
+impl Route {
+    const fn json(self, of: &'static str) -> Self {
+        Self { gives: Gives::Json(of), ..self }
+    }
+
+    const fn text(self, content: &'static str) -> Self {
+        Self { gives: Gives::Text(content), ..self }
+    }
+
+    const fn list(self, kind: &'static str) -> Self {
+        Self { gives: Gives::List(kind), ..self }
+    }
+
+    const fn detail(self, kind: &'static str) -> Self {
+        Self { gives: Gives::Detail(kind), ..self }
+    }
+
+    const fn status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
+    const fn takes(self, of: &'static str) -> Self {
+        Self { takes: of, ..self }
+    }
+
+    const fn query(self, query: &'static [Parameter]) -> Self {
+        Self { query, ..self }
+    }
+
+    const fn refuses(self, refuses: Refuses) -> Self {
+        Self { refuses, ..self }
+    }
+
+    const fn open(self) -> Self {
+        Self { is_open: true, ..self }
+    }
+}
+
+const SCALE: &[Parameter] = &[("scaleBy", "int", "The number of replicas that is wanted.")];
+const DELETE: &[Parameter] = &[
+    (
+        "propagation",
+        "\"Background\"|\"Foreground\"|\"Orphan\"",
+        "What becomes of dependents; Foreground without it.",
+    ),
+    ("deleteNow", "bool", "Leaves a second of grace."),
+];
+const SEARCH: &[Parameter] = &[
+    ("q", "string", "From 2 to 253 bytes of a name, a label, an image, or 8 of a uid."),
+    ("namespace", "string", "One namespace, or several separated by commas."),
+    ("kinds", "string", "Kinds, separated by commas; all that are kept without it."),
+    ("limit", "int", "Hits in the answer, from 1 to 500; 50 without it."),
+];
+const WINDOW: &[Parameter] = &[
+    ("previous", "bool", "The log of the container's run before this one."),
+    ("logFilePosition", "\"beginning\"|\"end\"", "Which end of a long log to read."),
+    ("referenceTimestamp", "string", "Time of the line to count from; newest or oldest."),
+    ("referenceLineNum", "int", "Which line of that time."),
+    ("offsetFrom", "int", "First line, counted from the reference."),
+    ("offsetTo", "int", "Behind the last line, counted from the reference."),
+];
+const FILE: &[Parameter] = &[
+    ("previous", "bool", "The log of the container's run before this one."),
+    ("timestamps", "bool", "Each line begins with its time."),
+    ("follow", "bool", "Goes on with new lines until the caller hangs up."),
+    ("tailLines", "int", "Begins so many lines before the end."),
+    ("sinceSeconds", "int", "Begins so many seconds ago."),
+    ("sinceTime", "time", "Begins at this time; not together with sinceSeconds."),
+];
+const VERBOSE: &[Parameter] = &[("verbose", "string", "Tells how each kind stands.")];
+
+/// All of them, by who offers them; the kinds' own are not here.
+pub const ROUTES: &[&[Route]] =
+    &[SERVER, SESSION, OBJECTS, FORMS, CUSTOM, LOGS, USAGE, FRONTEND, PASSTHROUGH];
+
+const SERVER: &[Route] = &[
+    get("/", "home", "The web frontend's page; what this is where there is no frontend")
+        .text("text/html")
+        .refuses(Refuses::Never)
+        .open(),
+    get("/livez", "livez", "Whether the process answers")
+        .text("text/plain")
+        .refuses(Refuses::Never)
+        .open(),
+    get("/healthz", "healthz", "The same as /livez")
+        .text("text/plain")
+        .refuses(Refuses::Never)
+        .open(),
+    get("/readyz", "readyz", "Whether to send requests here; 503 when not")
+        .query(VERBOSE)
+        .text("text/plain")
+        .refuses(Refuses::Never)
+        .open(),
+    get(
+        "/metrics",
+        "metrics",
+        "OpenMetrics text; needs the right to get the non-resource URL /metrics",
+    )
+    .text("application/openmetrics-text"),
+];
+
+const SESSION: &[Route] = &[
+    get("/api/v1/csrftoken/{action}", "csrfToken", "A token for POSTs below /api/v1/{action}")
+        .json("CsrfToken")
+        .open(),
+    post("/api/v1/login", "login", "The token back when the API server knows it")
+        .takes("LoginRequest")
+        .json("LoginResponse")
+        .refuses(Refuses::Item)
+        .open(),
+    get("/api/v1/me", "me", "Who the caller is").json("User").refuses(Refuses::Item),
+];
+
+const OBJECTS: &[Route] = &[
+    get(
+        "/api/v1/_raw/{kind}/namespace/{namespace}/name/{name}",
+        "readRaw",
+        "Any object as the API server has it",
+    )
+    .json("KubernetesObject"),
+    put(
+        "/api/v1/_raw/{kind}/namespace/{namespace}/name/{name}",
+        "replaceRaw",
+        "Replaces an object; with a resourceVersion only the one of that version",
+    )
+    .takes("KubernetesObject")
+    .status(204),
+    delete(
+        "/api/v1/_raw/{kind}/namespace/{namespace}/name/{name}",
+        "deleteRaw",
+        "Deletes an object",
+    )
+    .query(DELETE)
+    .status(204),
+    get("/api/v1/_raw/{kind}/name/{name}", "readClusterRaw", "The same without a namespace")
+        .json("KubernetesObject"),
+    put("/api/v1/_raw/{kind}/name/{name}", "replaceClusterRaw", "The same without a namespace")
+        .takes("KubernetesObject")
+        .status(204),
+    delete("/api/v1/_raw/{kind}/name/{name}", "deleteClusterRaw", "The same without a namespace")
+        .query(DELETE)
+        .status(204),
+    get("/api/v1/scale/{kind}/{namespace}/{name}", "readScale", "Replicas wanted and there")
+        .json("ReplicaCounts"),
+    put("/api/v1/scale/{kind}/{namespace}/{name}", "setScale", "Sets the replicas wanted")
+        .query(SCALE)
+        .json("ReplicaCounts"),
+    get("/api/v1/scale/{kind}/{name}", "readClusterScale", "The same without a namespace")
+        .json("ReplicaCounts"),
+    put("/api/v1/scale/{kind}/{name}", "setClusterScale", "The same without a namespace")
+        .query(SCALE)
+        .json("ReplicaCounts"),
+    post(
+        "/api/v1/replicationcontroller/{namespace}/{name}/update/pod",
+        "updateReplicationControllerPods",
+        "Sets the replicas of a replication controller",
+    )
+    .takes("ReplicationControllerSpec")
+    .status(202),
+    get(
+        "/api/v1/persistentvolume/namespace/{namespace}/name/{name}",
+        "getPersistentVolumeByNamespace",
+        "One of the persistentvolumes; the namespace means nothing",
+    )
+    .detail("persistentvolume"),
+    put("/api/v1/node/{name}/drain", "drainNode", "Cordons a node and evicts its pods")
+        .takes("NodeDrainSpec")
+        .status(202),
+    put("/api/v1/node/{name}/cordon", "cordonNode", "No new pods for a node").status(204),
+    put("/api/v1/node/{name}/uncordon", "uncordonNode", "New pods for a node again").status(204),
+    get("/api/v1/overview", "overview", "The start page in one answer").json("Overview"),
+    get("/api/v1/overview/{namespace}", "overviewIn", "The start page of some namespaces")
+        .json("Overview"),
+    get("/api/v1/search", "search", "Objects of all kinds by name, label, image and uid")
+        .query(SEARCH)
+        .json("SearchResult"),
+];
+
+const FORMS: &[Route] = &[
+    post("/api/v1/appdeployment", "deploy", "A deployment and, with ports, a service")
+        .takes("AppDeploymentSpec")
+        .status(201)
+        .json("AppDeploymentSpec"),
+    post("/api/v1/appdeploymentfromfile", "deployFromFile", "All objects of a file, or none")
+        .takes("AppDeploymentFromFileSpec")
+        .status(201)
+        .json("AppDeploymentFromFileResponse"),
+    get("/api/v1/appdeployment/protocols", "protocols", "Protocols of ports")
+        .json("Protocols")
+        .refuses(Refuses::Never)
+        .open(),
+    post("/api/v1/appdeployment/validate/name", "validateName", "Whether a name is free")
+        .takes("AppNameSpec")
+        .json("Validity"),
+    post(
+        "/api/v1/appdeployment/validate/imagereference",
+        "validateImageReference",
+        "Whether this is the reference of an image",
+    )
+    .takes("ImageReferenceSpec")
+    .json("ImageReferenceValidity")
+    .open(),
+    post(
+        "/api/v1/appdeployment/validate/protocol",
+        "validateProtocol",
+        "Whether a service can have this protocol",
+    )
+    .takes("ProtocolSpec")
+    .json("Validity")
+    .open(),
+    post("/api/v1/namespace", "createNamespace", "Creates a namespace")
+        .takes("NamespaceSpec")
+        .status(201)
+        .json("NamespaceSpec"),
+    post("/api/v1/secret", "createPullSecret", "Creates a secret for pulling images")
+        .takes("ImagePullSecretSpec")
+        .status(201)
+        .json("Secret"),
+];
+
+const CUSTOM: &[Route] = &[
+    get(
+        "/api/v1/crd/{namespace}/{crd}/object",
+        "listCustomObject",
+        "The objects of a custom kind, with the columns that the API server prints",
+    )
+    .list("customobject"),
+    get("/api/v1/crd/{namespace}/{crd}/{name}", "getCustomObject", "One object of a custom kind")
+        .json("CustomResourceObjectDetail"),
+    get("/api/v1/crd/{namespace}/{crd}/{name}/event", "listCustomObjectEvent", "Events about it")
+        .list("event"),
+];
+
+const LOGS: &[Route] = &[
+    get(
+        "/api/v1/log/source/{namespace}/{name}/{kind}",
+        "logSources",
+        "The pods and containers of a workload",
+    )
+    .json("LogSources"),
+    get("/api/v1/log/{namespace}/{pod}", "podLog", "Lines of the log of a pod's first container")
+        .query(WINDOW)
+        .json("LogDetails"),
+    get("/api/v1/log/{namespace}/{pod}/{container}", "containerLog", "Lines of a container's log")
+        .query(WINDOW)
+        .json("LogDetails"),
+    get(
+        "/api/v1/log/file/{namespace}/{pod}/{container}",
+        "logFile",
+        "A container's log as a file, or followed",
+    )
+    .query(FILE)
+    .text("text/plain"),
+];
+
+const USAGE: &[Route] = &[
+    get("/api/v1/metrics/pod/{namespace}/{name}", "podUsage", "Usage of a pod").json("Usage"),
+    get("/api/v1/metrics/node/{name}", "nodeUsage", "Usage of a node").json("Usage"),
+    get("/api/v1/metrics/namespace/{namespace}", "namespaceUsage", "Usage of a namespace's pods")
+        .json("Usage"),
+    get(
+        "/api/v1/integration/{name}/state",
+        "integrationState",
+        "Whether the source of usage answers",
+    )
+    .json("IntegrationState"),
+];
+
+const FRONTEND: &[Route] = &[
+    get("/config", "config", "The server's clock and version")
+        .json("AppConfig")
+        .refuses(Refuses::Never)
+        .open(),
+    get("/systembanner", "systemBanner", "A message for every page; an empty one is none")
+        .json("SystemBanner")
+        .refuses(Refuses::Never)
+        .open(),
+    get("/settings", "settings", "The settings of all users")
+        .json("Settings")
+        .refuses(Refuses::Item)
+        .open(),
+    put("/settings", "changeSettings", "409 when the caller has not seen the latest ones")
+        .takes("SettingsChange")
+        .status(204)
+        .refuses(Refuses::Item),
+    get("/settings/cani", "maySettings", "Whether the caller may read the settings' ConfigMap")
+        .json("CanIResponse")
+        .refuses(Refuses::Item)
+        .open(),
+    get("/settings/pinnedresources", "pinnedResources", "What the frontend's menu shows")
+        .json("PinnedResource[]")
+        .refuses(Refuses::Item)
+        .open(),
+    put("/settings/pinnedresources", "pinResource", "One more in the frontend's menu")
+        .takes("PinnedResourceSpec")
+        .status(204)
+        .refuses(Refuses::Item),
+    get("/settings/pinnedresources/cani", "mayPinnedResources", "The same as /settings/cani")
+        .json("CanIResponse")
+        .refuses(Refuses::Item)
+        .open(),
+    delete("/settings/pinnedresources/{kind}/{name}", "unpinClusterResource", "One less")
+        .status(204)
+        .refuses(Refuses::Item),
+    delete("/settings/pinnedresources/{kind}/{namespace}/{name}", "unpinResource", "One less")
+        .status(204)
+        .refuses(Refuses::Item),
+];
+
+const AS_CALLER: &str = "The Kubernetes API itself, as the caller, upgrades included";
+
+const PASSTHROUGH: &[Route] = &[
+    get("/clusters/{cluster}/{path}", "passGet", AS_CALLER)
+        .json("KubernetesObject")
+        .refuses(Refuses::Status),
+    post("/clusters/{cluster}/{path}", "passPost", AS_CALLER)
+        .takes("KubernetesObject")
+        .json("KubernetesObject")
+        .refuses(Refuses::Status),
+    put("/clusters/{cluster}/{path}", "passPut", AS_CALLER)
+        .takes("KubernetesObject")
+        .json("KubernetesObject")
+        .refuses(Refuses::Status),
+    route("patch", "/clusters/{cluster}/{path}", "passPatch", AS_CALLER)
+        .takes("any")
+        .json("KubernetesObject")
+        .refuses(Refuses::Status),
+    delete("/clusters/{cluster}/{path}", "passDelete", AS_CALLER)
+        .json("KubernetesObject")
+        .refuses(Refuses::Status),
+];
