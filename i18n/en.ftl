@@ -45,3 +45,7 @@ error-bad-scale = scaleBy is { $value }; it must be the wanted number of replica
 error-field-missing = The field { $field } is missing or empty.
 error-half-created = Created: { $created }. Not created: { $missing }.
 error-nothing-created = Nothing was created; this is about { $object }.
+error-half-unknown = Created: { $created }. Without an answer, so that it may or may not exist: { $unknown }. Not created: { $missing }.
+error-too-many-live-lists = Too many lists are being read live for you at once. Try again, or name fewer namespaces.
+error-drain-left = { $gone } of { $all } pods are gone. The node stays cordoned. Left: { $left }.
+error-drain-refused = Nothing was evicted; the node is cordoned. These pods may not be evicted: { $pods }.

@@ -45,3 +45,7 @@ error-bad-scale = scaleBy 的值为 { $value }；它必须是所需的副本数�
 error-field-missing = 字段 { $field } 缺失或为空。
 error-half-created = 已创建：{ $created }。未创建：{ $missing }。
 error-nothing-created = 未创建任何对象；问题出在 { $object }。
+error-half-unknown = 已创建：{ $created }。未收到答复，可能存在也可能不存在：{ $unknown }。未创建：{ $missing }。
+error-too-many-live-lists = 正在为您实时读取的列表过多。请稍后重试，或减少命名空间。
+error-drain-left = { $all } 个 Pod 中已有 { $gone } 个离开。节点保持封锁。剩余：{ $left }。
+error-drain-refused = 未驱逐任何 Pod；节点已封锁。以下 Pod 不能驱逐：{ $pods }。

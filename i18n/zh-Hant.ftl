@@ -45,3 +45,7 @@ error-bad-scale = scaleBy 的值為 { $value }；它必須是所需的副本數�
 error-field-missing = 欄位 { $field } 缺少或為空。
 error-half-created = 已建立：{ $created }。未建立：{ $missing }。
 error-nothing-created = 未建立任何物件；問題出在 { $object }。
+error-half-unknown = 已建立：{ $created }。未收到答覆，可能存在也可能不存在：{ $unknown }。未建立：{ $missing }。
+error-too-many-live-lists = 正在為您即時讀取的清單過多。請稍後重試，或減少命名空間。
+error-drain-left = { $all } 個 Pod 中已有 { $gone } 個離開。節點保持封鎖。剩餘：{ $left }。
+error-drain-refused = 未驅逐任何 Pod；節點已封鎖。以下 Pod 不能驅逐：{ $pods }。

@@ -18,8 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::proxy_listen::{self, ProxyFilter};
 use crate::api::{
-    self, Banner, Callers, Csrf, Gateway, Names, Readiness, SettingsMap, Severity, Statics, Tags,
-    Writes,
+    self, Banner, Callers, Csrf, Gateway, LiveLists, Names, Readiness, SettingsMap, Severity,
+    Statics, Tags, Writes,
 };
 use crate::auth::{self, Authorizer};
 use crate::cache::{Cache, State, Usage};
@@ -172,6 +172,7 @@ fn gateway(
         base_path: front.base_path,
         tags: Tags::default(),
         writes: Writes::default(),
+        live: LiveLists::default(),
         usage: extras.usage,
         csrf: extras.csrf,
         names: Names::default(),

@@ -154,7 +154,9 @@ impl Work<'_> {
             return Err(self.refused("error-is-paused"));
         }
         let sets = owned(self.gateway, self.user, &deployment).await?;
-        let Some((_, set)) = sets.iter().find(|(_, set)| revision(set) == wanted) else {
+        let Some((_, set)) =
+            sets.iter().find(|(_, set)| !wanted.is_empty() && revision(set) == wanted)
+        else {
             let mut known: Vec<u64> =
                 sets.iter().filter_map(|(_, set)| revision(set).parse().ok()).collect();
             known.sort_unstable();
@@ -219,7 +221,8 @@ fn back_to(deployment: &Value, set: &Value) -> Value {
         own.chain(theirs).map(|(key, value)| (key.clone(), value.clone())).collect();
     let version = deployment.pointer("/metadata/resourceVersion");
     json!([
-        { "op": "test", "path": "/metadata/resourceVersion", "value": version },
+        // Not a test: one that fails is a 422, an old version a 409.
+        { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
         { "op": "replace", "path": "/spec/template", "value": template },
         { "op": "add", "path": "/metadata/annotations", "value": all },
     ])
@@ -231,6 +234,8 @@ fn job_of(cron_job: &Value, letters: &str) -> Value {
         |pointer: &str| cron_job.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let copy = |pointer: &str| cron_job.pointer(pointer).cloned();
     let name: String = text("/metadata/name").chars().take(JOB_NAME).collect();
+    // A part of a name ends with a letter or digit.
+    let name = name.trim_end_matches(['.', '-']);
     let annotations = copy("/spec/jobTemplate/metadata/annotations");
     let mut annotations = annotations.unwrap_or_else(|| json!({}));
     annotations["cronjob.kubernetes.io/instantiate"] = "manual".into();

@@ -4,7 +4,10 @@
 //! It finds credentials and never judges them: whether a token is good, the API server says. There
 //! is no ambient authority: without a token, being on this machine is worth nothing.
 
+use aws_lc_rs::hmac;
 use axum::response::{IntoResponse, Redirect, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -77,12 +80,16 @@ impl Callers {
             return self.with_token(&token, headers);
         }
         if let Some(token) = subprotocol_token(headers) {
+            if self.local_token.as_ref().is_some_and(|local| same(local, &token)) {
+                refuse_cross_site(asked)?;
+                refuse_rebound_name(asked)?;
+            }
             return self.with_token(&token, headers);
         }
         if let (Some(local), Some(sent)) = (&self.local_token, cookie(headers, COOKIE)) {
             refuse_cross_site(asked)?;
             refuse_rebound_name(asked)?;
-            return if same(local, sent) {
+            return if same(&cookie_for(local), sent) {
                 Ok(User::kubeconfig(headers))
             } else {
                 Err(ApiError::unauthorized())
@@ -115,14 +122,22 @@ impl Callers {
         if !same(local, &sent) {
             return Some(ApiError::unauthorized().into_response());
         }
+        let value = cookie_for(local);
         let cookie =
-            format!("{COOKIE}={local}; Path={base_path}/; HttpOnly; Secure; SameSite=Strict");
+            format!("{COOKIE}={value}; Path={base_path}/; HttpOnly; Secure; SameSite=Strict");
         let mut response = Redirect::to(&format!("{base_path}/")).into_response();
         if let Ok(value) = HeaderValue::from_str(&cookie) {
             response.headers_mut().insert(header::SET_COOKIE, value);
         }
         Some(response)
     }
+}
+
+/// The cookie's value: made from the token, and no token itself. Cookies go to every port of this
+/// machine, and whoever reads one there must not be able to use it where no page is.
+fn cookie_for(token: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
+    URL_SAFE_NO_PAD.encode(hmac::sign(&key, COOKIE.as_bytes()))
 }
 
 /// The bearer token of `Authorization`; another scheme, or more than one header, is a 401.
@@ -132,7 +147,9 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let text = value.to_str().map_err(|_| ApiError::unauthorized())?;
     let (scheme, token) = text.trim().split_once(' ').unwrap_or((text, ""));
     let token = token.trim();
-    if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+    // The API server reads up to a blank: with more behind it one token would be many callers.
+    let odd = token.is_empty() || token.contains(char::is_whitespace);
+    if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") || odd {
         return Err(ApiError::unauthorized());
     }
     Ok(Some(token.to_owned()))

@@ -75,7 +75,7 @@ fn other_schemes_empty_and_doubled_headers_are_refused() {
 
 #[test]
 fn the_cookie_counts_only_from_our_own_pages_under_a_loopback_name() {
-    let cookie = format!("a=b; {COOKIE}={LOCAL}");
+    let cookie = format!("a=b; {COOKIE}={}", cookie_for(LOCAL));
     let ok = [("cookie", cookie.as_str()), ("host", "localhost:8443")];
     assert_eq!(status(&person(), &ok, "127.0.0.1:1"), 200);
     let rebound = [("cookie", cookie.as_str()), ("host", "evil.example:8443")];
@@ -89,7 +89,7 @@ fn the_cookie_counts_only_from_our_own_pages_under_a_loopback_name() {
 
 #[test]
 fn writes_with_the_cookie_need_our_own_origin() {
-    let cookie = format!("{COOKIE}={LOCAL}");
+    let cookie = format!("{COOKIE}={}", cookie_for(LOCAL));
     let with = |origin: &str| {
         let headers =
             headers(&[("cookie", cookie.as_str()), ("host", "localhost:8443"), ("origin", origin)]);
@@ -129,7 +129,7 @@ fn the_sign_in_link_sets_a_strict_cookie_and_drops_the_token_from_the_address() 
 #[test]
 fn over_http_2_the_name_is_taken_from_the_address() {
     let ask = |uri: &'static str, origin: &str| {
-        let cookie = format!("{COOKIE}={LOCAL}");
+        let cookie = format!("{COOKIE}={}", cookie_for(LOCAL));
         let headers = headers(&[("cookie", cookie.as_str()), ("origin", origin)]);
         let (method, uri) = (Method::POST, Uri::from_static(uri));
         let asked = Asked { method: &method, uri: &uri, headers: &headers, peer: None };

@@ -182,6 +182,7 @@ impl Place {
     ) -> Result<Vec<u8>, ApiError> {
         let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
         let namespaces = if self.served.namespaced { self.namespaces.as_slice() } else { &[] };
+        let _turn = gateway.live.turn(user).await?;
         let listing = list_as(&gateway.cluster, user, &CUSTOM, &at, namespaces).await;
         let (page, columns, errors) = match listing {
             Ok(Listing { store, scope, columns }) => {

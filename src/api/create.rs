@@ -14,7 +14,7 @@ use super::body::{self, JSON, send};
 use super::error::ApiError;
 use super::related::known;
 use super::target::encoded;
-use super::{Caller, Shared};
+use super::{Caller, Shared, list};
 
 #[derive(Deserialize)]
 struct NamespaceSpec {
@@ -60,6 +60,7 @@ pub async fn pull_secret(
     if spec.namespace.is_empty() {
         return Err(ApiError::bad_request("error-field-missing", &[("field", "namespace")]));
     }
+    list::is_namespace(&spec.namespace)?;
     let kind = known("secret")?;
     let path = kind.resource.collection(Some(&encoded(&spec.namespace)));
     let object = Bytes::from(object.to_string());

@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::related::known;
 use super::target::encoded;
 use super::written::Wrote;
-use super::{Caller, Gateway, Shared};
+use super::{Caller, Gateway, Shared, list};
 use crate::upstream::{Failure, User};
 
 /// The contract's `AppDeploymentSpec`.
@@ -92,6 +92,7 @@ pub async fn deploy(
     if form.namespace.is_empty() {
         return Err(ApiError::bad_request("error-field-missing", &[("field", "namespace")]));
     }
+    list::is_namespace(&form.namespace)?;
     let deployments = known("deployment")?.resource.collection(Some(&encoded(&form.namespace)));
     let services = known("service")?.resource.collection(Some(&encoded(&form.namespace)));
     let mut wanted = vec![("deployment", deployments, form.deployment())];
@@ -101,25 +102,50 @@ pub async fn deploy(
     for (_, path, object) in &wanted {
         post(&gateway, &user, &format!("{path}?dryRun=All"), object).await?;
     }
-    let mut wrote: Vec<Wrote> = Vec::new();
-    for (kind, path, object) in &wanted {
-        match post(&gateway, &user, path, object).await {
-            Ok(made) => {
-                let one = Wrote::of(known(kind)?, &form.namespace, &made);
-                gateway.writes.note(&user, &one);
-                wrote.push(one);
-            }
-            Err(failure) if wrote.is_empty() => return Err(failure.into()),
-            Err(failure) => {
-                let made = format!("Deployment {}/{}", form.namespace, form.name);
-                let args = [("created", made.as_str()), ("missing", "Service")];
-                return Err(ApiError::from(failure).followed_by("error-half-created", &args));
-            }
-        }
-    }
+    // In a task of its own: a client that goes away must not leave a half of it.
+    let making = tokio::spawn(async move { make(&gateway, &user, &form, &wanted).await });
+    let wrote = making.await.map_err(|error| ApiError::internal(&error))??;
     let mut answer = body::answer(StatusCode::CREATED, &sent);
     answer.extensions_mut().insert(wrote);
     Ok(answer)
+}
+
+/// Kind, collection and object.
+type Wanted = (&'static str, String, Value);
+
+async fn make(
+    gateway: &Gateway,
+    user: &User,
+    form: &Form,
+    wanted: &[Wanted],
+) -> Result<Vec<Wrote>, ApiError> {
+    let mut wrote: Vec<Wrote> = Vec::new();
+    for (kind, path, object) in wanted {
+        match post(gateway, user, path, object).await {
+            Ok(made) => {
+                let one = Wrote::of(known(kind)?, &form.namespace, &made);
+                gateway.writes.note(user, &one);
+                wrote.push(one);
+            }
+            Err(failure) => {
+                let name = format!("{kind} {}/{}", form.namespace, form.name);
+                let created = match wrote.is_empty() {
+                    true => "–".to_owned(),
+                    false => format!("deployment {}/{}", form.namespace, form.name),
+                };
+                let (id, key) = match failure.code() {
+                    Some(_) => ("error-half-created", "missing"),
+                    None => ("error-half-unknown", "unknown"),
+                };
+                let mut args = vec![("created", created.as_str()), (key, name.as_str())];
+                if key == "unknown" {
+                    args.push(("missing", "–"));
+                }
+                return Err(ApiError::from(failure).followed_by(id, &args));
+            }
+        }
+    }
+    Ok(wrote)
 }
 
 async fn post(

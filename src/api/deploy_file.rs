@@ -18,7 +18,7 @@ use super::body::{self, JSON, send};
 use super::error::ApiError;
 use super::target::encoded;
 use super::written::Wrote;
-use super::{Caller, Gateway, Shared};
+use super::{Caller, Gateway, Shared, list};
 use crate::kinds::KINDS;
 use crate::upstream::{Failure, Served, User};
 
@@ -70,30 +70,41 @@ pub async fn deploy(
             ApiError::from(failure).followed_by("error-nothing-created", &args)
         })?;
     }
-    let mut wrote = Vec::new();
-    for (index, planned) in plan.iter().enumerate() {
-        let made = create(&gateway, &user, planned).await;
-        let made = made.map_err(|failure| half_done(failure.into(), &plan, index))?;
-        let mut kinds = KINDS.iter().filter(|kind| kind.is_kept());
-        let kind = kinds.find(|kind| {
-            kind.resource.group == planned.group && kind.resource.plural == planned.plural
-        });
-        if let Some(kind) = kind {
-            let one = Wrote::of(kind, &planned.namespace, &made);
-            gateway.writes.note(&user, &one);
-            wrote.push(one);
-        }
-    }
+    // In a task of its own: a client that goes away must not leave a half of it.
+    let making = tokio::spawn(async move { make(&gateway, &user, &plan).await });
+    let wrote = making.await.map_err(|error| ApiError::internal(&error))??;
     let answer = json!({ "name": spec.name, "content": spec.content, "error": "" });
     let mut answer = body::answer(StatusCode::CREATED, &answer);
     answer.extensions_mut().insert(wrote);
     Ok(answer)
 }
 
+/// Makes the objects one after the other.
+async fn make(gateway: &Gateway, user: &User, plan: &[Planned]) -> Result<Vec<Wrote>, ApiError> {
+    let mut wrote = Vec::new();
+    for (index, planned) in plan.iter().enumerate() {
+        let made = create(gateway, user, planned).await;
+        let made = made.map_err(|failure| half_done(failure, plan, index))?;
+        let mut kinds = KINDS.iter().filter(|kind| kind.is_kept());
+        let kind = kinds.find(|kind| {
+            kind.resource.group == planned.group && kind.resource.plural == planned.plural
+        });
+        if let Some(kind) = kind {
+            let one = Wrote::of(kind, &planned.namespace, &made);
+            gateway.writes.note(user, &one);
+            wrote.push(one);
+        }
+    }
+    Ok(wrote)
+}
+
 /// The file's objects; those of a `List` one by one.
 fn objects(content: &str) -> Result<Vec<Value>, ApiError> {
     // Aliases, depth and size are bounded by the parser's own budget.
-    let documents: Vec<Value> = serde_saphyr::from_multiple(content).map_err(|error| {
+    // Numbers such as 0400 are octal, as kubectl reads them.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let documents = serde_saphyr::from_multiple_with_options(content, options);
+    let documents: Vec<Value> = documents.map_err(|error| {
         let line = error.location().map_or(0, |at| at.line());
         let words = error.without_snippet().to_string();
         let words = words.lines().next().unwrap_or_default().to_owned();
@@ -131,7 +142,7 @@ async fn plan(
     namespace: &str,
 ) -> Result<Vec<Planned>, ApiError> {
     let mut own = Own::default();
-    let mut plan = Vec::new();
+    let mut plan: Vec<Planned> = Vec::new();
     for (index, object) in objects.into_iter().enumerate() {
         let number = index + 1;
         for (pointer, field) in [("/apiVersion", "apiVersion"), ("/kind", "kind")] {
@@ -153,6 +164,10 @@ async fn plan(
             "" => format!("{} {name}{generated}", served.kind),
             place => format!("{} {place}/{name}{generated}", served.kind),
         };
+        let twice = |other: &Planned| other.shown == shown && other.group == served.group;
+        if !name.is_empty() && plan.iter().any(twice) {
+            return Err(body::malformed(&format!("document {number}: {shown} is there twice")));
+        }
         plan.push(Planned {
             path: served.collection(&version, (!place.is_empty()).then_some(&encoded)),
             group: served.group,
@@ -168,11 +183,13 @@ async fn plan(
 
 impl Own {
     fn take(&mut self, object: &Value) {
-        match text(object, "/kind") {
-            "Namespace" => {
-                self.namespaces.insert(text(object, "/metadata/name").to_owned());
+        let group = text(object, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
+        match (group, text(object, "/kind"), text(object, "/metadata/name")) {
+            (_, _, "") => {}
+            ("", "Namespace", name) => {
+                self.namespaces.insert(name.to_owned());
             }
-            "CustomResourceDefinition" => {
+            ("apiextensions.k8s.io", "CustomResourceDefinition", _) => {
                 let versions = object.pointer("/spec/versions").and_then(Value::as_array);
                 let versions = versions.into_iter().flatten();
                 self.kinds.push(Served {
@@ -224,9 +241,8 @@ fn namespace_of(served: &Served, object: &Value, asked: &str) -> Result<String, 
     }
     match (asked, own) {
         (OWN | "", "") => Err(ApiError::contract(StatusCode::BAD_REQUEST, EMPTY)),
-        (OWN | "", own) => Ok(own.to_owned()),
-        (asked, "") => Ok(asked.to_owned()),
-        (asked, own) if asked == own => Ok(own.to_owned()),
+        (OWN | "", name) | (name, "") => list::is_namespace(name).map(|()| name.to_owned()),
+        (asked, own) if asked == own => list::is_namespace(own).map(|()| own.to_owned()),
         _ => Err(ApiError::contract(StatusCode::BAD_REQUEST, MISMATCH)),
     }
 }
@@ -248,7 +264,7 @@ async fn create(gateway: &Gateway, user: &User, planned: &Planned) -> Result<Val
     loop {
         left -= 1;
         match post(gateway, user, planned, "").await {
-            Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) && left > 0 => {
+            Err(failure) if left > 0 && is_early(&failure) => {
                 tokio::time::sleep(pause).await;
             }
             made => return made,
@@ -256,16 +272,34 @@ async fn create(gateway: &Gateway, user: &User, planned: &Planned) -> Result<Val
     }
 }
 
+/// A kind, a namespace or its service account, which an earlier object brings, is not there yet.
+fn is_early(failure: &Failure) -> bool {
+    match failure.code() {
+        Some(StatusCode::NOT_FOUND) => true,
+        Some(StatusCode::FORBIDDEN) => failure.to_string().contains("service account"),
+        _ => false,
+    }
+}
+
 /// An error in the middle, with what exists now and what does not.
-fn half_done(error: ApiError, plan: &[Planned], done: usize) -> ApiError {
+fn half_done(failure: Failure, plan: &[Planned], done: usize) -> ApiError {
     let names = |planned: &[Planned]| {
         let names: Vec<&str> = planned.iter().map(|planned| planned.shown.as_str()).collect();
         if names.is_empty() { "–".to_owned() } else { names.join(", ") }
     };
-    let (made, missing) = plan.split_at(done.min(plan.len()));
-    let (made, missing) = (names(made), names(missing));
+    let (made, rest) = plan.split_at(done.min(plan.len()));
+    let made = names(made);
+    if failure.code().is_none() {
+        // No answer came: the object under way may exist.
+        let (unknown, missing) = rest.split_at(rest.len().min(1));
+        let (unknown, missing) = (names(unknown), names(missing));
+        let args =
+            [("created", made.as_str()), ("unknown", &unknown), ("missing", missing.as_str())];
+        return ApiError::from(failure).followed_by("error-half-unknown", &args);
+    }
+    let missing = names(rest);
     let args = [("created", made.as_str()), ("missing", missing.as_str())];
-    error.followed_by("error-half-created", &args)
+    ApiError::from(failure).followed_by("error-half-created", &args)
 }
 
 #[cfg(test)]

@@ -199,11 +199,13 @@ impl Joins {
             (PodsOf::Owner, _) => take(&row.uid),
             (PodsOf::ReplicaSets, Some(sets)) => {
                 let owner = Link::Owner(row.uid.clone());
-                sets.store().linked(&sets.scope, &owner, |set| {
-                    if set.namespace == row.namespace {
-                        take(&set.uid);
-                    }
-                });
+                // Found first, looked into afterwards: while one store is visited, only stores of
+                // events and replica sets may be read from within, never pods from those, or two
+                // requests and two writers could wait for each other for ever.
+                let mut found = Vec::new();
+                sets.store().linked(&sets.scope, &owner, |set| found.push(set.clone()));
+                found.retain(|set| set.namespace == row.namespace);
+                found.iter().for_each(|set| take(&set.uid));
             }
             (PodsOf::ReplicaSets, None) => {}
         }
@@ -288,8 +290,10 @@ impl Joins {
     /// Jobs that ended by how they did; of the others, those with a running pod are running.
     fn job_status(&self, primary: &View, how: PodsOf) -> Status {
         let mut status = Status::default();
-        primary.store().each(&primary.scope, |job| {
-            let Facts::Job(facts) = &job.facts else { return };
+        let mut jobs = Vec::new();
+        primary.store().each(&primary.scope, |job| jobs.push(job.clone()));
+        for job in &jobs {
+            let Facts::Job(facts) = &job.facts else { continue };
             let running =
                 |pod: &Arc<Row>| pod.pod().is_some_and(|facts| facts.phase == Phase::Running);
             *match facts.outcome {
@@ -298,7 +302,7 @@ impl Joins {
                 None if self.pods_of(job, how).iter().any(running) => &mut status.running,
                 None => &mut status.pending,
             } += 1;
-        });
+        }
         status
     }
 
@@ -340,7 +344,8 @@ impl Joins {
             }
         }
         let total = primary.store().count(&primary.scope);
-        status.running = total - status.failed - status.pending;
+        // The store may have lost rows since.
+        status.running = total.saturating_sub(status.failed + status.pending);
         status
     }
 

@@ -261,10 +261,13 @@ pub async fn namespace(
     Ok(reply.respond(&gateway, request.headers()))
 }
 
+/// No name in Kubernetes is longer (RFC 1123 subdomain).
+const LONGEST_NAME: usize = 253;
+
 /// A name that may stand in a path upstream as it is.
 fn place(raw: Option<&str>) -> Result<CompactString, ApiError> {
     let name = segment(raw.unwrap_or_default())?;
-    if encoded(&name) == name.as_str() {
+    if name.len() <= LONGEST_NAME && encoded(&name) == name.as_str() {
         Ok(name)
     } else {
         Err(ApiError::bad_request("error-bad-path", &[("reason", name.as_str())]))
@@ -319,6 +322,7 @@ pub async fn state(
             &args,
         ));
     }
+    view::verified(&gateway, &user).await?;
     let locale = gateway.locale_of(request.headers());
     let polled = !matches!(gateway.usage.standing(), Standing::Live);
     let (checked, failure) = if polled {

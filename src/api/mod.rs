@@ -14,6 +14,7 @@ mod csrf;
 mod deploy;
 mod deploy_file;
 mod detail;
+mod drain;
 mod error;
 mod gateways;
 mod join;
@@ -23,6 +24,8 @@ mod log_lines;
 mod logs;
 mod metrics;
 mod openapi;
+mod openapi_routes;
+mod openapi_types;
 mod overview;
 mod own_namespaces;
 mod passthrough;
@@ -54,6 +57,7 @@ pub use respond::Tags;
 pub use session::Names;
 pub use settings::SettingsMap;
 pub use statics::Statics;
+pub use view::LiveLists;
 pub use written::Writes;
 
 use std::sync::Arc;
@@ -96,6 +100,7 @@ pub struct Gateway {
     pub base_path: String,
     pub tags: Tags,
     pub writes: Writes,
+    pub live: LiveLists,
     pub usage: Arc<Usage>,
     pub csrf: Csrf,
     pub names: Names,
@@ -194,6 +199,9 @@ fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
             "/replicationcontroller/{namespace}/{name}/update/pod",
             post(actions::update_pods).route_layer(guard),
         )
+        .route("/node/{name}/cordon", put(drain::cordon))
+        .route("/node/{name}/uncordon", put(drain::cordon))
+        .route("/node/{name}/drain", put(drain::drain))
         .route("/scale/{kind}/{namespace}/{name}", scale.clone())
         .route("/scale/{kind}/{name}", scale)
         .route("/persistentvolume/namespace/{namespace}/name/{name}", get(volume_by_odd_path))

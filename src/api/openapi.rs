@@ -62,7 +62,7 @@ fn document() -> Result<Value, String> {
         "components": {
             "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
             "parameters": shared_parameters(),
-            "responses": errors(),
+            "responses": errors()?,
             "schemas": types,
         },
     }))

@@ -15,8 +15,9 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::join::Joins;
 use super::list::namespaces_in;
+use super::related::known;
 use super::respond::{Freshness, Reply};
-use super::view::{self, View};
+use super::view::{self, NoView, View};
 use super::{Caller, Gateway, Shared};
 use crate::kinds::{Allocated, Cell, Counts, Facts, KINDS, KindDef, Link, Row, by_name, time};
 use crate::upstream::User;
@@ -33,6 +34,10 @@ pub async fn overview(
     let last = request.uri().path().rsplit('/').next().unwrap_or_default();
     let wanted = if last == "overview" { Vec::new() } else { namespaces_in(last)? };
     let locale = gateway.locale_of(request.headers());
+    // One question first: bad credentials must not cause one for each kind.
+    if let Err(NoView::Failed(error)) = view::scope(&gateway, &user, known("pod")?, &wanted).await {
+        return Err(error);
+    }
     let kinds = KINDS.iter().filter(|kind| kind.is_kept());
     let (asked, wanted) = ((&*gateway, &user), wanted.as_slice());
     let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, wanted).await));

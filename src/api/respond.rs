@@ -3,6 +3,7 @@
 //!
 //! No handler writes these headers itself.
 
+use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,8 @@ use crate::i18n::{self, Locale};
 const SOURCE: HeaderName = HeaderName::from_static("binnacle-source");
 /// Age of the oldest rows in seconds, with three decimals.
 const AGE: HeaderName = HeaderName::from_static("binnacle-age");
+/// The age of each merged source: `pod;age=0.000, event;live`.
+const SOURCES: HeaderName = HeaderName::from_static("binnacle-sources");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// All that an answer may depend on besides its address.
 const VARY: &str = "Authorization, Cookie, Accept-Language, Accept-Encoding, Impersonate-User, Impersonate-Group, Impersonate-Uid";
@@ -61,11 +64,13 @@ impl Tags {
 }
 
 /// Where an answer's rows came from.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Freshness {
     cached: bool,
     live: bool,
     age: Duration,
+    /// Every merged source, as the header has it.
+    sources: String,
 }
 
 impl Freshness {
@@ -75,6 +80,18 @@ impl Freshness {
             all.cached |= view.is_shared();
             all.live |= !view.is_shared();
             all.age = all.age.max(view.age);
+            if !all.sources.is_empty() {
+                all.sources.push_str(", ");
+            }
+            all.sources.push_str(view.scope.kind().name);
+            all.sources.push_str(match (view.is_shared(), view.age.is_zero()) {
+                (false, _) => ";live",
+                (true, true) => ";age=0.000",
+                (true, false) => ";age=",
+            });
+            if view.is_shared() && !view.age.is_zero() {
+                let _ = write!(all.sources, "{:.3}", view.age.as_secs_f64());
+            }
         }
         all
     }
@@ -85,7 +102,7 @@ impl Freshness {
         self
     }
 
-    fn source(self) -> &'static str {
+    fn source(&self) -> &'static str {
         match (self.cached, self.live) {
             (true, true) => "cache, live",
             (true, false) => "cache",
@@ -144,8 +161,14 @@ impl Reply {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
         headers.insert(header::VARY, HeaderValue::from_static(VARY));
         headers.insert(SOURCE, HeaderValue::from_static(self.freshness.source()));
-        let age = format!("{:.3}", self.freshness.age.as_secs_f64());
-        for (name, text) in [(header::ETAG, tag), (AGE, age)] {
+        let age = match self.freshness.age.is_zero() {
+            true => "0.000".to_owned(),
+            false => format!("{:.3}", self.freshness.age.as_secs_f64()),
+        };
+        for (name, text) in [(header::ETAG, tag), (AGE, age), (SOURCES, self.freshness.sources)] {
+            if text.is_empty() {
+                continue;
+            }
             if let Ok(value) = HeaderValue::from_str(&text) {
                 headers.insert(name, value);
             }

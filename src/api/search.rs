@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::list::namespaces_in;
+use super::related::known;
 use super::respond::{Freshness, Reply};
+use super::view::NoView;
 use super::{Caller, Shared, view};
 use crate::kinds::{KINDS, KindDef, Row};
 
@@ -61,6 +63,12 @@ pub async fn search(
 ) -> Result<Response, ApiError> {
     let question = Question::parse(request.uri().query().unwrap_or_default())?;
     let locale = gateway.locale_of(request.headers());
+    // One question first: bad credentials must not cause one for each kind.
+    if let Err(NoView::Failed(error)) =
+        view::scope(&gateway, &user, known("pod")?, &question.namespaces).await
+    {
+        return Err(error);
+    }
     let kinds = KINDS.iter().filter(|kind| is_searched(kind, &question.kinds));
     let (asked, namespaces) = ((&*gateway, &user), question.namespaces.as_slice());
     let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, namespaces).await));

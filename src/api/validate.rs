@@ -61,11 +61,13 @@ pub async fn name(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let NameSpec { name, namespace } = body::read(&gateway, &head.headers, body).await?;
+    for text in [&name, &namespace] {
+        if matches!(text.as_str(), "" | "." | "..") {
+            return Err(body::malformed(&format!("{text:?} is no name")));
+        }
+    }
     let mut valid = true;
     for kind in ["deployment", "service"] {
-        if name.is_empty() || namespace.is_empty() {
-            break;
-        }
         let collection = known(kind)?.resource.collection(Some(&encoded(&namespace)));
         match get(&gateway, &user, &format!("{collection}/{}", encoded(&name))).await {
             Ok(_) => valid = false,
@@ -123,7 +125,9 @@ fn wrong_with(reference: &str) -> Option<String> {
     let whole = format!("{domain}/{rest}");
     let found = REFERENCE.as_ref().and_then(|grammar| grammar.captures(&whole));
     let Some(found) = found else { return invalid() };
-    if found.get(1).is_some_and(|name| name.len() > LONGEST_NAME) {
+    // The registry does not count.
+    let path = found.get(1).and_then(|name| name.as_str().split_once('/'));
+    if path.is_some_and(|(_, path)| path.len() > LONGEST_NAME) {
         return Some(format!("repository name must not be more than {LONGEST_NAME} characters"));
     }
     let digest = found.get(3)?.as_str();

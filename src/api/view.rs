@@ -8,14 +8,59 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use http::StatusCode;
+use moka::future::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::Gateway;
 use super::error::ApiError;
+use super::list::is_namespace;
 use super::target::live;
 use crate::auth::{Reach, Refusal, Scope};
 use crate::cache::{Feed, Listing, State, Store, list_as};
 use crate::kinds::{KindDef, Resource, by_name};
-use crate::upstream::{Served, User};
+use crate::upstream::{Fingerprint, Served, User};
+
+/// Live lists at work: each may hold tens of MiB for a while.
+pub struct LiveLists {
+    all: Semaphore,
+    each: Cache<Fingerprint, Arc<Semaphore>>,
+}
+
+/// Live lists at once, of all callers.
+const LIVE_AT_ONCE: usize = 32;
+/// Of those, of one caller: what one page of a frontend needs side by side.
+const LIVE_OF_ONE: usize = 4;
+/// Longest wait for a turn; frontends give up before.
+const TURN: Duration = Duration::from_secs(20);
+/// Callers remembered; one that is forgotten begins with all its turns again.
+const CALLERS: u64 = 10_000;
+
+impl Default for LiveLists {
+    fn default() -> Self {
+        let each = Cache::builder().max_capacity(CALLERS).time_to_idle(TURN * 6);
+        Self { all: Semaphore::new(LIVE_AT_ONCE), each: each.build() }
+    }
+}
+
+/// Leave to list; given back when dropped.
+pub struct Turn<'a> {
+    _own: OwnedSemaphorePermit,
+    _all: SemaphorePermit<'a>,
+}
+
+impl LiveLists {
+    pub async fn turn(&self, user: &User) -> Result<Turn<'_>, ApiError> {
+        let own = async { Arc::new(Semaphore::new(LIVE_OF_ONE)) };
+        let own = self.each.get_with(user.fingerprint(), own).await;
+        let turn = async {
+            let own = own.acquire_owned().await.ok()?;
+            Some(Turn { _own: own, _all: self.all.acquire().await.ok()? })
+        };
+        let turn = tokio::time::timeout(TURN, turn).await.ok().flatten();
+        let busy = StatusCode::TOO_MANY_REQUESTS;
+        turn.ok_or_else(|| ApiError::with_status(busy, "error-too-many-live-lists", &[]))
+    }
+}
 
 /// Rows of one kind that this caller may see.
 pub struct View {
@@ -91,6 +136,7 @@ pub async fn scope(
     kind: &'static KindDef,
     wanted: &[CompactString],
 ) -> Result<Scope, NoView> {
+    wanted.iter().try_for_each(|name| is_namespace(name)).map_err(NoView::Failed)?;
     let known = async || known_namespaces(gateway, user).await;
     Ok(gateway.authorizer.scope(&gateway.cluster, user, kind, wanted, known).await?)
 }
@@ -131,6 +177,7 @@ async fn within(
     // Boxed: the common way through the cache must not carry this large future about.
     let at = Box::pin(served(gateway, user, kind)).await.map_err(NoView::Failed)?;
     let at = move |namespace: Option<&str>| at.collection(namespace);
+    let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
     let listing = Box::pin(list_as(&gateway.cluster, user, kind, &at, &namespaces)).await;
     let Listing { store, scope, .. } = listing.map_err(|error| NoView::Failed(error.into()))?;
     Ok(View { scope, rows: Rows::Own(store), age: Duration::ZERO })
@@ -169,9 +216,18 @@ pub async fn unknown(
     message: &'static str,
     kind: &str,
 ) -> ApiError {
+    match verified(gateway, user).await {
+        Err(error) => error,
+        Ok(()) => ApiError::with_status(StatusCode::NOT_FOUND, message, &[("kind", kind)]),
+    }
+}
+
+/// 401 unless the API server takes the caller's credentials: for answers that need no other word
+/// from it.
+pub async fn verified(gateway: &Gateway, user: &User) -> Result<(), ApiError> {
     match live(gateway, user, "/version").await {
-        Err(failure) if failure.code() == Some(StatusCode::UNAUTHORIZED) => failure.into(),
-        _ => ApiError::with_status(StatusCode::NOT_FOUND, message, &[("kind", kind)]),
+        Err(failure) if failure.code() == Some(StatusCode::UNAUTHORIZED) => Err(failure.into()),
+        _ => Ok(()),
     }
 }
 

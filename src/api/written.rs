@@ -32,6 +32,9 @@ const POLL: Duration = Duration::from_millis(5);
 /// Writes remembered at most: past it the oldest are forgotten, and their readers see what the
 /// watch has.
 const MOST: usize = 10_000;
+const LONGEST_NAMESPACE: usize = 63;
+/// The API server's own are 36 characters.
+const LONGEST_UID: usize = 64;
 /// Writes that a cookie carries: what one page of a frontend changes at once.
 const CARRIED: usize = 4;
 
@@ -96,7 +99,10 @@ impl Wrote {
         let what = match (parts.next(), parts.next(), parts.next()) {
             (None, ..) => What::Something,
             (Some(version), None, _) => What::Version(version.parse().ok()?),
-            (Some(namespace), Some(uid), None) => {
+            // Whoever sends it has not shown good credentials yet: nothing longer is kept.
+            (Some(namespace), Some(uid), None)
+                if namespace.len() <= LONGEST_NAMESPACE && uid.len() <= LONGEST_UID =>
+            {
                 What::Gone { namespace: namespace.into(), uid: uid.into() }
             }
             _ => return None,
@@ -110,7 +116,7 @@ impl Writes {
     pub fn note(&self, user: &User, wrote: &Wrote) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() >= MOST {
-            recent.retain(|_, (at, _)| at.elapsed() < LIVE);
+            recent.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
             if recent.len() >= MOST {
                 recent.clear();
             }
@@ -231,6 +237,8 @@ mod tests {
         for text in ["pod:41", "pod:atlas:u1", "pod"] {
             assert_eq!(Wrote::decode(text).unwrap().encode(), text);
         }
+        let long = format!("pod:n:{}", "u".repeat(65));
+        assert_eq!(Wrote::decode(&long), None);
         for odd in ["", "gadget:4", "pod:x", "pod:a:b:c", "secret:4"] {
             assert_eq!(Wrote::decode(odd), None, "{odd}");
         }

@@ -236,7 +236,10 @@ impl Authorizer {
     ) -> Result<(), Refusal> {
         match failure.code() {
             Some(StatusCode::UNAUTHORIZED) => self.forget(question.who).await,
-            Some(code) if !code.is_server_error() && code != StatusCode::TOO_MANY_REQUESTS => {}
+            // Somebody answered, and it was no: impersonation refused, for one.
+            Some(code) if !code.is_server_error() && code != StatusCode::TOO_MANY_REQUESTS => {
+                self.confirmed.invalidate(question).await;
+            }
             _ if !review::expired(user) && self.confirmed.contains_key(question) => return Ok(()),
             _ => {}
         }
@@ -298,19 +301,26 @@ impl Authorizer {
         kind: &'static KindDef,
         namespace: &CompactString,
     ) -> Result<bool, Refusal> {
+        let question = Question {
+            who: user.fingerprint(),
+            kind: kind.name,
+            namespace: Some(namespace.clone()),
+        };
+        // A denial that is younger than the rules.
+        if matches!(self.fresh.get(&question).await, Some(Verdict::Denied(_))) {
+            return Ok(false);
+        }
         let key = (user.fingerprint(), namespace.clone());
         let asking = rules::review(cluster, user, namespace);
-        let reviewed = self.rules.try_get_with(key, asking).await;
-        let verdict = reviewed.ok().filter(|_| !review::expired(user));
-        match verdict.and_then(|listable| listable.allows(kind)) {
+        let reviewed = self.rules.entry(key).or_try_insert_with(asking).await;
+        let reviewed = reviewed.ok().filter(|_| !review::expired(user));
+        let asked_now = reviewed.as_ref().is_some_and(|entry| entry.is_fresh());
+        match reviewed.and_then(|entry| entry.value().allows(kind)) {
             Some(allowed) => {
                 self.known.insert(user.fingerprint(), ()).await;
-                let question = Question {
-                    who: user.fingerprint(),
-                    kind: kind.name,
-                    namespace: Some(namespace.clone()),
-                };
-                if allowed {
+                if allowed && !asked_now {
+                    // What is only remembered confirms nothing anew.
+                } else if allowed {
                     self.confirmed.insert(question, Instant::now()).await;
                 } else {
                     self.confirmed.invalidate(&question).await;

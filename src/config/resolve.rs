@@ -208,7 +208,7 @@ impl Reader {
         Ok(Listeners {
             https: self.one("listen", from.listen.take(), "127.0.0.1:8443", values::address)?,
             http: self.optional("insecure-listen", plain, values::address)?,
-            proxy: self.optional("proxy-listen", from.proxy_listen.take(), values::address)?,
+            proxy: self.optional("proxy-listen", from.proxy_listen.take(), values::loopback)?,
         })
     }
 

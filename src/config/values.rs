@@ -33,6 +33,17 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
         .ok_or_else(|| "not an address; use HOST:PORT, e.g. 127.0.0.1:8443".to_owned())
 }
 
+/// An address of this machine alone: who reaches it needs no credentials.
+pub(super) fn loopback(text: &str) -> Parsed<SocketAddr> {
+    let address = address(text)?;
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(address);
+    }
+    Err("give a loopback address such as 127.0.0.1:8001: whoever reaches this listener acts as \
+         the cluster's own user"
+        .into())
+}
+
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
     match text {
         "true" => Ok(true),

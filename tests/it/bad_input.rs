@@ -303,7 +303,11 @@ async fn impersonation_needs_the_right_to_it_and_a_user() {
 async fn being_on_this_machine_or_having_the_cookie_elsewhere_is_worth_nothing() {
     let gateway = gateway::start(Options::default()).await;
     let local = gateway.local_token.clone().unwrap();
-    let cookie = format!("binnacle-token={local}");
+    // The link that was printed at the start is the way to the cookie, which is no token itself.
+    let link = get(&gateway, &format!("/?token={local}"), &[]).await;
+    let set = link.header("set-cookie").split(';').next().unwrap().to_owned();
+    assert!(set.starts_with("binnacle-token=") && !set.contains(local.as_str()), "{set}");
+    let cookie = set.clone();
     let cookie = ("cookie", cookie.as_str());
     for path in ["/api/v1/pod", "/clusters/test/api/v1/pods"] {
         let cases: [(&[(&str, &str)], u16); 9] = [
