@@ -19,6 +19,7 @@ mod contract;
 mod demo;
 mod deploys;
 mod details;
+mod drains;
 mod fault_proxy;
 mod faults;
 mod gateway;

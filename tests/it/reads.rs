@@ -327,7 +327,8 @@ async fn a_gateway_that_may_not_watch_serves_each_caller_live() {
     }
     let nodes = gateway.get("admin", "/api/v1/node").await;
     assert_eq!(nodes.header("binnacle-source"), "live");
-    assert_eq!(nodes.json()["listMeta"]["totalItems"], 3);
+    // Other tests may have a node of their own for a while.
+    assert!(nodes.json()["listMeta"]["totalItems"].as_u64().unwrap() >= 3);
     let all = until(&gateway, "/api/v1/pod", |list| !rows(list, "pods").is_empty()).await;
     assert_eq!(all["errors"], json!([]));
 }
