@@ -352,6 +352,27 @@ fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
+/// The certificate of our own authority as PEM, from where it is kept: a Secret (configured, or in
+/// a cluster), else the state directory. Nothing is started or made.
+pub async fn ca(config: &Config) -> anyhow::Result<String> {
+    let Config { certificate, cluster, state_dir, .. } = config;
+    anyhow::ensure!(
+        certificate.files.is_none(),
+        "--tls-cert is served as it is: there is no authority of our own"
+    );
+    let asked = cluster.demo || cluster.kubeconfig.is_some() || cluster.context.is_some();
+    let in_pod = !asked && std::path::Path::new(SERVICE_ACCOUNT).join("token").exists();
+    if certificate.secret.is_none() && !in_pod {
+        return Ok(tls::read_ca(state_dir)?);
+    }
+    install_provider();
+    let chosen = choose(cluster).await?;
+    let own = || (chosen.config.default_namespace.clone(), IN_CLUSTER_SECRET.to_owned());
+    let (namespace, name) = certificate.secret.clone().unwrap_or_else(own);
+    let upstream = Cluster::new(&chosen.name, chosen.config.clone())?;
+    Ok(tls::read_ca_of(upstream.server_client(), &namespace, &name).await?)
+}
+
 /// Given files, else a Secret (configured, or in a cluster), else the state directory.
 fn certificate_source(
     certificate: &crate::config::Certificate,

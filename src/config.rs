@@ -40,10 +40,7 @@ pub enum Command {
     /// Print the settings in effect (`Config::effective`) and end.
     ConfigCheck(Config),
     /// Print the certificate of our own authority.
-    Ca {
-        /// Where it is kept.
-        state_dir: PathBuf,
-    },
+    Ca(Config),
     /// Print the OpenAPI document.
     Openapi,
     /// Print the RBAC manifest.
@@ -255,8 +252,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Exit> {
         Some(Sub::Config { what: None }) => {
             Err(Exit::usage("config: say what to do with it: binnacle config check"))
         }
-        Some(Sub::Ca(given)) => settings(&given, inner(&matches))
-            .map(|config| Command::Ca { state_dir: config.state_dir }),
+        Some(Sub::Ca(given)) => settings(&given, inner(&matches)).map(Command::Ca),
         Some(Sub::Rbac) => Ok(Command::Rbac),
         Some(Sub::Openapi) => Ok(Command::Openapi),
         Some(Sub::Version) => Ok(Command::Version),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use binnacle::app::{self, Running};
 use binnacle::config::{self, Command, Config};
 use binnacle::demo::{Demo, DemoOptions};
-use binnacle::{telemetry, tls};
+use binnacle::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -42,8 +42,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             print!("{}", config.effective);
             Ok(())
         }
-        Command::Ca { state_dir } => {
-            print!("{}", tls::read_ca(&state_dir)?);
+        Command::Ca(config) => {
+            print!("{}", runtime()?.block_on(app::ca(&config))?);
             Ok(())
         }
         Command::Openapi => {

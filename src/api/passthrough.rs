@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::caller::Asked;
 use super::error::ApiError;
+use super::target::encoded;
 use super::written::Wrote;
 use super::{Gateway, Shared};
 use crate::auth::Attributes;
@@ -31,6 +32,7 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
     // First of all: who has no credentials learns nothing, not even which paths are odd.
     let user = gateway.callers.user(&Asked::of(&request))?;
     let (cluster, target) = split(request.uri())?;
+    let root = format!("{}/clusters/{}", gateway.base_path, encoded(&cluster));
     if cluster != gateway.cluster.name() {
         return Err(ApiError::not_found(format!(
             "there is no cluster {cluster:?} here; the one behind this server is {:?}",
@@ -41,10 +43,23 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
     let info = read(&request)?;
     let by_cookie = !request.headers().contains_key(header::AUTHORIZATION);
     let mut response = forward(gateway, &user, &info, request).await?;
+    prefix_location(response.headers_mut(), &root);
     if by_cookie && (info.subresource == "proxy" || info.verb == "proxy") {
         fence_off(response.headers_mut());
     }
     Ok(response)
+}
+
+/// A redirect within the API server (a proxied service's missing slash, for one) stays behind us.
+fn prefix_location(headers: &mut HeaderMap, root: &str) {
+    let own = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let own = own.filter(|path| path.starts_with('/') && !path.starts_with("//"));
+    let Some(location) = own.map(|path| HeaderValue::from_str(&format!("{root}{path}"))) else {
+        return;
+    };
+    if let Ok(location) = location {
+        headers.insert(header::LOCATION, location);
+    }
 }
 
 /// A page that a service, pod or node serves through us is somebody else's, in our origin: a
@@ -201,6 +216,21 @@ mod tests {
         ] {
             let (found, rest) = split(&uri.parse().unwrap()).unwrap();
             assert_eq!((found.as_str(), rest.as_str()), (name, target), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_within_the_api_server_is_prefixed_and_another_is_left_alone() {
+        for (location, seen) in [
+            ("/api/v1/x/proxy/", "/b/clusters/main/api/v1/x/proxy/"),
+            ("https://elsewhere.example/", "https://elsewhere.example/"),
+            ("//elsewhere.example/", "//elsewhere.example/"),
+            ("next", "next"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LOCATION, HeaderValue::from_static(location));
+            prefix_location(&mut headers, "/b/clusters/main");
+            assert_eq!(headers[header::LOCATION], seen);
         }
     }
 

@@ -21,8 +21,8 @@ const DEPLOYMENTS: usize = 10;
 /// Nodes of the lively set, which come first.
 const SEEDED_NODES: usize = 3;
 
-/// One pod in so many has an event.
-const EVENT_EVERY: usize = 10;
+/// Every pod has an event, as in a cluster that was just filled; one in so many is a warning.
+const WARNED_EVERY: usize = 10;
 
 /// Adds nodes, deployments and pods until there are `pods` of them.
 pub(super) fn fill(store: &Store, pods: usize) {
@@ -98,18 +98,18 @@ fn deployment(store: &Store, namespace: &str, number: usize, count: usize, nodes
                 .replace("@UID@", &uid)
                 .replace("@VERSION@", &version.to_string())
         });
-        if index % EVENT_EVERY == 0 {
-            let about = json!({
-                "metadata": { "name": pod_name, "namespace": namespace, "uid": uid },
-            });
-            let news = News {
-                kind: "Pod",
-                reason: "Unhealthy",
-                message: "Readiness probe failed: HTTP probe failed with statuscode: 503",
-                warning: true,
-                count: 1,
-            };
-            let _ = store.create(&EVENT, namespace, objects::event(&about, "v1", &news), false);
-        }
+        let about = json!({
+            "metadata": { "name": pod_name, "namespace": namespace, "uid": uid },
+        });
+        let (reason, message, warning) = match index % WARNED_EVERY {
+            0 => (
+                "Unhealthy",
+                "Readiness probe failed: HTTP probe failed with statuscode: 503",
+                true,
+            ),
+            _ => ("Started", "Started container main", false),
+        };
+        let news = News { kind: "Pod", reason, message, warning, count: 1 };
+        let _ = store.create(&EVENT, namespace, objects::event(&about, "v1", &news), false);
     }
 }

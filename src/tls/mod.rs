@@ -20,6 +20,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 pub use error::TlsError;
 pub use names::{Wanted, wanted_names};
 pub use rotate::Keeper;
+pub use secret::read_ca_of;
 pub use state::read_ca;
 
 /// Where the certificate is kept.

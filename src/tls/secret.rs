@@ -37,6 +37,22 @@ pub(super) struct Place<'a> {
     pub(super) name: &'a str,
 }
 
+/// The CA certificate that a Secret keeps as PEM, to be trusted by people. Nothing is made.
+///
+/// # Errors
+/// The API server refuses or does not answer, or there is no such certificate.
+pub async fn read_ca_of(
+    client: kube::Client,
+    namespace: &str,
+    name: &str,
+) -> Result<String, TlsError> {
+    let place = Place { client: &client, namespace, name };
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = place.bounded("get", api.get(name)).await?;
+    let ca = place.entry(&secret, CA_CRT)?;
+    String::from_utf8(ca.to_vec()).map_err(|error| place.broken(error.to_string()))
+}
+
 impl Place<'_> {
     /// Reads the Secret, creates it if absent (only `at_start`), and replaces a leaf that is due.
     /// `wanted.names` count only `at_start`, and are joined with those that are there.

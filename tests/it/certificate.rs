@@ -332,3 +332,24 @@ fn secret(entries: &[(&str, String)]) -> Secret {
         ..Default::default()
     }
 }
+
+#[tokio::test]
+async fn the_authority_that_a_secret_keeps_is_shown_and_none_is_made_for_showing() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("show-ca").await;
+    let secret = format!("{namespace}/binnacle-tls");
+    let kubeconfig = cluster.kubeconfig("admin").display().to_string();
+    let shown = async || {
+        let args = ["binnacle", "ca", "--kubeconfig", &kubeconfig, "--tls-secret", &secret];
+        let command = binnacle::config::parse(args.into_iter().map(Into::into));
+        let Ok(binnacle::config::Command::Ca(config)) = command else { panic!("{command:?}") };
+        binnacle::app::ca(&config).await
+    };
+    let missing = shown().await.unwrap_err().to_string();
+    assert!(missing.contains(&secret), "{missing}");
+    let extra = vec!["--tls-secret".to_owned(), secret.clone()];
+    let options = crate::gateway::Options { extra, ..Default::default() };
+    let gateway = crate::gateway::start(options).await;
+    let kept = std::fs::read_to_string(&gateway.ca_file).unwrap();
+    assert_eq!(shown().await.unwrap(), kept);
+}
