@@ -4,22 +4,29 @@
 //!
 //! It ends with its client: a drain that nobody waits for evicts no more.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http::{Method, StatusCode};
+use futures::future::join_all;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
 
 use super::body::{self, JSON, MERGE, get, send};
 use super::error::ApiError;
 use super::related::known;
 use super::target::{Target, encoded};
+use super::written::Wrote;
 use super::{Caller, Gateway, Shared};
+use crate::i18n::Locale;
 use crate::upstream::{Failure, User};
 
 /// The contract's default, and the longest that a request may take.
@@ -30,14 +37,14 @@ const AT_ONCE: usize = 16;
 const AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks whether an evicted pod is gone.
 const LOOK: Duration = Duration::from_secs(1);
-/// Pods of one node that are looked at; Kubernetes is built for 110.
-const PODS: usize = 2_000;
+/// Pods of the node that are asked for at once; Kubernetes is built for 110 a node.
+const PAGE: usize = 250;
 /// Pods that a message names.
 const NAMED: usize = 10;
 
 /// The contract's `NodeDrainSpec`; `timeout` is in nanoseconds.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct Spec {
     force: bool,
     timeout: u64,
@@ -90,7 +97,23 @@ pub async fn cordon(
     Ok(body::wrote(&gateway, &user, (kind, ""), &node, answer))
 }
 
-/// `PUT /api/v1/node/{name}/drain`: 202 when all pods that may go are gone.
+/// A drain at work; it ends when it is dropped.
+struct Run {
+    gateway: Arc<Gateway>,
+    user: User,
+    spec: Spec,
+    until: Instant,
+    turns: Semaphore,
+    /// Where progress is told, if somebody listens.
+    tell: Option<mpsc::Sender<News>>,
+}
+
+/// Name and data of an event.
+type News = (&'static str, Value);
+
+/// `PUT /api/v1/node/{name}/drain`: 202 when all pods that may go are gone. With
+/// `Accept: text/event-stream` the same with its progress: `cordoned`, then for each pod
+/// `evicting`, `waiting` (with the reason), `evicted` or `failed`, and at last `done`.
 pub async fn drain(
     State(gateway): Shared,
     Caller(user): Caller,
@@ -105,23 +128,175 @@ pub async fn drain(
         asked => asked.min(TIMEOUT.1),
     };
     let until = Instant::now() + time;
+    let locale = gateway.locale_of(&head.headers);
     let node = set(&gateway, &user, &target.path(&kind.resource), true).await?;
+    gateway.writes.note(&user, &Wrote::of(kind, "", &node));
     let pods = pods(&gateway, &user, &target.name, &spec).await?;
-    let all = pods.len();
-    let (gateway_of, user_of, spec) = (&*gateway, &user, &spec);
-    let outcomes = futures::stream::iter(pods)
-        .map(|pod| async move { evict(gateway_of, user_of, &pod, spec, until).await })
-        .buffer_unordered(AT_ONCE)
-        .collect::<Vec<Result<(), String>>>();
-    let left: Vec<String> = outcomes.await.into_iter().filter_map(Result::err).collect();
-    if !left.is_empty() {
-        let (gone, all) = ((all - left.len()).to_string(), all.to_string());
+    let accept = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let live = accept.is_some_and(|accept| accept.contains("text/event-stream"));
+    let (tell, heard) = mpsc::channel(AT_ONCE);
+    let turns = Semaphore::new(AT_ONCE);
+    let tell = live.then_some(tell);
+    let run = Run { gateway: gateway.clone(), user: user.clone(), spec, until, turns, tell };
+    if live {
+        return Ok(progress(run, pods, heard, locale));
+    }
+    run.all(&pods).await?;
+    Ok(body::wrote(&gateway, &user, (kind, ""), &node, StatusCode::ACCEPTED.into_response()))
+}
+
+/// The run as a stream of events, which does the work while it is read.
+fn progress(run: Run, pods: Vec<Pod>, mut heard: mpsc::Receiver<News>, locale: Locale) -> Response {
+    let work = async move {
+        run.tell("cordoned", json!({ "pods": pods.len() })).await;
+        let done = match run.all(&pods).await {
+            Ok(()) => json!({ "status": 202, "message": "" }),
+            Err(error) => json!({ "status": error.status.as_u16(), "message": error.text(locale) }),
+        };
+        run.tell("done", done).await;
+    };
+    let news = futures::stream::poll_fn(move |context| heard.poll_recv(context)).map(Some);
+    let work = futures::stream::once(work).map(|()| None);
+    let events = futures::stream::select(news, work).filter_map(|news: Option<News>| {
+        let event = news.map(|(name, data)| {
+            Ok::<_, std::convert::Infallible>(Event::default().event(name).data(data.to_string()))
+        });
+        std::future::ready(event)
+    });
+    let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
+    // Proxies such as nginx would hold it back until its end.
+    let name = HeaderName::from_static("x-accel-buffering");
+    response.headers_mut().insert(name, HeaderValue::from_static("no"));
+    response
+}
+
+impl Run {
+    async fn tell(&self, name: &'static str, data: Value) {
+        if let Some(tell) = &self.tell {
+            // Nobody listens any more: the stream is being dropped, and this with it.
+            let _ = tell.send((name, data)).await;
+        }
+    }
+
+    /// Evicts all of them side by side; the error names those that are left.
+    async fn all(&self, pods: &[Pod]) -> Result<(), ApiError> {
+        let outcomes = join_all(pods.iter().map(|pod| self.evicted(pod))).await;
+        let left: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let (gone, all) = ((pods.len() - left.len()).to_string(), pods.len().to_string());
         let left = named(left.into_iter());
         let args = [("gone", gone.as_str()), ("all", all.as_str()), ("left", left.as_str())];
-        return Err(ApiError::with_status(StatusCode::CONFLICT, "error-drain-left", &args));
+        Err(ApiError::with_status(StatusCode::CONFLICT, "error-drain-left", &args))
     }
-    let answer = StatusCode::ACCEPTED.into_response();
-    Ok(body::wrote(&gateway, &user, (kind, ""), &node, answer))
+
+    /// Evicts a pod and waits until it is gone; the error says why it is not.
+    async fn evicted(&self, pod: &Pod) -> Result<(), String> {
+        let reason = Mutex::new("the time was over before its turn".to_owned());
+        let known = || reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let outcome = match timeout_at(self.until, self.evict(pod, &reason)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(known()),
+        };
+        let about = |more: Value| {
+            let mut data = json!({ "pod": pod.shown });
+            if !more.is_null() {
+                data["reason"] = more;
+            }
+            data
+        };
+        match outcome {
+            Ok(()) => {
+                self.tell("evicted", about(Value::Null)).await;
+                Ok(())
+            }
+            Err(why) => {
+                self.tell("failed", about(why.as_str().into())).await;
+                Err(format!("{}: {why}", pod.shown))
+            }
+        }
+    }
+
+    /// One request in its turn.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Bytes>,
+    ) -> Result<Value, Failure> {
+        let _turn = self.turns.acquire().await;
+        match body {
+            Some(body) => send(&self.gateway, &self.user, method, path, JSON, body.clone()).await,
+            None => get(&self.gateway, &self.user, path).await,
+        }
+    }
+
+    async fn evict(&self, pod: &Pod, reason: &Mutex<String>) -> Result<(), String> {
+        let (namespace, name) = pod.shown.split_once('/').unwrap_or_default();
+        let mut eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": { "namespace": namespace, "name": name },
+            "deleteOptions": { "preconditions": { "uid": pod.uid } },
+        });
+        if self.spec.grace_period_seconds >= 0 {
+            eviction["deleteOptions"]["gracePeriodSeconds"] = self.spec.grace_period_seconds.into();
+        }
+        let wait = |why: String| *reason.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        let (path, eviction) =
+            (format!("{}/eviction", pod.path), Bytes::from(eviction.to_string()));
+        self.tell("evicting", json!({ "pod": pod.shown })).await;
+        loop {
+            match self.ask(Method::POST, &path, Some(&eviction)).await {
+                // Two budgets for one pod are refused by a status with code 201.
+                Ok(said) if text(&said, "/status") == "Failure" => {
+                    return Err(text(&said, "/message").to_owned());
+                }
+                Ok(_) => break,
+                Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => return Ok(()),
+                // Another pod of that name: this one is gone.
+                Err(failure) if failure.code() == Some(StatusCode::CONFLICT) => break,
+                Err(failure) if is_passing(&failure) => {
+                    let why = words(&failure);
+                    self.tell("waiting", json!({ "pod": pod.shown, "reason": why })).await;
+                    wait(why);
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(failure) => return Err(words(&failure)),
+            }
+        }
+        wait("still terminating".to_owned());
+        loop {
+            match self.ask(Method::GET, &pod.path, None).await {
+                Ok(now) if text(&now, "/metadata/uid") == pod.uid => {}
+                Ok(_) => return Ok(()),
+                Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => return Ok(()),
+                Err(failure) if is_passing(&failure) => wait(words(&failure)),
+                Err(failure) => return Err(words(&failure)),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// A budget that holds the pod, or an API server that has other work.
+fn is_passing(failure: &Failure) -> bool {
+    failure
+        .code()
+        .is_none_or(|code| code == StatusCode::TOO_MANY_REQUESTS || code.is_server_error())
+}
+
+/// The API server's words, with the causes, which name the budget.
+fn words(failure: &Failure) -> String {
+    let mut words = failure.to_string();
+    let Failure::Status { details: Some(details), .. } = failure else { return words };
+    let causes = details.get("causes").and_then(Value::as_array).into_iter().flatten();
+    for cause in causes.map(|cause| text(cause, "/message")) {
+        if !words.contains(cause) {
+            words = format!("{words} {cause}");
+        }
+    }
+    words
 }
 
 async fn set(
@@ -142,9 +317,17 @@ async fn pods(
     spec: &Spec,
 ) -> Result<Vec<Pod>, ApiError> {
     let selector = format!("spec.nodeName%3D{}", encoded(node));
-    let path = format!("/api/v1/pods?fieldSelector={selector}&limit={PODS}");
-    let list = get(gateway, user, &path).await?;
-    let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    let (mut items, mut token) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/api/v1/pods?fieldSelector={selector}&limit={PAGE}&continue={token}");
+        let list = get(gateway, user, &path).await?;
+        items.extend(list.get("items").and_then(Value::as_array).into_iter().flatten().cloned());
+        token =
+            utf8_percent_encode(text(&list, "/metadata/continue"), NON_ALPHANUMERIC).to_string();
+        if token.is_empty() {
+            break;
+        }
+    }
     let (mut evicted, mut refused) = (Vec::new(), Vec::new());
     for pod in &items {
         let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
@@ -183,9 +366,11 @@ fn fate(pod: &Value, spec: &Spec) -> Fate {
     let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     let mut owners = owners.into_iter().flatten();
     let controller = owners.find(|owner| owner.get("controller") == Some(&Value::Bool(true)));
-    match controller.map(|owner| text(owner, "/kind")) {
-        Some("DaemonSet") if spec.ignore_all_daemon_sets => return Fate::Skip,
-        Some("DaemonSet") => return Fate::Refuse("of a daemon set; ignoreAllDaemonSets skips it"),
+    match controller.map(|owner| (text(owner, "/apiVersion"), text(owner, "/kind"))) {
+        Some(("apps/v1", "DaemonSet")) if spec.ignore_all_daemon_sets => return Fate::Skip,
+        Some(("apps/v1", "DaemonSet")) => {
+            return Fate::Refuse("of a daemon set; ignoreAllDaemonSets skips it");
+        }
         None if !spec.force => return Fate::Refuse("without a controller; force evicts it"),
         _ => {}
     }
@@ -194,53 +379,6 @@ fn fate(pod: &Value, spec: &Spec) -> Fate {
         return Fate::Refuse("with data in an emptyDir; deleteEmptyDirData gives it up");
     }
     Fate::Evict
-}
-
-/// Evicts a pod and waits until it is gone; the error says why it is not.
-async fn evict(
-    gateway: &Gateway,
-    user: &User,
-    pod: &Pod,
-    spec: &Spec,
-    until: Instant,
-) -> Result<(), String> {
-    let (namespace, name) = pod.shown.split_once('/').unwrap_or_default();
-    let mut eviction = json!({
-        "apiVersion": "policy/v1", "kind": "Eviction",
-        "metadata": { "namespace": namespace, "name": name },
-        "deleteOptions": { "preconditions": { "uid": pod.uid } },
-    });
-    if spec.grace_period_seconds >= 0 {
-        eviction["deleteOptions"]["gracePeriodSeconds"] = spec.grace_period_seconds.into();
-    }
-    let (path, eviction) = (format!("{}/eviction", pod.path), Bytes::from(eviction.to_string()));
-    loop {
-        match send(gateway, user, Method::POST, &path, JSON, eviction.clone()).await {
-            Ok(_) => break,
-            Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => return Ok(()),
-            // Another pod of that name: this one is gone.
-            Err(failure) if failure.code() == Some(StatusCode::CONFLICT) => break,
-            Err(failure) if failure.code() == Some(StatusCode::TOO_MANY_REQUESTS) => {
-                if Instant::now() + AGAIN > until {
-                    return Err(format!("{}: {failure}", pod.shown));
-                }
-                tokio::time::sleep(AGAIN).await;
-            }
-            Err(failure) => return Err(format!("{}: {failure}", pod.shown)),
-        }
-    }
-    loop {
-        match get(gateway, user, &pod.path).await {
-            Ok(now) if text(&now, "/metadata/uid") == pod.uid => {}
-            Ok(_) => return Ok(()),
-            Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => return Ok(()),
-            Err(failure) => return Err(format!("{}: {failure}", pod.shown)),
-        }
-        if Instant::now() + LOOK > until {
-            return Err(format!("{}: still terminating", pod.shown));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 fn named(mut all: impl ExactSizeIterator<Item = String>) -> String {
@@ -279,8 +417,7 @@ mod tests {
         );
         let bare = json!({"metadata": {}});
         let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
-        let daemon =
-            json!({"metadata": {"ownerReferences": [{"kind": "DaemonSet", "controller": true}]}});
+        let daemon = json!({"metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "controller": true}]}});
         let scratch = json!({"spec": {"volumes": [{"name": "a", "emptyDir": {}}]}});
         let ended = json!({"metadata": {}, "status": {"phase": "Succeeded"}});
         let refused = |fate: Fate| matches!(fate, Fate::Refuse(_));

@@ -5,7 +5,7 @@
 //! sets: no state is shared. It carries no right: what is waited for is only what the caller may
 //! list anyway.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,8 +35,10 @@ const MOST: usize = 10_000;
 const LONGEST_NAMESPACE: usize = 63;
 /// The API server's own are 36 characters.
 const LONGEST_UID: usize = 64;
+/// Writes of one kind that are told apart.
+const OF_ONE_KIND: usize = 8;
 /// Writes that a cookie carries: what one page of a frontend changes at once.
-const CARRIED: usize = 4;
+const CARRIED: usize = 8;
 
 /// One write, as far as a read has to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +57,13 @@ enum What {
     Something,
 }
 
+/// By caller and kind; each with when it was first heard of.
+type Recent = HashMap<(Fingerprint, usize), Vec<(Instant, What)>>;
+
 /// Writes that stores may not have heard of.
 #[derive(Default)]
 pub struct Writes {
-    recent: Mutex<HashMap<(Fingerprint, usize), (Instant, What)>>,
+    recent: Mutex<Recent>,
     /// Length of `recent`: reads look at this alone while nobody writes.
     count: AtomicUsize,
 }
@@ -114,25 +119,40 @@ impl Wrote {
 impl Writes {
     /// Remembers a write of this caller.
     pub fn note(&self, user: &User, wrote: &Wrote) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() >= MOST {
-            recent.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
-            if recent.len() >= MOST {
-                recent.clear();
-            }
-        }
-        let key = (user.fingerprint(), wrote.kind.index());
-        recent.insert(key, (Instant::now(), wrote.what.clone()));
-        self.count.store(recent.len(), Ordering::Release);
+        self.remember(user, wrote, true);
     }
 
     /// Remembers what the caller's cookie or header tells of writes through other replicas.
     pub fn hear(&self, user: &User, headers: &HeaderMap) {
-        for text in carried(headers) {
-            if let Some(wrote) = Wrote::decode(text) {
-                self.note(user, &wrote);
+        for wrote in carried(headers).filter_map(Wrote::decode) {
+            self.remember(user, &wrote, false);
+        }
+    }
+
+    /// `anew`: its time begins again; what a client goes on carrying is as old as it was.
+    fn remember(&self, user: &User, wrote: &Wrote, anew: bool) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= MOST {
+            recent.retain(|_, all| all.iter().any(|(at, _)| at.elapsed() < REMEMBERED));
+            if recent.len() >= MOST {
+                recent.clear();
             }
         }
+        let all = recent.entry((user.fingerprint(), wrote.kind.index())).or_default();
+        all.retain(|(at, _)| at.elapsed() < REMEMBERED);
+        if let Some(known) = all.iter_mut().find(|(_, known)| known.covers(&wrote.what)) {
+            if anew {
+                known.0 = Instant::now();
+            }
+        } else {
+            all.retain(|(_, known)| !wrote.what.covers(known));
+            if all.len() == OF_ONE_KIND {
+                // Too many to tell apart: everything of the kind is live for a while.
+                *all = vec![(Instant::now(), What::Something)];
+            }
+            all.push((Instant::now(), wrote.what.clone()));
+        }
+        self.count.store(recent.len(), Ordering::Release);
     }
 
     /// Whether the store shows all that this caller wrote: at once nearly always, else after a
@@ -142,18 +162,17 @@ impl Writes {
             return true;
         }
         let key = (user.fingerprint(), feed.kind.index());
-        let Some((at, what)) = self.find(key) else { return true };
         let begun = Instant::now();
         loop {
-            let seen = match &what {
-                What::Version(version) => feed.heard_of(*version),
-                What::Gone { namespace, uid } => {
-                    !scope.covers(namespace) || feed.store.by_uid(scope, uid).is_none()
-                }
-                What::Something => return at.elapsed() >= LIVE,
-            };
-            if seen {
-                self.forget(key);
+            let mut open = self.open(key);
+            if open.iter().any(|(at, what)| *what == What::Something && at.elapsed() < LIVE) {
+                return false;
+            }
+            open.retain(|(_, what)| !what.is_elsewhere(scope));
+            let (seen, left): (Vec<_>, Vec<_>) =
+                open.into_iter().partition(|(_, what)| what.is_seen(feed, scope));
+            self.forget(key, &seen);
+            if left.is_empty() {
                 return true;
             }
             if begun.elapsed() > PATIENCE {
@@ -163,20 +182,52 @@ impl Writes {
         }
     }
 
-    fn find(&self, key: (Fingerprint, usize)) -> Option<(Instant, What)> {
-        let found =
-            self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()?;
-        if found.0.elapsed() < REMEMBERED {
-            return Some(found);
-        }
-        self.forget(key);
-        None
+    fn open(&self, key: (Fingerprint, usize)) -> Vec<(Instant, What)> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = recent.get(&key).cloned().unwrap_or_default();
+        drop(recent);
+        let (fresh, old): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(at, _)| at.elapsed() < REMEMBERED);
+        self.forget(key, &old);
+        fresh
     }
 
-    fn forget(&self, key: (Fingerprint, usize)) {
+    /// Forgets these alone: what was noted meanwhile stays.
+    fn forget(&self, key: (Fingerprint, usize), seen: &[(Instant, What)]) {
+        if seen.is_empty() {
+            return;
+        }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.remove(&key);
+        if let Some(all) = recent.get_mut(&key) {
+            all.retain(|one| !seen.contains(one));
+            if all.is_empty() {
+                recent.remove(&key);
+            }
+        }
         self.count.store(recent.len(), Ordering::Release);
+    }
+}
+
+impl What {
+    /// Whether who waits for this has also waited for the other.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Version(known), Self::Version(other)) => known >= other,
+            _ => self == other,
+        }
+    }
+
+    /// It is about a namespace that this read does not look at.
+    fn is_elsewhere(&self, scope: &Scope) -> bool {
+        matches!(self, Self::Gone { namespace, .. } if !scope.covers(namespace))
+    }
+
+    fn is_seen(&self, feed: &Feed, scope: &Scope) -> bool {
+        match self {
+            Self::Version(version) => feed.heard_of(*version),
+            Self::Gone { uid, .. } => feed.store.by_uid(scope, uid).is_none(),
+            Self::Something => true,
+        }
     }
 }
 
@@ -197,19 +248,17 @@ pub fn carry(
     request: &HeaderMap,
     base_path: &str,
 ) -> Option<[(HeaderName, HeaderValue); 2]> {
-    let is_older = |text: &&str| {
-        let name = text.split(':').next().unwrap_or_default();
-        !wrote.iter().any(|one| one.kind.name == name)
-    };
-    let older = carried(request).filter(is_older);
-    // Of several writes of one kind the last tells enough.
-    let mut seen = HashSet::new();
-    let newest = wrote.iter().rev().filter(|one| seen.insert(one.kind.name));
-    let all: Vec<_> = newest
-        .map(Wrote::encode)
-        .chain(older.filter(|text| Wrote::decode(text).is_some()).map(str::to_owned))
-        .take(CARRIED)
-        .collect();
+    let newest = wrote.iter().rev().cloned();
+    let mut all: Vec<Wrote> = Vec::new();
+    for one in newest.chain(carried(request).filter_map(Wrote::decode)) {
+        if all.len() == CARRIED {
+            break;
+        }
+        if !all.iter().any(|known| known.kind == one.kind && known.what.covers(&one.what)) {
+            all.push(one);
+        }
+    }
+    let all: Vec<String> = all.iter().map(Wrote::encode).collect();
     let text = all.join("|");
     let seconds = REMEMBERED.as_secs();
     let cookie =
@@ -249,7 +298,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(
             header::COOKIE,
-            HeaderValue::from_static("a=b; binnacle-wrote=pod:4|job:5|odd|node:1|event:2"),
+            HeaderValue::from_static("a=b; binnacle-wrote=pod:4|job:5|odd|node:1"),
         );
         let wrote = Wrote { kind: pod(), what: What::Version(9) };
         let [(_, text), (_, cookie)] = carry(&[wrote], &headers, "/x").unwrap();
@@ -269,7 +318,25 @@ mod tests {
         }
         assert!(writes.count.load(Ordering::Relaxed) <= MOST);
         let last = user(MOST);
-        assert!(writes.find((last.fingerprint(), pod().index())).is_some());
-        assert!(writes.find((user(MOST + 1).fingerprint(), pod().index())).is_none());
+        assert_eq!(writes.open((last.fingerprint(), pod().index())).len(), 1);
+        assert!(writes.open((user(MOST + 1).fingerprint(), pod().index())).is_empty());
+    }
+
+    #[test]
+    fn writes_of_one_kind_stand_side_by_side_and_the_highest_version_is_enough() {
+        let writes = Writes::default();
+        let user = User::bearer("t", &HeaderMap::new()).unwrap();
+        let gone = |uid: usize| What::Gone { namespace: "n".into(), uid: format!("u{uid}").into() };
+        for what in [What::Version(4), What::Version(9), What::Version(7), gone(1), gone(1)] {
+            writes.note(&user, &Wrote { kind: pod(), what });
+        }
+        let key = (user.fingerprint(), pod().index());
+        let open: Vec<What> = writes.open(key).into_iter().map(|(_, what)| what).collect();
+        assert_eq!(open, [What::Version(9), gone(1)]);
+        for uid in 2..20 {
+            writes.note(&user, &Wrote { kind: pod(), what: gone(uid) });
+        }
+        let open = writes.open(key);
+        assert!(open.len() <= OF_ONE_KIND && open.iter().any(|(_, what)| *what == What::Something));
     }
 }

@@ -435,7 +435,8 @@ fn say(text: &str) {
 #[tokio::test]
 async fn the_test_cluster_lets_each_user_do_what_its_roles_say() {
     let cluster = shared().await;
-    let (status, _, nodes) = cluster.get(cluster.token("admin"), "/api/v1/nodes").await;
+    let (status, _, nodes) =
+        cluster.get(cluster.token("admin"), "/api/v1/nodes?labelSelector=type%3Dkwok").await;
     let nodes: serde_json::Value = serde_json::from_slice(&nodes).expect("a node list is JSON");
     assert_eq!((status, nodes["items"].as_array().map(Vec::len)), (200, Some(3)));
     assert_eq!(cluster.get(cluster.token("nobody"), "/api/v1/nodes").await.0, 403);

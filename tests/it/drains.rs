@@ -1,5 +1,5 @@
 //! Cordon, uncordon and drain: on the real API server with a node of the test's own, which nobody
-//! else's pods come to and no kubelet serves, so that an evicted pod ends when the test says so.
+//! else's pods come to. It is no place for what a drain of the demo would show as well.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -105,12 +105,26 @@ async fn a_drain_evicts_what_may_go_and_names_what_a_budget_holds() {
     assert_eq!(answer.status, 409, "{}", answer.text());
     let words = answer.text();
     assert!(words.contains(&format!("{namespace}/held")), "{words}");
-    assert!(words.contains("disruption budget"), "{words}");
+    assert!(words.contains("disruption budget hold needs"), "{words}");
     assert!(!words.contains("/free"), "{words}");
     assert!(live(cluster, &format!("{pods}/free")).await.is_none(), "the free one is gone");
     assert!(live(cluster, &format!("{pods}/held")).await.is_some());
     let object = live(cluster, &format!("{NODES}/{name}")).await.unwrap();
     assert_eq!(object["spec"]["unschedulable"], true);
+
+    let value = format!("Bearer {admin}");
+    let headers = [
+        ("authorization", value.as_str()),
+        ("content-type", "application/json"),
+        ("accept", "text/event-stream"),
+    ];
+    let body = json!({"timeout": 2 * second}).to_string().into_bytes();
+    let told = gateway.request(Method::PUT, None, &drain, &headers, body).await;
+    assert_eq!((told.status, told.header("content-type")), (200, "text/event-stream"));
+    let events: Vec<String> =
+        told.text().lines().filter_map(|line| Some(line.strip_prefix("event: ")?.into())).collect();
+    assert_eq!(events, ["cordoned", "evicting", "waiting", "failed", "done"], "{}", told.text());
+    assert!(told.text().contains("\"status\":409"), "{}", told.text());
 
     delete(cluster, &format!("{budgets}/hold")).await;
     let answer = put(&gateway, admin, &drain, &json!({"timeout": 30 * second})).await;

@@ -78,7 +78,7 @@ pub async fn start(options: Options) -> Gateway {
     gateway
 }
 
-async fn start_with(
+pub async fn start_with(
     kubeconfig: &std::path::Path,
     options: Options,
     cluster: &'static Cluster,

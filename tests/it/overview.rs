@@ -61,8 +61,8 @@ async fn an_overview_counts_what_the_lists_count() {
     assert_eq!(body["capacity"]["cpu"]["requests"], 300, "{body}");
     assert!(body["capacity"].get("nodes").is_none(), "one namespace is not all: {body}");
     let all = until(&gateway, admin, "/api/v1/overview", |_| true).await;
-    // Other tests may have a node of their own for a while, which is never ready.
-    assert_eq!(all["capacity"]["nodes"]["ready"], 3, "{all}");
+    // Other tests may have a node of their own for a while.
+    assert!(all["capacity"]["nodes"]["ready"].as_u64().unwrap() >= 3, "{all}");
     let version = all["versions"]["kubernetes"].as_str().unwrap();
     assert!(version.starts_with("v1."), "{all}");
     assert!(!all["versions"]["kubelets"].as_object().unwrap().is_empty(), "{all}");

@@ -39,12 +39,12 @@ fn text(path: PathBuf) -> String {
 }
 
 /// The document that the code makes; that it is the committed one, `generated.rs` tests.
-fn document() -> Value {
+pub fn document() -> Value {
     serde_json::from_str(&binnacle::api::openapi()).unwrap()
 }
 
 /// Method and path of every operation.
-fn operations(document: &Value) -> Vec<(&'static str, String)> {
+pub fn operations(document: &Value) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         let methods = METHODS.into_iter().filter(|method| operations.get(*method).is_some());
@@ -56,7 +56,7 @@ fn operations(document: &Value) -> Vec<(&'static str, String)> {
 
 /// What this run calls the names in capitals.
 #[derive(Clone, Debug)]
-struct Names {
+pub struct Names {
     space: String,
     pod: String,
     set: String,
@@ -70,14 +70,14 @@ impl Names {
         Self { space: none(), pod: none(), set: none(), event: none() }
     }
 
-    fn fill(&self, text: &str) -> String {
+    pub fn fill(&self, text: &str) -> String {
         let text = text.replace("SPACE", &self.space).replace("POD", &self.pod);
         let text = text.replace("SET", &self.set).replace("EVENT", &self.event);
         text.replace("NODE", "node-0")
     }
 
     /// The path with real names, and the query that it needs; or what to add to the tables.
-    fn path(&self, template: &str) -> Result<String, String> {
+    pub fn path(&self, template: &str) -> Result<String, String> {
         let mut parts = Vec::new();
         for part in template.split('/') {
             match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
@@ -159,7 +159,7 @@ async fn accept(cluster: &Cluster, space: &str) {
 }
 
 /// One object of each kind, in a namespace of this test's own.
-async fn furnish(cluster: &Cluster) -> String {
+pub async fn furnish(cluster: &Cluster) -> String {
     let space = cluster.namespace("schemas").await;
     define_gateway_api(cluster).await;
     cluster.apply(&recorded("all-kinds.yaml", &space)).await;
@@ -174,7 +174,7 @@ async fn furnish(cluster: &Cluster) -> String {
 }
 
 /// Waits until pods run, one is pending, and there is an event.
-async fn names(client: &Client, admin: &str, space: String) -> Names {
+pub async fn names(client: &Client, admin: &str, space: String) -> Names {
     let begun = Instant::now();
     loop {
         let pods = client.get(admin, &format!("/api/v1/pod/{space}")).await.json();
