@@ -24,6 +24,7 @@ warning-odd-filter = filterBy cannot be understood and is ignored. Use pairs suc
 warning-odd-paging = itemsPerPage and page cannot be understood; all items are shown.
 error-search-text = Search for a text (q) of { $least } to { $most } characters.
 error-body-too-slow = The request body did not arrive in time.
+error-metrics-source-down = The metrics source does not answer as it should. Its state is told by /api/v1/integration/metrics/state.
 error-no-metrics-source = The cluster has no metrics source: metrics.k8s.io is not served. Install metrics-server to see usage.
 error-no-usage = Nothing is known of the usage of { $name }: it does not exist, does not run, or was not measured yet.
 error-unknown-integration = There is no integration { $name }. Known: sidecar, metrics.

@@ -24,6 +24,7 @@ warning-odd-filter = 无法理解 filterBy，已忽略。请使用成对的值�
 warning-odd-paging = 无法理解 itemsPerPage 和 page；已显示全部项目。
 error-search-text = 搜索文本（q）的长度应为 { $least } 到 { $most } 个字符。
 error-body-too-slow = 请求正文未能及时到达。
+error-metrics-source-down = 指标来源未正常应答。其状态见 /api/v1/integration/metrics/state。
 error-no-metrics-source = 集群没有指标来源：未提供 metrics.k8s.io。安装 metrics-server 后即可查看用量。
 error-no-usage = 没有 { $name } 的用量：它不存在、未运行或尚未被测量。
 error-unknown-integration = 没有集成 { $name }。已知：sidecar、metrics。

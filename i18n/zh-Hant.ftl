@@ -24,6 +24,7 @@ warning-odd-filter = 無法理解 filterBy，已忽略。請使用成對的值�
 warning-odd-paging = 無法理解 itemsPerPage 和 page；已顯示全部項目。
 error-search-text = 搜尋文字（q）的長度應為 { $least } 到 { $most } 個字元。
 error-body-too-slow = 請求內文未能及時送達。
+error-metrics-source-down = 指標來源未正常回應。其狀態見 /api/v1/integration/metrics/state。
 error-no-metrics-source = 叢集沒有指標來源：未提供 metrics.k8s.io。安裝 metrics-server 後即可查看用量。
 error-no-usage = 沒有 { $name } 的用量：它不存在、未執行或尚未被測量。
 error-unknown-integration = 沒有整合 { $name }。已知：sidecar、metrics。

@@ -102,7 +102,8 @@ pub async fn send(
         .header(header::CONTENT_TYPE, content)
         .body(Body::from(body))
         .map_err(|error| UpstreamError::Setup(error.to_string()))?;
-    let answer = gateway.cluster.fetch(Identity::User(user), request, OBJECT_LIMIT).await?;
+    let answer = gateway.cluster.fetch(Identity::User(user), request, OBJECT_LIMIT).await;
+    let answer = gateway.authorizer.heed(user, answer).await?;
     if answer.is_empty() {
         return Ok(Value::Null);
     }

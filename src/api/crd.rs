@@ -56,7 +56,7 @@ pub async fn detail(
 ) -> Result<Response, ApiError> {
     let [namespace, name, object] = last(request.uri().path(), 0)?;
     let place = Place::of(&gateway, &user, namespace, name).await?;
-    let json = live(&gateway, &user, &place.path(&object)?).await?;
+    let json = live(&gateway, &user, &place.path(&gateway, &user, &object).await?).await?;
     let mut fields = (CUSTOM.detail)(&json, &Default::default())?;
     fields.insert("typeMeta".into(), place.type_meta());
     fields.insert("errors".into(), json!([]));
@@ -76,7 +76,8 @@ pub async fn events(
     let query = ListQuery::parse(request.uri().query(), kind)?;
     let locale = gateway.locale_of(request.headers());
     let place = Place::of(&gateway, &user, namespace, name).await?;
-    let object: Value = serde_json::from_str(&live(&gateway, &user, &place.path(&object)?).await?)
+    let path = place.path(&gateway, &user, &object).await?;
+    let object: Value = serde_json::from_str(&live(&gateway, &user, &path).await?)
         .map_err(|error| ApiError::internal(&error))?;
     let row = bare(&object)?;
     let subject = Subject {
@@ -138,15 +139,16 @@ impl Place {
         namespaces: CompactString,
         full_name: CompactString,
     ) -> Result<Self, ApiError> {
+        // Before discovery, which is shared: a mistake here must not tell what exists.
+        let namespaces = query::namespaces(&namespaces);
+        for name in &namespaces {
+            list::is_namespace(name)?;
+        }
         let called = |served: &Served| full_name.contains('.') && served.is_called(&full_name);
         let served = gateway.discovery.find(&gateway.cluster, user, called).await?;
         let Some(served) = served else {
             return Err(view::unknown(gateway, user, "error-unknown-kind", &full_name).await);
         };
-        let namespaces = query::namespaces(&namespaces);
-        for name in &namespaces {
-            list::is_namespace(name)?;
-        }
         Ok(Self { namespaces, full_name, served })
     }
 
@@ -158,14 +160,16 @@ impl Place {
         type_meta(&self.full_name, self.served.scalable)
     }
 
-    /// Where the API server has one object.
-    fn path(&self, name: &str) -> Result<String, ApiError> {
+    /// Where the API server has one object. That the place is wrong, and so that the kind exists,
+    /// is told to those alone whom the API server knows.
+    async fn path(&self, gateway: &Gateway, user: &User, name: &str) -> Result<String, ApiError> {
         let namespace = match self.namespaces.as_slice() {
             [one] => Some(encoded(one)),
             [] if !self.served.namespaced => None,
             _ => {
                 let reason = "one namespace is needed for an object of this kind";
-                return Err(ApiError::bad_request("error-bad-path", &[("reason", reason)]));
+                let error = ApiError::bad_request("error-bad-path", &[("reason", reason)]);
+                return Err(view::told_to_known(gateway, user, error).await);
             }
         };
         let collection = self.served.collection(self.version(), namespace.as_deref());

@@ -109,7 +109,7 @@ async fn measured(subject: &Subject<'_>) -> (Option<Value>, Option<Value>) {
         return (None, None);
     }
     let (usage, unknown) = usage::shown(gateway, user, kind, &subject.around(), locale).await;
-    let series = usage.map(|usage| usage.get(&row.namespace, &row.name).unwrap_or_default());
+    let series = usage.map(|usage| usage.of(row).unwrap_or_default());
     (series.and_then(|series| serde_json::to_value(cumulative(&series)).ok()), unknown)
 }
 

@@ -193,9 +193,13 @@ pub async fn pod(
         view::open(&gateway, &user, kind, wanted),
     );
     let usages = usages?;
-    let series = usages.get(&namespace, &name).ok_or_else(|| unmeasured(&name))?;
     let (pods, errors) = kept(pods, locale);
     let row = pods.as_ref().and_then(|pods| pods.store().get(&pods.scope, &namespace, &name));
+    let series = match &row {
+        Some(row) => usages.of(row),
+        None => usages.get(&namespace, &name),
+    };
+    let series = series.ok_or_else(|| unmeasured(&name))?;
     let asked = row.and_then(|row| row.pod().map(|pod| pod.allocated));
     let views: Vec<&View> = usages.view().into_iter().chain(&pods).collect();
     let reply = Answer::of(&series, asked, errors).reply(&views)?;
@@ -281,8 +285,11 @@ async fn required(
     name: &str,
     wanted: &[CompactString],
 ) -> Result<Usages, ApiError> {
-    let missing = || ApiError::with_status(StatusCode::NOT_FOUND, "error-no-metrics-source", &[]);
-    usage::open(gateway, user, name, wanted).await?.ok_or_else(missing)
+    if let Some(usages) = usage::open(gateway, user, name, wanted).await? {
+        return Ok(usages);
+    }
+    let error = ApiError::with_status(StatusCode::NOT_FOUND, "error-no-metrics-source", &[]);
+    Err(view::told_to_known(gateway, user, error).await)
 }
 
 fn unmeasured(name: &str) -> ApiError {

@@ -1,9 +1,11 @@
 //! The namespaces of who may not list namespaces: those in which this caller may list something
-//! that we show. Whole rows where the caller may `get` the namespace, names alone elsewhere.
+//! that not everywhere, and those of rows that this caller may list everywhere. So nobody learns
+//! of a namespace who could not learn of it from the API server. Whole rows where the caller may
+//! `get` the namespace, names alone elsewhere.
 //!
 //! Without it a namespace selector would be empty for everybody who is no administrator.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -30,7 +32,16 @@ pub async fn page(
 ) -> Result<Option<Page>, ApiError> {
     let kind = known("namespace")?;
     let candidates = view::known_namespaces(gateway, user).await;
-    let visible = gateway.authorizer.visible(&gateway.cluster, user, &candidates).await?;
+    let (everywhere, mut visible) =
+        gateway.authorizer.visible(&gateway.cluster, user, &candidates).await?;
+    let mut inhabited = HashSet::new();
+    for kind in everywhere.into_iter().filter(|kind| gateway.cache.feed(kind).is_some()) {
+        // A kind that cannot be read now takes its namespaces with it, and no others.
+        if let Ok(view) = view::open_all(gateway, user, kind).await {
+            inhabited.extend(view.store().namespaces(&view.scope));
+        }
+    }
+    visible.retain(|one| one.is_own || inhabited.contains(&one.name));
     if visible.is_empty() {
         return Ok(None);
     }
@@ -38,12 +49,12 @@ pub async fn page(
         let json = json!({ "metadata": { "name": name } }).to_string();
         (kind.row)(&json).map(Arc::new)
     };
-    let rows = visible.iter().map(|(name, _)| name_only(name)).collect::<Result<Vec<_>, _>>()?;
+    let rows = visible.iter().map(|one| name_only(&one.name)).collect::<Result<Vec<_>, _>>()?;
     let mut page = Page::of(&rows, query);
-    let gettable: HashMap<&CompactString, bool> =
-        visible.iter().map(|(name, may_get)| (name, *may_get)).collect();
+    let gettable: HashSet<&CompactString> =
+        visible.iter().filter(|one| one.may_get).map(|one| &one.name).collect();
     let path = |name: &str| format!("{}/{}", kind.resource.collection(None), encoded(name));
-    let wanted = page.rows.iter().filter(|row| gettable.get(&row.name) == Some(&true));
+    let wanted = page.rows.iter().filter(|row| gettable.contains(&row.name));
     let wanted = wanted.take(WHOLE).map(|row| (row.name.clone(), path(&row.name))).collect();
     let mut whole: HashMap<CompactString, Arc<Row>> = HashMap::new();
     for (name, answer) in live_all(gateway, user, wanted).await {

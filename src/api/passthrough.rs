@@ -109,6 +109,9 @@ pub(super) async fn forward(
     // Only browsers carry cookies; for others the answer stays as the API server gave it.
     let carries = request.headers().contains_key("sec-fetch-site");
     let mut response = upstream::pass(&gateway.cluster, who, request, &gateway.tunnels).await?;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        gateway.authorizer.refused(user).await;
+    }
     if let Some(wrote) = wrote {
         gateway.writes.note(user, &wrote);
         if carries {

@@ -13,6 +13,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::caller::Asked;
 use super::target::encoded;
+use super::view::verified;
 use super::{ApiError, Caller, Shared};
 use crate::cache::{Cache, State as FeedState};
 use crate::telemetry;
@@ -103,15 +104,19 @@ pub async fn metrics(State(gateway): Shared, Caller(user): Caller) -> Result<Res
 }
 
 /// `GET /`: takes the token of a sign-in link; else says what this is. Which cluster it is, only a
-/// caller learns.
+/// caller learns whom the API server knows.
 pub async fn home(State(gateway): Shared, request: Request) -> Response {
     if let Some(response) = gateway.callers.sign_in(request.uri(), &gateway.base_path) {
         return response;
     }
     let base = &gateway.base_path;
-    let cluster = match gateway.callers.user(&Asked::of(&request)) {
-        Ok(_) => encoded(gateway.cluster.name()),
-        Err(_) => "{cluster}".to_owned(),
+    let is_known = match gateway.callers.user(&Asked::of(&request)) {
+        Ok(user) => verified(&gateway, &user).await.is_ok(),
+        Err(_) => false,
+    };
+    let cluster = match is_known {
+        true => encoded(gateway.cluster.name()),
+        false => "{cluster}".to_owned(),
     };
     format!(
         "Binnacle, in front of a Kubernetes cluster.\n\

@@ -36,7 +36,8 @@ pub async fn read(
     let named = Named::of(request.uri().path())?;
     let served = named.served(&gateway, &user, None).await?;
     let path = named.path(&served, preferred(&served));
-    let object = gateway.cluster.get(Identity::User(&user), &path, OBJECT_LIMIT).await?;
+    let object = gateway.cluster.get(Identity::User(&user), &path, OBJECT_LIMIT).await;
+    let object = gateway.authorizer.heed(&user, object).await?;
     let reply = Reply::json(object.into(), Freshness::default().with_live()).secret();
     Ok(reply.respond(&gateway, request.headers()))
 }
@@ -53,18 +54,11 @@ pub async fn replace(
     is_json(&head.headers)?;
     let body = body::bytes(&gateway, sent_body).await?;
     let object: Value = serde_json::from_slice(&body).map_err(|error| malformed(&error))?;
-    let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let served = named.served(&gateway, &user, Some(group)).await?;
-    let Some(version) = served.version(Some(version)) else {
-        let known: Vec<_> = served.versions.iter().map(|known| served.api_version(known)).collect();
-        return Err(malformed(&format!(
-            "apiVersion is {api_version}; the cluster serves {}",
-            known.join(", ")
-        )));
+    let (served, path) = match named.place_of(&gateway, &user, &object).await {
+        Ok(found) => found,
+        // What is wrong with it tells what the cluster serves.
+        Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
     };
-    named.is_named_by(&served, &object)?;
-    let path = named.path(&served, version);
     let sent = resource_version(&object).to_owned();
     let object = if sent.is_empty() {
         last_wins(&gateway, &user, &path, object).await?
@@ -133,6 +127,28 @@ impl Named {
                 Err(malformed(&format!("apiVersion is of group {group:?}, the path of {shown:?}")))
             }
         }
+    }
+
+    /// What this object is to the cluster and where it is, if it is what the path names.
+    async fn place_of(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+        object: &Value,
+    ) -> Result<(Served, String), ApiError> {
+        let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let served = self.served(gateway, user, Some(group)).await?;
+        let Some(version) = served.version(Some(version)) else {
+            let known = served.versions.iter().map(|known| served.api_version(known));
+            return Err(malformed(&format!(
+                "apiVersion is {api_version}; the cluster serves {}",
+                known.collect::<Vec<_>>().join(", ")
+            )));
+        };
+        self.is_named_by(&served, object)?;
+        let path = self.path(&served, version);
+        Ok((served, path))
     }
 
     /// Where the API server has the object; the namespace of what has none is left out.

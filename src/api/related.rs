@@ -218,20 +218,24 @@ fn filtered(store: &Store, scope: &Scope, keep: impl Fn(&Row) -> bool) -> Vec<Ar
 }
 
 /// Events about the subject: by name, as the contract has it; of a namespace all events in it; of
-/// a node those with its uid, which kubelets give as its name.
+/// a node those with its uid, which kubelets give as its name, about an object of no namespace:
+/// such events the API server takes in `default` alone (`legacyValidateEvent`), so that who may
+/// make events elsewhere can put none here.
 pub async fn events(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
     let row = subject.row;
     let links = match subject.kind.name {
         "node" => vec![Link::Involved(row.uid.clone()), Link::Involved(row.name.clone())],
         _ => vec![Link::InvolvedName(row.namespace.clone(), row.name.clone())],
     };
-    let all = subject.kind.name == "namespace";
-    choose(subject, known("event")?, query, |view| {
-        if all {
-            filtered(view.store(), &view.scope, |_| true)
-        } else {
-            linked(view.store(), &view.scope, &links)
+    let about_it = Link::InvolvedName(CompactString::default(), row.name.clone());
+    choose(subject, known("event")?, query, |view| match subject.kind.name {
+        "namespace" => filtered(view.store(), &view.scope, |_| true),
+        "node" => {
+            let mut events = linked(view.store(), &view.scope, &links);
+            events.retain(|event| event.links.contains(&about_it));
+            events
         }
+        _ => linked(view.store(), &view.scope, &links),
     })
     .await
 }

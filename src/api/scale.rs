@@ -40,7 +40,7 @@ impl Place {
             return Err(view::unknown(gateway, user, "error-no-scale", kind).await);
         };
         if served.namespaced && namespace.is_none() {
-            return Err(bad());
+            return Err(view::told_to_known(gateway, user, bad()).await);
         }
         let encoded_namespace = namespace.map(|namespace| encoded(namespace));
         let version = served.version(None).unwrap_or_default();

@@ -102,7 +102,8 @@ pub async fn as_items(State(gateway): Shared, request: Request, next: Next) -> R
 async fn who_is(gateway: &Gateway, user: &User) -> Result<Option<CompactString>, Failure> {
     let who = Identity::User(user);
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
-    match gateway.cluster.post(who, SELF_REVIEW, &review).await {
+    let answer = gateway.cluster.post(who, SELF_REVIEW, &review).await;
+    match gateway.authorizer.heed(user, answer).await {
         Ok(answer) => Ok(name_in(&answer)),
         // An old API server, or one where people may not ask: good credentials get a version.
         Err(failure)

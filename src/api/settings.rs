@@ -21,6 +21,7 @@ use super::caller::Asked;
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
 use super::target::{encoded, segment};
+use super::view::told_to_known;
 use super::{Caller, Gateway, Shared};
 use crate::auth::Attributes;
 use crate::upstream::{Cluster, Failure, Fingerprint, Identity, OBJECT_LIMIT, UpstreamError, User};
@@ -284,7 +285,10 @@ impl SettingsMap {
     ) -> Result<(), ApiError> {
         for _ in 0..TRIES {
             let current = self.current(gateway, user).await?;
-            let changed = edit(&current)?;
+            let changed = match edit(&current) {
+                Ok(changed) => changed,
+                Err(error) => return Err(told_to_known(gateway, user, error).await),
+            };
             let Err(failure) = self.write(gateway, user, &current, changed).await else {
                 self.changes.fetch_add(1, Ordering::AcqRel);
                 return Ok(());

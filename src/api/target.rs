@@ -63,7 +63,8 @@ pub fn encoded(name: &str) -> String {
 
 /// GET of `path` as the user, as text.
 pub async fn live(gateway: &Gateway, user: &User, path: &str) -> Result<String, Failure> {
-    let body = gateway.cluster.get(Identity::User(user), path, OBJECT_LIMIT).await?;
+    let answer = gateway.cluster.get(Identity::User(user), path, OBJECT_LIMIT).await;
+    let body = gateway.authorizer.heed(user, answer).await?;
     String::from_utf8(body.into())
         .map_err(|error| UpstreamError::Broken(format!("{path}: {error}")).into())
 }

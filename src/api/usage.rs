@@ -57,14 +57,17 @@ impl Usages {
         }
     }
 
+    /// Of the very object that a row is of, and of none that had its name before.
+    pub fn of(&self, row: &Row) -> Option<Series> {
+        self.get(&row.namespace, &row.name)?.since(row.created)
+    }
+
     /// `metrics` of a pod in a list, written.
     pub fn written(&self, row: &Row) -> Option<Bytes> {
         let write = |series: &Series| serde_json::to_vec(&pod_metrics(series)).unwrap_or_default();
         match self {
-            Self::Shared { usage, scope } => usage.written(scope, &row.namespace, &row.name, write),
-            Self::Own { .. } => {
-                self.get(&row.namespace, &row.name).map(|series| write(&series).into())
-            }
+            Self::Shared { usage, scope } => usage.written(scope, row, write),
+            Self::Own { .. } => self.of(row).map(|series| write(&series).into()),
         }
     }
 
@@ -185,23 +188,27 @@ pub async fn open(
     wanted: &[CompactString],
 ) -> Result<Option<Usages>, ApiError> {
     let kind = known(name)?;
-    match gateway.usage.standing() {
-        Standing::Absent => Ok(None),
-        Standing::Down(failure) => Err(failure.into()),
-        Standing::Current => {
+    let standing = gateway.usage.standing();
+    match standing {
+        Standing::Absent => return Ok(None),
+        Standing::Current | Standing::Down(_) => {
+            // First of all: how the source stands is told to those who may read it.
             let scope = view::scope(gateway, user, kind, wanted).await.map_err(NoView::error)?;
-            Ok(Some(Usages::Shared { usage: gateway.usage.clone(), scope }))
+            if let Standing::Down(_) = standing {
+                let code = StatusCode::SERVICE_UNAVAILABLE;
+                return Err(ApiError::with_status(code, "error-metrics-source-down", &[]));
+            }
+            return Ok(Some(Usages::Shared { usage: gateway.usage.clone(), scope }));
         }
-        Standing::Live => {
-            let listing = Box::pin(view::open(gateway, user, kind, wanted));
-            let error = match in_time(listing).await {
-                Ok(Ok(view)) => return Ok(Some(own(view))),
-                Ok(Err(none)) => none.error(),
-                Err(failure) => failure.into(),
-            };
-            if error.status == StatusCode::NOT_FOUND { Ok(None) } else { Err(error) }
-        }
+        Standing::Live => {}
     }
+    let listing = Box::pin(view::open(gateway, user, kind, wanted));
+    let error = match in_time(listing).await {
+        Ok(Ok(view)) => return Ok(Some(own(view))),
+        Ok(Err(none)) => none.error(),
+        Err(failure) => failure.into(),
+    };
+    if error.status == StatusCode::NOT_FOUND { Ok(None) } else { Err(error) }
 }
 
 /// A slow source is no reason for a slow answer.

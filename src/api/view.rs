@@ -216,18 +216,22 @@ pub async fn unknown(
     message: &'static str,
     kind: &str,
 ) -> ApiError {
-    match verified(gateway, user).await {
-        Err(error) => error,
-        Ok(()) => ApiError::with_status(StatusCode::NOT_FOUND, message, &[("kind", kind)]),
-    }
+    let error = ApiError::with_status(StatusCode::NOT_FOUND, message, &[("kind", kind)]);
+    told_to_known(gateway, user, error).await
 }
 
-/// 401 unless the API server takes the caller's credentials: for answers that need no other word
-/// from it.
+/// An error that tells of what is shared between callers, for those whom the API server knows.
+pub async fn told_to_known(gateway: &Gateway, user: &User, error: ApiError) -> ApiError {
+    verified(gateway, user).await.err().unwrap_or(error)
+}
+
+/// An error unless the API server takes the caller's credentials: for answers that need no other
+/// word from it. A 403 is its word to somebody whom it knows; silence proves nobody.
 pub async fn verified(gateway: &Gateway, user: &User) -> Result<(), ApiError> {
     match live(gateway, user, "/version").await {
-        Err(failure) if failure.code() == Some(StatusCode::UNAUTHORIZED) => Err(failure.into()),
-        _ => Ok(()),
+        Ok(_) => Ok(()),
+        Err(failure) if failure.code() == Some(StatusCode::FORBIDDEN) => Ok(()),
+        Err(failure) => Err(failure.into()),
     }
 }
 

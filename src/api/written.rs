@@ -14,6 +14,7 @@ use compact_str::CompactString;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
 
+use super::list::is_namespace;
 use crate::auth::Scope;
 use crate::cache::Feed;
 use crate::kinds::{KINDS, KindDef};
@@ -32,7 +33,6 @@ const POLL: Duration = Duration::from_millis(5);
 /// Writes remembered at most: past it the oldest are forgotten, and their readers see what the
 /// watch has.
 const MOST: usize = 10_000;
-const LONGEST_NAMESPACE: usize = 63;
 /// The API server's own are 36 characters.
 const LONGEST_UID: usize = 64;
 /// Writes of one kind that are told apart.
@@ -106,7 +106,7 @@ impl Wrote {
             (Some(version), None, _) => What::Version(version.parse().ok()?),
             // Whoever sends it has not shown good credentials yet: nothing longer is kept.
             (Some(namespace), Some(uid), None)
-                if namespace.len() <= LONGEST_NAMESPACE && uid.len() <= LONGEST_UID =>
+                if is_namespace(namespace).is_ok() && is_uid(uid) =>
             {
                 What::Gone { namespace: namespace.into(), uid: uid.into() }
             }
@@ -114,6 +114,12 @@ impl Wrote {
         };
         Some(Self { kind, what })
     }
+}
+
+/// What is echoed in a header and kept for somebody who has not shown good credentials yet.
+fn is_uid(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    !text.is_empty() && text.len() <= LONGEST_UID && text.bytes().all(plain)
 }
 
 impl Writes {

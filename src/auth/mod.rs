@@ -32,6 +32,9 @@ const VERDICTS: u64 = 60_000;
 /// Reviews at once for one request: a user with rights in many namespaces must not crowd out others.
 const REVIEWS_AT_ONCE: usize = 16;
 
+/// No namespace can have this name: what may be listed in it may be listed in all.
+const NOWHERE: &str = "-";
+
 /// One question: may this caller list this kind here (`None`: in all namespaces)?
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Question {
@@ -54,6 +57,15 @@ pub enum Refusal {
     Denied(Arc<Failure>),
     /// It could not be asked, or answered with something that is neither yes nor no.
     Unknown(Arc<Failure>),
+}
+
+/// A namespace that exists, as one caller sees it.
+pub struct Visible {
+    pub name: CompactString,
+    /// Something may be listed there that may not be listed everywhere.
+    pub is_own: bool,
+    /// The namespace itself may be read.
+    pub may_get: bool,
 }
 
 #[derive(Clone)]
@@ -157,6 +169,22 @@ impl Authorizer {
         review::ask_path(cluster, user, "get", path).await
     }
 
+    /// What the API server said to this caller elsewhere: refused credentials end what is
+    /// remembered of them at once, whatever they were used for.
+    pub async fn heed<T>(&self, user: &User, answer: Result<T, Failure>) -> Result<T, Failure> {
+        if let Err(failure) = &answer
+            && failure.code() == Some(StatusCode::UNAUTHORIZED)
+        {
+            self.refused(user).await;
+        }
+        answer
+    }
+
+    /// This caller's credentials were refused.
+    pub async fn refused(&self, user: &User) {
+        self.forget(user.fingerprint()).await;
+    }
+
     /// Forgets everything about a caller whose credentials were refused. Of strangers there is
     /// nothing to forget: a flood of bad tokens must not make every look-up carry their closures.
     async fn forget(&self, who: Fingerprint) {
@@ -221,13 +249,33 @@ impl Authorizer {
                 return Ok(Verdict::Allowed);
             }
             self.known.insert(question.who, ()).await;
-            self.confirmed.invalidate(question).await;
+            self.deny(question).await;
             review::words_of_denial(cluster, user, kind, namespace).await
         };
         self.fresh.try_get_with(question.clone(), asking).await
     }
 
-    /// Nobody could be asked: a right that was confirmed shortly before still stands.
+    /// A denial where a right was confirmed before is a revocation. Whatever else was confirmed of
+    /// this kind may have rested on the same binding (a right in all namespaces on the one that is
+    /// denied here, or the other way round), so none of it bridges an API server that is away.
+    async fn deny(&self, question: &Question) {
+        let everywhere = Question { namespace: None, ..question.clone() };
+        let own = self.confirmed.remove(question).await;
+        let wide = self.confirmed.remove(&everywhere).await;
+        if own.is_none() && wide.is_none() {
+            return;
+        }
+        if question.namespace.is_some() {
+            self.fresh.invalidate(&everywhere).await;
+        }
+        let (who, kind) = (question.who, question.kind);
+        let same = move |other: &Question, _: &Instant| other.who == who && other.kind == kind;
+        let forgotten = self.confirmed.invalidate_entries_if(same).is_ok();
+        debug_assert!(forgotten, "the cache is built to forget by closures");
+    }
+
+    /// Nobody could be asked: a right that was confirmed shortly before still stands. A 429 is no
+    /// absence: whoever is throttled may have brought that about.
     async fn bridge(
         &self,
         user: &User,
@@ -238,8 +286,9 @@ impl Authorizer {
             Some(StatusCode::UNAUTHORIZED) => self.forget(question.who).await,
             // Somebody answered, and it was no: impersonation refused, for one.
             Some(code) if !code.is_server_error() && code != StatusCode::TOO_MANY_REQUESTS => {
-                self.confirmed.invalidate(question).await;
+                self.deny(question).await;
             }
+            Some(StatusCode::TOO_MANY_REQUESTS) => {}
             _ if !review::expired(user) && self.confirmed.contains_key(question) => return Ok(()),
             _ => {}
         }
@@ -267,31 +316,35 @@ impl Authorizer {
         Ok(permitted)
     }
 
-    /// Those of `candidates` in which the caller may list anything that we show, and whether the
-    /// namespace itself may be read. In the order of their names.
+    /// What the caller may list in all namespaces, and, in the order of their names, what the
+    /// candidates are to the caller.
     pub async fn visible(
         &self,
         cluster: &Cluster,
         user: &User,
         candidates: &[CompactString],
-    ) -> Result<Vec<(CompactString, bool)>, Refusal> {
-        let reviews = futures::stream::iter(candidates.iter().cloned()).map(|namespace| async {
+    ) -> Result<(Vec<&'static KindDef>, Vec<Visible>), Refusal> {
+        let review = async |namespace: CompactString| {
             let key = (user.fingerprint(), namespace.clone());
             let asking = rules::review(cluster, user, &namespace);
             let listable = self.rules.try_get_with(key, asking).await;
-            (namespace, listable)
-        });
+            listable.map_err(Refusal::Unknown).map(|listable| (namespace, listable))
+        };
+        let (_, everywhere) = review(NOWHERE.into()).await?;
+        let reviews = futures::stream::iter(candidates.iter().cloned()).map(review);
         let mut reviews = reviews.buffer_unordered(REVIEWS_AT_ONCE);
         let mut visible = Vec::new();
-        while let Some((namespace, listable)) = reviews.next().await {
-            let listable = listable.map_err(Refusal::Unknown)?;
-            if listable.is_visible() && !review::expired(user) {
-                self.known.insert(user.fingerprint(), ()).await;
-                visible.push((namespace, listable.may_get_namespace()));
-            }
+        while let Some(answer) = reviews.next().await {
+            let (name, listable) = answer?;
+            let may_get = listable.may_get_namespace();
+            visible.push(Visible { name, is_own: listable.is_beyond(&everywhere), may_get });
         }
-        visible.sort_unstable();
-        Ok(visible)
+        if review::expired(user) {
+            return Err(Refusal::Unknown(Arc::new(review::expired_token())));
+        }
+        self.known.insert(user.fingerprint(), ()).await;
+        visible.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok((everywhere.kinds().collect(), visible))
     }
 
     async fn permitted_in(
@@ -323,7 +376,7 @@ impl Authorizer {
                 } else if allowed {
                     self.confirmed.insert(question, Instant::now()).await;
                 } else {
-                    self.confirmed.invalidate(&question).await;
+                    self.deny(&question).await;
                 }
                 Ok(allowed)
             }
@@ -361,11 +414,55 @@ mod tests {
             authorizer.confirmed.insert(question(user), Instant::now()).await;
         }
         assert!(authorizer.bridge(&user, &question(&user), refusal(503)).await.is_ok());
-        assert!(authorizer.bridge(&user, &question(&user), refusal(429)).await.is_ok());
+        // Throttled is not away, and takes nothing from what was confirmed.
+        assert!(authorizer.bridge(&user, &question(&user), refusal(429)).await.is_err());
+        assert!(authorizer.bridge(&user, &question(&user), refusal(503)).await.is_ok());
         assert!(authorizer.bridge(&user, &question(&user), refusal(401)).await.is_err());
         // The 401 has purged all that was known of this caller, and of no other.
         assert!(authorizer.bridge(&user, &question(&user), refusal(503)).await.is_err());
         assert!(authorizer.bridge(&other, &question(&other), refusal(503)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_denial_in_one_namespace_ends_what_was_confirmed_in_all_and_in_others() {
+        let authorizer = Authorizer::new(Duration::from_secs(60));
+        let user = User::bearer("a", &HeaderMap::new()).unwrap();
+        let everywhere = question(&user);
+        let within = |name: &str| Question { namespace: Some(name.into()), ..question(&user) };
+        let events = Question { kind: by_name("event").unwrap().name, ..question(&user) };
+        for confirmed in [&everywhere, &within("b"), &events] {
+            authorizer.confirmed.insert(confirmed.clone(), Instant::now()).await;
+        }
+        authorizer.deny(&within("a")).await;
+        assert!(authorizer.bridge(&user, &everywhere, refusal(503)).await.is_err());
+        assert!(authorizer.bridge(&user, &within("b"), refusal(503)).await.is_err());
+        assert!(authorizer.bridge(&user, &events, refusal(503)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_denial_of_what_was_never_confirmed_takes_no_other_right() {
+        let authorizer = Authorizer::new(Duration::from_secs(60));
+        let user = User::bearer("a", &HeaderMap::new()).unwrap();
+        let within = |name: &str| Question { namespace: Some(name.into()), ..question(&user) };
+        authorizer.confirmed.insert(within("b"), Instant::now()).await;
+        authorizer.deny(&question(&user)).await;
+        authorizer.deny(&within("a")).await;
+        assert!(authorizer.bridge(&user, &within("b"), refusal(503)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn credentials_that_are_refused_anywhere_end_every_right() {
+        let authorizer = Authorizer::new(Duration::from_secs(60));
+        let user = User::bearer("a", &HeaderMap::new()).unwrap();
+        authorizer.known.insert(user.fingerprint(), ()).await;
+        authorizer.confirmed.insert(question(&user), Instant::now()).await;
+        for (code, stands) in [(403, true), (500, true), (401, false)] {
+            let code = StatusCode::from_u16(code).unwrap();
+            let answer: Result<(), _> = Err(Failure::status(code, b""));
+            assert!(authorizer.heed(&user, answer).await.is_err());
+            let bridged = authorizer.bridge(&user, &question(&user), refusal(503)).await;
+            assert_eq!(bridged.is_ok(), stands, "{code}");
+        }
     }
 
     #[tokio::test]

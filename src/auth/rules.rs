@@ -14,7 +14,6 @@ use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 /// The kinds of [`KINDS`] that may be listed in a namespace.
 pub(super) struct Listable {
     complete: bool,
-    anything: bool,
     namespace: bool,
     kinds: Vec<bool>,
 }
@@ -43,9 +42,16 @@ struct Rule {
 }
 
 impl Listable {
-    /// Whether anything that we show may be listed in the namespace.
-    pub fn is_visible(&self) -> bool {
-        self.anything
+    /// Whether something that we show may be listed in the namespace which `elsewhere` may not.
+    pub fn is_beyond(&self, elsewhere: &Self) -> bool {
+        let both = KINDS.iter().zip(self.kinds.iter().zip(&elsewhere.kinds));
+        both.into_iter().any(|(kind, (here, there))| kind.resource.namespaced && *here && !there)
+    }
+
+    /// The kinds with namespaces that may be listed.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static KindDef> {
+        let all = KINDS.iter().zip(&self.kinds);
+        all.filter(|(kind, listed)| kind.resource.namespaced && **listed).map(|(kind, _)| kind)
     }
 
     /// Whether the namespace itself may be read.
@@ -80,12 +86,9 @@ fn listable(status: &Status) -> Listable {
     let rules = || status.resource_rules.iter().flatten();
     let listed = |kind: &KindDef| rules().any(|rule| allows(rule, "list", &kind.resource));
     let kinds: Vec<bool> = KINDS.iter().map(listed).collect();
-    let namespaced = KINDS.iter().zip(&kinds).filter(|(kind, _)| kind.resource.namespaced);
-    let anything = { namespaced }.any(|(_, listed)| *listed);
     let namespace = Resource::cluster("", "v1", "Namespace", "namespaces");
     Listable {
         complete: !status.incomplete && status.evaluation_error.is_empty(),
-        anything,
         namespace: rules().any(|rule| allows(rule, "get", &namespace)),
         kinds,
     }
@@ -138,6 +141,20 @@ mod tests {
             json!([{"verbs": ["list"], "apiGroups": [""], "resources": ["pods/log"]}]),
             "pod"
         ));
+    }
+
+    #[test]
+    fn rights_that_hold_everywhere_are_none_of_a_namespace() {
+        let rules = |resources: &[&str]| {
+            let rule = json!({"verbs": ["list"], "apiGroups": [""], "resources": resources});
+            listable(&serde_json::from_value(json!({ "resourceRules": [rule] })).unwrap())
+        };
+        let everywhere = rules(&["pods", "nodes"]);
+        assert!(!rules(&["pods", "nodes"]).is_beyond(&everywhere));
+        assert!(!rules(&["pods", "persistentvolumes"]).is_beyond(&everywhere));
+        assert!(rules(&["pods", "events"]).is_beyond(&everywhere));
+        let kinds: Vec<_> = everywhere.kinds().map(|kind| kind.name).collect();
+        assert_eq!(kinds, ["pod"]);
     }
 
     #[test]

@@ -141,6 +141,16 @@ impl Store {
         self.spaces(&shelf, scope, |space| space.names.iter().for_each(|row| visit(&row.0)));
     }
 
+    /// The namespaces in scope that have a row.
+    pub fn namespaces(&self, scope: &Scope) -> Vec<CompactString> {
+        let shelf = self.read();
+        let names = shelf
+            .spaces
+            .iter()
+            .filter(|(name, space)| self.admits(scope, name) && !space.names.is_empty());
+        names.map(|(name, _)| name.clone()).collect()
+    }
+
     pub fn count(&self, scope: &Scope) -> usize {
         let shelf = self.read();
         let mut count = 0;

@@ -2,8 +2,8 @@
 //! asks metrics.k8s.io for all of them; readers need a scope, as for rows.
 //!
 //! The points themselves, and what they cost in memory: `usage_table`. It judges nobody's rights
-//! and shows nothing. A pod made anew under an old name goes on in that name's history, because
-//! the source knows no uids.
+//! and shows nothing. The source knows no uids: a history belongs to a name, is shown only while
+//! the source still measures it, and of one object only from its creation on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use super::reflector::jittered;
 use super::usage_table::{Series, Table};
 use crate::auth::Scope;
-use crate::kinds::Resource;
 use crate::kinds::usage::{Measurements, NODE_USAGE, POD_USAGE, measurements};
+use crate::kinds::{Resource, Row};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// metrics-server measures every 15 s unless told otherwise: asking more often shows nothing new.
@@ -67,7 +67,8 @@ pub struct Usage {
     nodes: RwLock<Table>,
     health: Mutex<Health>,
     /// What was written of a pod since the last poll: every page that shows it shows the same.
-    written: DashMap<(CompactString, CompactString), Bytes, RandomState>,
+    /// By uid, so that a pod made anew under an old name shows nothing of the old one.
+    written: DashMap<CompactString, Bytes, RandomState>,
     pub polls: AtomicU64,
     pub failures: AtomicU64,
     pub malformed: AtomicU64,
@@ -101,7 +102,7 @@ impl Usage {
     }
 
     /// The usage of one object of the scope's kind; the namespace of a node is empty. `None` when
-    /// the scope does not cover it or nothing is known.
+    /// the scope does not cover it or the source does not measure it (any more).
     pub fn get(&self, scope: &Scope, namespace: &str, name: &str) -> Option<Series> {
         if !scope.covers(namespace) {
             return None;
@@ -112,24 +113,23 @@ impl Usage {
         Some(sums.series()).filter(|series| series.sources > 0)
     }
 
-    /// What `write` makes of a pod's usage, made once a poll.
+    /// What `write` makes of a pod's usage since its creation, made once a poll.
     pub fn written(
         &self,
         scope: &Scope,
-        namespace: &CompactString,
-        name: &CompactString,
+        pod: &Row,
         write: impl FnOnce(&Series) -> Vec<u8>,
     ) -> Option<Bytes> {
-        if scope.kind().name != POD_USAGE.name || !scope.covers(namespace) {
+        if scope.kind().name != POD_USAGE.name || !scope.covers(&pod.namespace) {
             return None;
         }
-        let key = (namespace.clone(), name.clone());
-        if let Some(known) = self.written.get(&key) {
+        if let Some(known) = self.written.get(&pod.uid) {
             return Some(known.value().clone());
         }
-        let bytes = Bytes::from(write(&self.get(scope, namespace, name)?));
+        let series = self.get(scope, &pod.namespace, &pod.name)?.since(pod.created)?;
+        let bytes = Bytes::from(write(&series));
         if self.written.len() < WRITTEN {
-            self.written.insert(key, bytes.clone());
+            self.written.insert(pod.uid.clone(), bytes.clone());
         }
         Some(bytes)
     }

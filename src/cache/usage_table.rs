@@ -39,6 +39,13 @@ impl Series {
         points.reverse();
         Self { points, sources: self.sources }
     }
+
+    /// Without the points before `created` (unix seconds): they are of another object of the same
+    /// name. `None` when none is left.
+    pub fn since(mut self, created: i64) -> Option<Self> {
+        self.points.retain(|point| point.0 >= created);
+        (!self.points.is_empty()).then_some(self)
+    }
 }
 
 /// The histories of one kind on one time axis. Ticks are numbered from the table's beginning; the
@@ -92,8 +99,11 @@ impl Table {
         self.count
     }
 
+    /// An object that the last poll had: of others the past is kept for their return, but shown to
+    /// nobody, because they may be gone.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Line> {
-        self.spaces.get(namespace)?.lines.get(name)
+        let line = self.spaces.get(namespace)?.lines.get(name)?;
+        (line.polled == self.polls).then_some(line)
     }
 
     /// The namespaces.
@@ -316,6 +326,24 @@ mod tests {
         let points = [0, 15, 30, 45, 60, 75, 90].map(|at| (at, at, at)).to_vec();
         let thin = Series { points, sources: 1 }.thinned(45);
         assert_eq!(thin.points, [(0, 0, 0), (45, 45, 45), (90, 90, 90)]);
+    }
+
+    #[test]
+    fn a_series_since_a_creation_has_nothing_from_before_it() {
+        let points = [0, 15, 30].map(|at| (at, at, at)).to_vec();
+        let series = Series { points, sources: 1 };
+        assert_eq!(series.clone().since(15).unwrap().points, [(15, 15, 15), (30, 30, 30)]);
+        assert_eq!(series.since(31), None);
+    }
+
+    #[test]
+    fn what_the_last_poll_did_not_have_is_shown_to_nobody_until_it_is_back() {
+        let mut table = Table::default();
+        table.apply(1_000, vec![item("a", 1), item("b", 1)], 10);
+        table.apply(1_015, vec![item("b", 2)], 10);
+        assert!(table.get("n", "a").is_none());
+        table.apply(1_030, vec![item("a", 3), item("b", 3)], 10);
+        assert_eq!(table.get("n", "a").unwrap().points.iter().filter_map(|at| at.get()).count(), 2);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 use serde_json::json;
 
 use crate::certificate::trusting;
+use crate::fault_proxy::Front;
 use crate::lifecycle::{Answer, POLL, bearer, get, in_time};
 
 /// Seconds; longer than a right is believed in without asking again (10 s).
@@ -122,6 +123,25 @@ async fn rows_are_shown_as_stale_while_the_api_server_is_away_to_those_whose_rig
     front.until("it comes back by itself", admin, "/api/v1/pod", is_current).await;
     let viewer = front.get("demo-viewer-token", "/api/v1/pod").await;
     assert_eq!(viewer.pods(), before.pods());
+}
+
+#[tokio::test]
+async fn a_right_to_all_namespaces_that_is_gone_is_not_bridged_once_one_of_them_was_denied() {
+    let (front, demo) = Front::demo(0).await;
+    let viewer = "demo-viewer-token";
+    let all = front.get_as(viewer, "/api/v1/pod").await;
+    assert!(all.pods() > 0, "{}", all.text());
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    front.api.remove(&format!("{bindings}/demo-viewer-demo-viewer")).await;
+    let denied = async {
+        while front.get_as(viewer, "/api/v1/pod/shop").await.pods() > 0 {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("the denial in one namespace", denied).await;
+    demo.faults().set_down(true);
+    let answer = front.get_as(viewer, "/api/v1/pod").await;
+    assert!(answer.status == 503 && !answer.text().contains("shop"), "{}", answer.text());
 }
 
 #[tokio::test]

@@ -288,8 +288,18 @@ async fn a_node_lists_its_pods_and_events_by_the_requests_query() {
     let pods = format!("{node}/pod?filterBy=namespace,{namespace}");
     let pods = until(&gateway, &pods, |_| true).await;
     assert_eq!(pods["listMeta"], detail["podList"]["listMeta"]);
+    // An event that somebody made in a namespace of theirs, as if it were about the node.
+    let name = pod["nodeName"].as_str().unwrap();
+    let forged = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "forged"}, "reason": "Forged",
+        "involvedObject": {"kind": "Node", "name": name, "uid": name, "namespace": namespace},
+    });
+    create(cluster, &format!("/api/v1/namespaces/{namespace}/events"), forged).await;
+    let known = |list: &Value| list["events"].to_string().contains("Forged");
+    until(&gateway, &format!("/api/v1/event/{namespace}"), known).await;
     let events = until(&gateway, &format!("{node}/event"), |_| true).await;
     assert_eq!(events["events"][0]["objectKind"], "Node");
+    assert!(!known(&events), "{events}");
     let bad = gateway.get("admin", &format!("{node}?filterBy=colour,red")).await;
     assert_eq!(bad.status, 400, "{}", bad.text());
 }

@@ -374,8 +374,13 @@ impl Front {
 
     /// GET from the gateway as the admin.
     pub async fn get(&self, path: &str) -> Answer {
+        self.get_as(&self.api.token, path).await
+    }
+
+    /// GET from the gateway with a bearer token.
+    pub async fn get_as(&self, token: &str, path: &str) -> Answer {
         let url = format!("https://{}{path}", self.running.https);
-        get(&self.tls, &url, &bearer(&self.api.token)).await.unwrap()
+        get(&self.tls, &url, &bearer(token)).await.unwrap()
     }
 
     /// A figure of one kind from the gateway's own metrics.

@@ -153,6 +153,25 @@ async fn a_reader_of_the_cluster_sees_nodes_and_namespaces_and_counts_only_pods_
 }
 
 #[tokio::test]
+async fn a_right_to_one_kind_everywhere_names_the_namespaces_of_its_rows_and_no_others() {
+    let cluster = cluster::shared().await;
+    let (some, none) = (cluster.namespace("some").await, cluster.namespace("none").await);
+    let account = cluster.namespace("account").await;
+    pod(cluster, &some, "one", "none").await;
+    let person = Person::new(cluster, &account, "person").await;
+    let rules = listing(&["pods"]);
+    grant(cluster, None, &format!("{account}-person"), person.subject.clone(), rules).await;
+    let gateway = gateway::start(Options::default()).await;
+    until(&gateway, &person.token, "/api/v1/namespace?itemsPerPage=10000", |list| {
+        let names = rows(list, "namespaces");
+        let has = |name: &String| names.contains(&(String::new(), name.clone()));
+        assert!(!has(&none) && !has(&account), "nothing of theirs is there: {list}");
+        has(&some)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn who_may_list_pods_but_not_events_sees_no_warning_and_no_number_made_of_one() {
     let cluster = cluster::shared().await;
     let namespace = cluster.namespace("noevents").await;

@@ -1,4 +1,4 @@
-//! Every operation of the OpenAPI document, asked as nobody, as a stranger and as the reader of one
+//! Every operation of the OpenAPI document, asked as nobody, as a forger, as a stranger and as the reader of one
 //! namespace, on the real API server: nobody gets 401, a stranger nothing, the reader nothing of
 //! another namespace. An operation that `walk_table.rs` has no values for fails the test.
 //!
@@ -182,13 +182,16 @@ impl Walk<'_> {
             format!("{method} {template} ({path}) as {who}: {}: {}", answer.status, answer.text())
         };
         let is_public = is_in(PUBLIC, operation);
-        let answer = self.send(operation, "", &path, &body).await;
-        if !is_public && answer.status != 401 {
-            let why = "not 401, nor public in walk_table.rs";
-            return Err(format!("{why}: {}", about("nobody", &answer)));
-        }
-        if betrayed(&answer, &marks).is_some() {
-            return Err(format!("shows somebody's content: {}", about("nobody", &answer)));
+        // Without credentials, and with some that only the API server can know to be bad.
+        for (who, token) in [("nobody", ""), ("a forger", "forged")] {
+            let answer = self.send(operation, token, &path, &body).await;
+            if !is_public && answer.status != 401 {
+                let why = "not 401, nor public in walk_table.rs";
+                return Err(format!("{why}: {}", about(who, &answer)));
+            }
+            if betrayed(&answer, &marks).is_some() {
+                return Err(format!("shows somebody's content: {}", about(who, &answer)));
+            }
         }
         let answer = self.send(operation, stranger, &path, &body).await;
         if !is_public && !is_in(HARMLESS, operation) && !is_refused(&answer) {
