@@ -5,15 +5,12 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use bytes::Bytes;
 use compact_str::CompactString;
 use futures::StreamExt as _;
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::store::Store;
 use crate::auth::Scope;
@@ -50,18 +47,15 @@ pub(super) struct Listed {
     columns: Vec<Value>,
 }
 
+/// A list without its items.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct List<'a> {
+struct List {
+    /// Of a `Table`.
     #[serde(default)]
     column_definitions: Vec<Value>,
     #[serde(default)]
     metadata: ListMeta,
-    #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
-    /// Of a `Table`.
-    #[serde(borrow, default)]
-    rows: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -121,7 +115,6 @@ pub(super) async fn list(
     most: usize,
 ) -> Result<Listed, ListError> {
     let collection = at(namespace);
-    let accept = accept(kind.source);
     let mut listed =
         Listed { rows: Vec::new(), version: String::new(), malformed: 0, columns: Vec::new() };
     let (mut token, mut limit, mut again) = (String::new(), PAGE, 0);
@@ -132,7 +125,8 @@ pub(super) async fn list(
             let token = utf8_percent_encode(&token, NON_ALPHANUMERIC);
             format!("{collection}?limit={limit}&continue={token}")
         };
-        let body = match page(cluster, who, &path, accept).await {
+        let (before, malformed) = (listed.rows.len(), listed.malformed);
+        token = match page(cluster, who, kind, &path, &mut listed).await {
             // The continuation's snapshot is compacted: begin again.
             Err(failure) if failure.code() == Some(StatusCode::GONE) && again < TURNS => {
                 again += 1;
@@ -141,6 +135,8 @@ pub(super) async fn list(
             }
             // Large objects: the same page in smaller parts.
             Err(Failure::Upstream(UpstreamError::TooLarge(_))) if limit > 1 => {
+                listed.rows.truncate(before);
+                listed.malformed = malformed;
                 limit = (limit / 4).max(1);
                 continue;
             }
@@ -153,7 +149,6 @@ pub(super) async fn list(
             }
             other => other?,
         };
-        token = take_page(kind, &body, &mut listed)?;
         if listed.rows.len() > most {
             return Err(ListError::TooMany(kind.resource.plural));
         }
@@ -177,33 +172,26 @@ fn accept(source: Source) -> &'static str {
     }
 }
 
+/// Adds a page's rows and returns the token of the next page. After an error `listed` may hold a
+/// part of the page.
 async fn page(
     cluster: &Cluster,
     who: Identity<'_>,
+    kind: &'static KindDef,
     path: &str,
-    accept: &str,
-) -> Result<Bytes, Failure> {
-    let request = http::Request::get(path)
-        .header(http::header::ACCEPT, accept)
-        .body(Body::empty())
-        .map_err(|error| UpstreamError::Setup(error.to_string()))?;
-    cluster.fetch(who, request, PAGE_BYTES).await
-}
-
-/// Adds a page's rows and returns the token of the next page.
-fn take_page(kind: &'static KindDef, body: &Bytes, listed: &mut Listed) -> Result<String, Failure> {
-    let page: List = serde_json::from_slice(body).map_err(|error| {
+    listed: &mut Listed,
+) -> Result<String, Failure> {
+    let mut take = |item: &str| match (kind.row)(item) {
+        Ok(row) => listed.rows.push(row),
+        Err(error) => {
+            listed.malformed += 1;
+            tracing::warn!(kind = kind.name, %error, "an object of a list is left out");
+        }
+    };
+    let rest = cluster.items(who, (path, accept(kind.source)), PAGE_BYTES, &mut take).await?;
+    let page: List = serde_json::from_slice(&rest).map_err(|error| {
         UpstreamError::Broken(format!("list of {}: {error}", kind.resource.plural))
     })?;
-    for item in page.items.into_iter().chain(page.rows).flatten() {
-        match (kind.row)(item.get()) {
-            Ok(row) => listed.rows.push(row),
-            Err(error) => {
-                listed.malformed += 1;
-                tracing::warn!(kind = kind.name, %error, "an object of a list is left out");
-            }
-        }
-    }
     if !page.column_definitions.is_empty() {
         listed.columns = page.column_definitions;
     }

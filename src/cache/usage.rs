@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::reflector::jittered;
 use super::usage_table::{Series, Table};
 use crate::auth::Scope;
-use crate::kinds::usage::{Measurements, NODE_USAGE, POD_USAGE, measurements};
+use crate::kinds::usage::{Measurements, NODE_USAGE, POD_USAGE};
 use crate::kinds::{Resource, Row};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
@@ -28,8 +28,9 @@ use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 const POLL: Duration = Duration::from_secs(15);
 /// Pods with a history, and as many nodes: more than Kubernetes is built for (150,000 pods).
 const SERIES: usize = 200_000;
-/// The metrics API has no pages, and a pod takes half to one KiB: enough for some 100,000 pods.
-const BODY: usize = 64 << 20;
+/// The metrics API has no pages, and a pod takes half to one KiB: enough for 150,000 pods. Of it no
+/// more than one object is in memory.
+const BODY: usize = 256 << 20;
 /// First and longest wait before asking again after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// A source that has been silent for longer is down: its last figures are not what is used now.
@@ -290,11 +291,16 @@ async fn list(
     kind: &'static str,
     resource: Resource,
 ) -> Result<Measurements, Failure> {
-    let body = cluster.get(Identity::Server, &resource.collection(None), BODY).await?;
-    // Tens of MiB in a large cluster: not on a thread that answers requests.
-    let found = tokio::task::spawn_blocking(move || measurements(kind, &body)).await;
-    let broken = |why: String| Failure::from(UpstreamError::Broken(why));
-    found.map_err(|error| broken(error.to_string()))?.map_err(|error| broken(error.to_string()))
+    let path = resource.collection(None);
+    let mut found = Measurements::default();
+    let mut take = |item: &str| found.take(kind, item);
+    let from = (path.as_str(), "application/json");
+    let rest = cluster.items(Identity::Server, from, BODY, &mut take).await?;
+    // Whatever stands in for a list (a page of a proxy, say) is not one.
+    serde_json::from_slice::<serde::de::IgnoredAny>(&rest).map_err(|error| {
+        Failure::from(UpstreamError::Broken(format!("{path} is malformed: {error}")))
+    })?;
+    Ok(found)
 }
 
 fn read(table: &RwLock<Table>) -> RwLockReadGuard<'_, Table> {

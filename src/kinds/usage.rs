@@ -6,7 +6,6 @@
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::meta::{Meta, ObjectMeta, Text, TypeMeta, decode, flat, seconds};
 use super::*;
@@ -124,28 +123,19 @@ struct Part<'a> {
     memory: i64,
 }
 
-/// Reads a `PodMetricsList` or `NodeMetricsList`. Fails only when it is no list at all; an object
-/// without a name, with a time or quantity that cannot be read, a negative one or an absurdly
-/// large one is left out and counted. `kind` is the name of one of the two kinds here.
-pub fn measurements(kind: &'static str, list: &[u8]) -> Result<Measurements, Malformed> {
-    #[derive(Deserialize)]
-    struct List<'a> {
-        #[serde(borrow, default)]
-        items: Option<Vec<&'a RawValue>>,
-    }
-    let list: List = serde_json::from_slice(list)
-        .map_err(|error| Malformed { kind, reason: error.to_string() })?;
-    let mut all = Measurements::default();
-    for item in list.items.into_iter().flatten() {
-        match measured(kind, item.get()) {
-            Ok(item) => all.items.push(item),
+impl Measurements {
+    /// Takes one object of a `PodMetricsList` or `NodeMetricsList`. One without a name, with a time
+    /// or quantity that cannot be read, a negative one or an absurdly large one is left out and
+    /// counted. `kind` is the name of one of the two kinds here.
+    pub fn take(&mut self, kind: &'static str, json: &str) {
+        match measured(kind, json) {
+            Ok(item) => self.items.push(item),
             Err(error) => {
-                all.malformed += 1;
-                all.why.get_or_insert_with(|| error.to_string());
+                self.malformed += 1;
+                self.why.get_or_insert_with(|| error.to_string());
             }
         }
     }
-    Ok(all)
 }
 
 fn measured(kind: &'static str, json: &str) -> Result<Measured, Malformed> {
@@ -275,7 +265,7 @@ mod tests {
                 "usage": {"cpu": cpu, "memory": memory}})
         };
         let time = "2026-01-02T03:04:05Z";
-        let items = json!({"items": [
+        let items = json!([
             node("good", time, "1", "1Gi"),
             node("", time, "1", "1Gi"),
             node("timeless", "yesterday", "1", "1Gi"),
@@ -287,24 +277,16 @@ mod tests {
             {"metadata": {"name": "empty"}, "timestamp": time, "containers": []},
             {"metadata": null},
             7,
-        ]});
-        let found = measurements(NODE_USAGE.name, items.to_string().as_bytes()).unwrap();
-        assert_eq!(found.malformed, 10);
+        ]);
+        let mut found = Measurements::default();
+        for item in items.as_array().unwrap() {
+            found.take(NODE_USAGE.name, &item.to_string());
+        }
+        found.take(NODE_USAGE.name, "{");
+        assert_eq!(found.malformed, 11);
         assert!(found.why.unwrap().contains("metadata.name"));
         let usage = UsageFacts { time: TIME, cpu: 1_000, memory: 1 << 30 };
         let good = Measured { namespace: "".into(), name: "good".into(), usage };
         assert_eq!(found.items, [good]);
-    }
-
-    #[test]
-    fn a_list_may_be_empty_but_must_be_one() {
-        for empty in ["{}", r#"{"items":null}"#, r#"{"items":[]}"#] {
-            let found = measurements(POD_USAGE.name, empty.as_bytes()).unwrap();
-            assert_eq!(found, Measurements::default());
-        }
-        assert!(measurements(POD_USAGE.name, b"<html>").is_err());
-        let list = format!(r#"{{"items":[{POD}]}}"#);
-        let found = measurements(POD_USAGE.name, list.as_bytes()).unwrap();
-        assert_eq!((found.items[0].namespace.as_str(), found.malformed), ("atlas", 0));
     }
 }

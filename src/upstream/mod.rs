@@ -7,6 +7,7 @@
 mod discovery;
 mod error;
 mod identity;
+mod items;
 mod path;
 mod proxy;
 mod tunnel;
@@ -37,6 +38,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
 
 use identity::Credentials;
+use items::Items;
 
 /// A connection attempt that takes longer will not become a good one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -178,6 +180,42 @@ impl Cluster {
                 return Err(Failure::status(head.status, &body).after(&head.headers));
             }
             Ok(body)
+        };
+        let timed = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+        timed.unwrap_or(Err(Failure::Upstream(UpstreamError::Timeout)))
+    }
+
+    /// GET of a list, at most `limit` bytes of it: hands out each item's JSON as it arrives and
+    /// returns the rest of the document. After an error what was handed out is a part.
+    pub async fn items(
+        &self,
+        who: Identity<'_>,
+        (path, accept): (&str, &str),
+        limit: usize,
+        visit: &mut (impl FnMut(&str) + Send),
+    ) -> Result<Vec<u8>, Failure> {
+        let request = Request::get(path)
+            .header(header::ACCEPT, accept)
+            .body(Body::empty())
+            .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+        let answer = async {
+            let (head, mut body) = self.send(who, request).await?.into_parts();
+            if head.status.is_client_error() || head.status.is_server_error() {
+                let body = Limited::new(body, OBJECT_LIMIT).collect().await;
+                let body = body.map_err(|error| UpstreamError::Broken(error.to_string()))?;
+                return Err(Failure::status(head.status, &body.to_bytes()).after(&head.headers));
+            }
+            let (mut items, mut read) = (Items::default(), 0);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| UpstreamError::Broken(error.to_string()))?;
+                let Ok(data) = frame.into_data() else { continue };
+                read += data.len();
+                if read > limit {
+                    return Err(UpstreamError::TooLarge(limit).into());
+                }
+                items.feed(&data, visit)?;
+            }
+            Ok(items.end()?)
         };
         let timed = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
         timed.unwrap_or(Err(Failure::Upstream(UpstreamError::Timeout)))
