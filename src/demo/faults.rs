@@ -92,16 +92,6 @@ impl Faults {
         true
     }
 
-    /// Lifts failures, delays and the outage. Counters and malformed objects stay.
-    pub fn clear(&self) {
-        {
-            let mut state = self.state();
-            state.failures.clear();
-            state.delays.clear();
-        }
-        self.set_down(false);
-    }
-
     /// How many requests came whose path begins with `prefix`.
     pub fn requests(&self, prefix: &str) -> u64 {
         let state = self.state();

@@ -109,6 +109,9 @@ const APPS: (&str, &str) = ("apps", "v1");
 const BATCH: (&str, &str) = ("batch", "v1");
 const NETWORKING: (&str, &str) = ("networking.k8s.io", "v1");
 const RBAC: (&str, &str) = ("rbac.authorization.k8s.io", "v1");
+const STORAGE: (&str, &str) = ("storage.k8s.io", "v1");
+const ADMISSION: (&str, &str) = ("admissionregistration.k8s.io", "v1");
+const GATEWAYS: (&str, &str) = ("gateway.networking.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 const METRICS: (&str, &str) = ("metrics.k8s.io", "v1beta1");
 
@@ -173,8 +176,13 @@ kinds! {
     CLUSTER_ROLE = Kind::new(RBAC, "ClusterRole", "clusterroles", &[]).cluster();
     CLUSTER_ROLE_BINDING =
         Kind::new(RBAC, "ClusterRoleBinding", "clusterrolebindings", &[]).cluster();
-    STORAGE_CLASS =
-        Kind::new(("storage.k8s.io", "v1"), "StorageClass", "storageclasses", &["sc"]).cluster();
+    STORAGE_CLASS = Kind::new(STORAGE, "StorageClass", "storageclasses", &["sc"]).cluster();
+    CSI_DRIVER = Kind::new(STORAGE, "CSIDriver", "csidrivers", &[]).cluster();
+    CSI_NODE = Kind::new(STORAGE, "CSINode", "csinodes", &[]).cluster();
+    CSI_CAPACITY = Kind::new(STORAGE, "CSIStorageCapacity", "csistoragecapacities", &[]);
+    ATTACHMENT = Kind::new(STORAGE, "VolumeAttachment", "volumeattachments", &[])
+        .cluster()
+        .subresources(&["status"]);
     AUTOSCALER = Kind::new(
         ("autoscaling", "v2"),
         "HorizontalPodAutoscaler",
@@ -193,6 +201,39 @@ kinds! {
         &["crd"],
     )
     .cluster();
+    API_SERVICE =
+        Kind::new(("apiregistration.k8s.io", "v1"), "APIService", "apiservices", &[]).cluster();
+    MUTATING = Kind::new(
+        ADMISSION,
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        &[],
+    )
+    .cluster();
+    VALIDATING = Kind::new(
+        ADMISSION,
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        &[],
+    )
+    .cluster();
+    LEASE = Kind::new(("coordination.k8s.io", "v1"), "Lease", "leases", &[]);
+    PRIORITY_CLASS =
+        Kind::new(("scheduling.k8s.io", "v1"), "PriorityClass", "priorityclasses", &["pc"])
+            .cluster();
+    RUNTIME_CLASS =
+        Kind::new(("node.k8s.io", "v1"), "RuntimeClass", "runtimeclasses", &[]).cluster();
+    // What definitions make: these must stand here as well as in `orchard.yaml`.
+    GATEWAY_CLASS = Kind::new(GATEWAYS, "GatewayClass", "gatewayclasses", &["gc"])
+        .cluster()
+        .subresources(&["status"]);
+    GATEWAY = Kind::new(GATEWAYS, "Gateway", "gateways", &["gtw"]).subresources(&["status"]);
+    HTTP_ROUTE = Kind::new(GATEWAYS, "HTTPRoute", "httproutes", &[]).subresources(&["status"]);
+    GRPC_ROUTE = Kind::new(GATEWAYS, "GRPCRoute", "grpcroutes", &[]).subresources(&["status"]);
+    TLS_ROUTE = Kind::new(GATEWAYS, "TLSRoute", "tlsroutes", &[]).subresources(&["status"]);
+    REFERENCE_GRANT = Kind::new(GATEWAYS, "ReferenceGrant", "referencegrants", &["refgrant"]);
+    TREE = Kind::new(("orchard.example.com", "v1"), "Tree", "trees", &[])
+        .subresources(&["status"]);
     ACCESS_REVIEW =
         Kind::new(AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews", &[])
             .cluster()

@@ -1,5 +1,5 @@
-//! The standard lively set: six namespaces, three nodes, workloads that run and some that fail,
-//! and the roles of the demo users.
+//! The standard lively set: seven namespaces, three nodes, workloads that run and some that fail,
+//! the roles of the demo users, and at least one object of each kind the demo serves.
 //!
 //! Secrets hold made-up values.
 
@@ -15,11 +15,13 @@ use super::sim;
 use super::store::Store;
 
 const SEED: &str = include_str!("seed.yaml");
+const ORCHARD: &str = include_str!("orchard.yaml");
 
-const NAMESPACES: [&str; 6] = ["default", "kube-system", "shop", "payments", "monitoring", "batch"];
+const NAMESPACES: [&str; 7] =
+    ["default", "kube-system", "shop", "payments", "monitoring", "batch", "orchard"];
 
 /// Namespace, name, replicas, image and behaviour.
-const DEPLOYMENTS: [(&str, &str, u32, &str, &str); 10] = [
+const DEPLOYMENTS: [(&str, &str, u32, &str, &str); 11] = [
     ("shop", "frontend", 3, "demo.example/frontend:2.4.1", ""),
     ("shop", "cart", 2, "demo.example/cart:1.9.0", ""),
     ("shop", "catalog", 2, "demo.example/catalog:3.0.2", ""),
@@ -30,6 +32,7 @@ const DEPLOYMENTS: [(&str, &str, u32, &str, &str); 10] = [
     ("monitoring", "prometheus", 1, "demo.example/prometheus:3.5.0", ""),
     ("monitoring", "grafana", 1, "demo.example/grafana:12.1.0", ""),
     ("kube-system", "coredns", 2, "demo.example/coredns:1.13.0", ""),
+    ("orchard", "cider", 2, "demo.example/cider:4.2.0", ""),
 ];
 
 /// Fills an empty store.
@@ -125,35 +128,45 @@ fn owned_pods(store: &Store) {
         "updatedNumberScheduled": 3,
         "numberMisscheduled": 0,
     });
-    let proxies: Vec<String> = (1..=3).map(|number| format!("kube-proxy-{number}")).collect();
-    let at = ("kube-system", "kube-proxy");
-    owner(store, &DAEMON_SET, at, status, &proxies, "Running");
+    for at in [("kube-system", "kube-proxy"), ("orchard", "sprinkler")] {
+        let pods: Vec<String> = (1..=3).map(|number| format!("{}-{number}", at.1)).collect();
+        owner(store, &DAEMON_SET, at, status.clone(), &pods, "Running");
+    }
     let status =
         json!({ "replicas": 1, "readyReplicas": 1, "currentReplicas": 1, "updatedReplicas": 1 });
-    owner(store, &STATEFUL_SET, ("shop", "postgres"), status, &["postgres-0".into()], "Running");
+    for at in [("shop", "postgres"), ("orchard", "cellar")] {
+        let pods = [format!("{}-0", at.1)];
+        owner(store, &STATEFUL_SET, at, status.clone(), &pods, "Running");
+    }
     let status = json!({
         "succeeded": 1,
         "startTime": objects::ago(7_200),
         "completionTime": objects::ago(7_100),
         "conditions": [{ "type": "Complete", "status": "True" }],
     });
-    let pods = ["settlement-x7k2p".to_owned()];
-    owner(store, &JOB, ("batch", "settlement"), status, &pods, "Succeeded");
+    for at in [("batch", "settlement"), ("orchard", "harvest")] {
+        let pods = [format!("{}-x7k2p", at.1)];
+        owner(store, &JOB, at, status.clone(), &pods, "Succeeded");
+    }
+    cron_job(store, ("batch", "nightly-report"), "0 2 * * *", "report");
+    cron_job(store, ("orchard", "watering"), "0 5 * * *", "watering");
+}
+
+fn cron_job(store: &Store, (namespace, name): (&str, &str), schedule: &str, app: &str) {
+    let template = objects::template(app, &format!("demo.example/{app}:1"), "");
     put(
         store,
         &CRON_JOB,
-        "batch",
+        namespace,
         json!({
-            "metadata": { "name": "nightly-report" },
+            "metadata": { "name": name },
             "spec": {
-                "schedule": "0 2 * * *",
+                "schedule": schedule,
                 "suspend": false,
                 "concurrencyPolicy": "Forbid",
                 "successfulJobsHistoryLimit": 3,
                 "failedJobsHistoryLimit": 1,
-                "jobTemplate": {
-                    "spec": { "template": objects::template("report", "demo.example/report:1", "") },
-                },
+                "jobTemplate": { "spec": { "template": template } },
             },
             "status": { "lastScheduleTime": objects::ago(40_000) },
         }),
@@ -237,9 +250,16 @@ fn bind(store: &Store, namespace: &str, role: &str, kind: &str, subject: &str) {
     );
 }
 
-/// What stands in `seed.yaml`, and who has which of its roles.
+/// `orchard.yaml` with its moments filled in.
+fn orchard() -> String {
+    let moment = |seconds: i64| objects::ago(seconds).trim_end_matches('Z').to_owned();
+    ORCHARD.replace("@DAY@", &moment(86_400)).replace("@NOW@", &moment(0))
+}
+
+/// What stands in `seed.yaml` and `orchard.yaml`, and who has which of their roles.
 fn written(store: &Store) {
-    let objects: Vec<Value> = serde_saphyr::from_multiple(SEED).unwrap_or_default();
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(SEED).unwrap_or_default();
+    objects.extend(serde_saphyr::from_multiple::<Value>(&orchard()).unwrap_or_default());
     for object in objects {
         let kind = KINDS.iter().find(|kind| object["kind"] == kind.kind);
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
@@ -258,13 +278,40 @@ fn written(store: &Store) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::kinds::Serve;
 
     #[test]
     fn every_object_of_the_written_seed_is_of_a_known_kind() {
-        let objects: Vec<Value> = serde_saphyr::from_multiple(SEED).unwrap();
-        assert!(objects.len() > 15);
-        for object in objects {
-            assert!(KINDS.iter().any(|kind| object["kind"] == kind.kind), "{object}");
+        for (written, least) in [(SEED, 15), (orchard().as_str(), 45)] {
+            let objects: Vec<Value> = serde_saphyr::from_multiple(written).unwrap();
+            assert!(objects.len() > least);
+            for object in objects {
+                assert!(KINDS.iter().any(|kind| object["kind"] == kind.kind), "{object}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_definition_of_the_seed_is_served_as_it_says() {
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&orchard()).unwrap();
+        let definitions = objects.iter().filter(|it| it["kind"] == "CustomResourceDefinition");
+        for spec in definitions.map(|it| &it["spec"]) {
+            let kind = KINDS.iter().find(|kind| spec["names"]["plural"] == kind.plural).unwrap();
+            assert_eq!(spec["group"], kind.group);
+            assert_eq!(spec["names"]["kind"], kind.kind);
+            assert_eq!(spec["versions"][0]["name"], kind.version);
+            assert_eq!(spec["scope"] == "Namespaced", kind.namespaced);
+            let status = &spec["versions"][0]["subresources"]["status"];
+            assert_eq!(status.is_object(), kind.has_subresource("status"), "{}", kind.kind);
+        }
+    }
+
+    #[test]
+    fn each_kind_that_is_stored_has_an_object() {
+        let store = Store::new();
+        fill(&store);
+        for kind in KINDS.iter().filter(|kind| kind.serve == Serve::Stored) {
+            assert!(!store.all(kind, None).is_empty(), "no {}", kind.kind);
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::kinds::{DEPLOYMENT, Kind, NAMESPACE, NODE, POD};
+use super::kinds::{DEPLOYMENT, Kind, NAMESPACE, NODE, POD, TREE};
 use super::reply::Fail;
 use super::store::Stored;
 
@@ -168,6 +168,12 @@ static NODE_COLUMNS: [Column; 2] = [
     column("Version", "string", |node| node["status"]["nodeInfo"]["kubeletVersion"].clone()),
 ];
 
+/// As the definition of trees in `orchard.yaml` has them.
+static TREE_COLUMNS: [Column; 2] = [
+    column("Variety", "string", |tree| tree["spec"]["variety"].clone()),
+    column("Apples", "integer", |tree| tree["status"]["apples"].clone()),
+];
+
 fn columns(kind: &Kind) -> Vec<&'static Column> {
     let own: &'static [Column] = if std::ptr::eq(kind, &POD) {
         &POD_COLUMNS
@@ -177,6 +183,8 @@ fn columns(kind: &Kind) -> Vec<&'static Column> {
         &NODE_COLUMNS
     } else if std::ptr::eq(kind, &NAMESPACE) {
         std::slice::from_ref(&PHASE)
+    } else if std::ptr::eq(kind, &TREE) {
+        &TREE_COLUMNS
     } else {
         &[]
     };

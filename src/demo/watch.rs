@@ -212,29 +212,23 @@ impl Watch {
         if initial_end {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
+        let partial = json!({
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": metadata,
+        });
         let object = match self.form {
             Form::Plain => json!({
                 "kind": self.kind.kind,
                 "apiVersion": self.kind.api_version(),
                 "metadata": metadata,
             }),
-            Form::Metadata => json!({
-                "kind": "PartialObjectMetadata",
-                "apiVersion": "meta.k8s.io/v1",
-                "metadata": metadata,
-            }),
+            Form::Metadata => partial,
             Form::Table(_) => json!({
                 "kind": "Table",
                 "apiVersion": "meta.k8s.io/v1",
                 "metadata": { "resourceVersion": version.to_string() },
-                "rows": [{
-                    "cells": [],
-                    "object": {
-                        "kind": "PartialObjectMetadata",
-                        "apiVersion": "meta.k8s.io/v1",
-                        "metadata": metadata,
-                    },
-                }],
+                "rows": [{ "cells": [], "object": partial }],
             }),
         };
         self.frame("BOOKMARK", object.to_string().as_bytes());

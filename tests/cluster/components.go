@@ -8,20 +8,15 @@ import (
 	"path/filepath"
 )
 
-func startControlPlane(parts *children, probe *prober) error {
+// startBare starts what an API server needs to answer and to remember.
+func startBare(parts *children, probe *prober) error {
 	if err := startEtcd(parts); err != nil {
 		return err
 	}
 	if err := startAPIServer(parts); err != nil {
 		return err
 	}
-	if err := probe.healthy("kube-apiserver", "/readyz"); err != nil {
-		return err
-	}
-	if err := startControllerManager(parts); err != nil {
-		return err
-	}
-	return startScheduler(parts)
+	return probe.healthy("kube-apiserver", "/readyz")
 }
 
 func startEtcd(parts *children) error {
@@ -120,18 +115,11 @@ func startScheduler(parts *children) error {
 // startNodes starts what stands behind the nodes, then makes them: kwok gives them life and names our kubelet as
 // their endpoint for logs, exec, attach, port-forward and metrics.
 func startNodes(options *upOptions, parts *children, probe *prober) error {
-	file := pkiFile(parts)
-	err := parts.start("kubelet",
-		"--address="+parts.ports.address("kubelet"),
-		"--cert="+file("node.crt"),
-		"--key="+file("node.key"),
-		"--client-ca="+file("ca.crt"),
-		"--kubeconfig="+file("kubelet.kubeconfig"),
-		"--scratch="+filepath.Join(parts.dir, "scratch"))
-	if err != nil {
+	if err := startKubelet(parts); err != nil {
 		return err
 	}
-	err = parts.start("kwok",
+	file := pkiFile(parts)
+	err := parts.start("kwok",
 		"--kubeconfig="+file("kwok.kubeconfig"),
 		"--config="+file("kwok.yaml"),
 		"--manage-all-nodes=true",
@@ -153,11 +141,21 @@ func startNodes(options *upOptions, parts *children, probe *prober) error {
 	return nil
 }
 
-// startMetrics makes metrics.k8s.io known. The first figures come some twenty seconds later; nobody waits for them here.
-func startMetrics(parts *children, probe *prober) error {
+func startKubelet(parts *children) error {
+	file := pkiFile(parts)
+	return parts.start("kubelet",
+		"--address="+parts.ports.address("kubelet"),
+		"--cert="+file("node.crt"),
+		"--key="+file("node.key"),
+		"--client-ca="+file("ca.crt"),
+		"--kubeconfig="+file("kubelet.kubeconfig"),
+		"--scratch="+filepath.Join(parts.dir, "scratch"))
+}
+
+func startMetricsServer(parts *children) error {
 	file := pkiFile(parts)
 	kubeconfig := file("metrics-server.kubeconfig")
-	err := parts.start("metrics-server",
+	return parts.start("metrics-server",
 		"--kubeconfig="+kubeconfig,
 		"--authentication-kubeconfig="+kubeconfig,
 		"--authorization-kubeconfig="+kubeconfig,
@@ -170,7 +168,11 @@ func startMetrics(parts *children, probe *prober) error {
 		"--kubelet-preferred-address-types=InternalIP",
 		"--metric-resolution=10s",
 		"--kubelet-request-timeout=5s") // must be below the resolution
-	if err != nil {
+}
+
+// startMetrics makes metrics.k8s.io known. The first figures come some twenty seconds later; nobody waits for them here.
+func startMetrics(parts *children, probe *prober) error {
+	if err := startMetricsServer(parts); err != nil {
 		return err
 	}
 	port := parts.ports.numbers["metrics-server"]

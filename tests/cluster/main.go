@@ -30,7 +30,7 @@ import (
 	metricsserver "sigs.k8s.io/metrics-server/cmd/metrics-server/app"
 )
 
-const usage = `usage: cluster up [--dir DIR] [--nodes N] [--no-metrics] [--assets DIR] [--keep-stdin] [--hold]
+const usage = `usage: cluster up [--dir DIR] [--nodes N] [--bare] [--no-metrics] [--assets DIR] [--keep-stdin] [--hold]
        cluster etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubectl|kwok|metrics-server|kubelet ...`
 
 // Every program reads os.Args, so main shifts them until os.Args[0] is the program's own name. Only one of them may

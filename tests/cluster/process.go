@@ -1,16 +1,19 @@
 package main
 
 // The supervisor's child processes: started in one process group, watched, and ended in order.
-// It is NOT a general supervisor: nothing is ever restarted, the death of one component ends all.
+// It is NOT a general supervisor: the death of one component ends all, unless the caller ordered it (orders.go).
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,11 +27,12 @@ const (
 
 // component is one running child.
 type component struct {
-	name  string
-	log   string
-	child *exec.Cmd
-	done  chan struct{} // closed when it has ended and err is set
-	err   error
+	name    string
+	log     string
+	child   *exec.Cmd
+	ordered atomic.Bool   // its end is wanted
+	done    chan struct{} // closed when it has ended and err is set
+	err     error
 }
 
 // children are the components of one attempt to start the cluster.
@@ -68,11 +72,11 @@ func (c *children) command(name string, args []string) (*exec.Cmd, error) {
 	return exec.Command(self, append([]string{name}, args...)...), nil
 }
 
-// start runs a component with its output in logs/<name>.log. It must be called from one locked thread: on Linux a
-// child is killed when the thread that started it ends.
+// start runs a component with its output at the end of logs/<name>.log. It must be called from one locked thread: on
+// Linux a child is killed when the thread that started it ends.
 func (c *children) start(name string, args ...string) error {
 	path := filepath.Join(c.dir, "logs", name+".log")
-	log, err := os.Create(path)
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -98,9 +102,32 @@ func (c *children) start(name string, args ...string) error {
 	go func() {
 		part.err = child.Wait()
 		close(part.done)
-		c.ended <- part
+		if !part.ordered.Load() {
+			c.ended <- part
+		}
 	}()
 	return nil
+}
+
+// kill ends a component as the loss of its machine would, without a word to anybody. Its port stays its own.
+func (c *children) kill(name string) error {
+	at := c.find(name)
+	if at < 0 {
+		return fmt.Errorf("%s does not run", name)
+	}
+	part := c.all[at]
+	part.ordered.Store(true)
+	if err := part.child.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("killing %s: %w", name, err)
+	}
+	<-part.done
+	c.all = slices.Delete(c.all, at, at+1)
+	return c.ports.reserve(name)
+}
+
+// find is the index of a running component, or -1.
+func (c *children) find(name string) int {
+	return slices.IndexFunc(c.all, func(part *component) bool { return part.name == name })
 }
 
 // childEnvironment keeps the person's own configuration (HOME, KUBECONFIG, ETCD_…, proxies) away from the components.
@@ -172,12 +199,13 @@ func (c *children) tail(name string) string {
 // heldPorts are free loopback ports from the system, by component. Each stays bound until its component starts:
 // otherwise one of the many connections on loopback could be given it first.
 type heldPorts struct {
-	numbers map[string]int
-	held    map[string]net.Listener
+	numbers  map[string]int
+	held     map[string]net.Listener
+	reserved map[string]bool
 }
 
 func holdPorts(names ...string) (*heldPorts, error) {
-	ports := &heldPorts{numbers: map[string]int{}, held: map[string]net.Listener{}}
+	ports := &heldPorts{numbers: map[string]int{}, held: map[string]net.Listener{}, reserved: map[string]bool{}}
 	for _, name := range names {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -195,6 +223,18 @@ func (p *heldPorts) release(name string) {
 		_ = listener.Close()
 		delete(p.held, name)
 	}
+}
+
+// reserve keeps the port of a component that was killed until it is started again, and refuses connections to it.
+func (p *heldPorts) reserve(name string) error {
+	if p.reserved[name] {
+		return nil
+	}
+	if err := reservePort(p.numbers[name]); err != nil {
+		return fmt.Errorf("keeping the port of %s: %w", name, err)
+	}
+	p.reserved[name] = true
+	return nil
 }
 
 func (p *heldPorts) releaseAll() {

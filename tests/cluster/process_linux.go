@@ -1,7 +1,7 @@
 package main
 
 // What only Linux has against stray processes: children die with the supervisor even when it is killed, and what a
-// dead child leaves behind becomes ours to end.
+// dead child leaves behind becomes ours to end. And a port can be kept without listening on it.
 
 import (
 	"fmt"
@@ -15,6 +15,19 @@ import (
 
 func childAttributes(group int) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pgid: group, Pdeathsig: syscall.SIGKILL}
+}
+
+// reservePort keeps a loopback port for the rest of this process: a socket that is bound but does not listen refuses
+// connections and lets others listen, and the system gives the port to nobody who asks for any.
+func reservePort(port int) error {
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	return syscall.Bind(socket, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
 }
 
 // adoptOrphans makes this process the new parent of its children's children when those end.

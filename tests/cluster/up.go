@@ -1,14 +1,14 @@
 package main
 
-// `cluster up`: makes keys, picks ports, starts every component in order, says where the cluster is, and ends all of
-// it together. It is NOT a daemon: the cluster lives as long as the caller's end of stdin, or until a signal.
+// `cluster up`: makes keys, picks ports, starts every component in order, says where the cluster is, obeys orders, and
+// ends all of it together. It is NOT a daemon: the cluster lives as long as the caller's end of stdin, or until a signal.
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,6 +30,7 @@ type upOptions struct {
 	dir       string
 	assets    string
 	nodes     int
+	bare      bool
 	noMetrics bool
 	keepStdin bool
 	hold      bool
@@ -41,6 +42,7 @@ func parseUp(args []string) (*upOptions, error) {
 	flags.StringVar(&o.dir, "dir", "", "folder for keys, data and logs, kept at the end (default: a temporary one, removed)")
 	flags.StringVar(&o.assets, "assets", "", "folder whose etcd and kube-apiserver are run in place of ours")
 	flags.IntVar(&o.nodes, "nodes", 3, "number of nodes")
+	flags.BoolVar(&o.bare, "bare", false, "run etcd and kube-apiserver alone; orders on stdin may start more")
 	flags.BoolVar(&o.noMetrics, "no-metrics", false, "run without metrics-server")
 	flags.BoolVar(&o.keepStdin, "keep-stdin", false, "go on when stdin ends; then only a signal ends the cluster")
 	flags.BoolVar(&o.hold, "hold", false, "for work by hand: go on when stdin ends, and print how to use the cluster")
@@ -68,7 +70,7 @@ func upMain(args []string) int {
 		return 2
 	}
 	runtime.LockOSThread() // see children.start
-	quit := askedToEnd(options)
+	quit, orders := listen(options)
 	if err := adoptOrphans(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -80,7 +82,7 @@ func upMain(args []string) int {
 	}
 	defer remove()
 	for attempt := 1; ; attempt++ {
-		again, err := run(options, dir, quit, begun, attempt < attempts)
+		again, err := run(options, dir, quit, orders, begun, attempt < attempts)
 		switch {
 		case err == nil, errors.Is(err, errEnded):
 			return 0
@@ -93,20 +95,33 @@ func upMain(args []string) int {
 	}
 }
 
-// askedToEnd is closed on a signal, and when stdin ends unless told to go on then.
-func askedToEnd(options *upOptions) <-chan struct{} {
-	quit := make(chan struct{})
+// listen hears the caller: quit is closed on a signal and when stdin ends, orders are the lines of stdin. With
+// --keep-stdin and --hold stdin is not read.
+func listen(options *upOptions) (quit <-chan struct{}, orders <-chan string) {
+	asked, lines := make(chan struct{}), make(chan string, 1)
 	var once sync.Once
-	end := func() { once.Do(func() { close(quit) }) }
+	end := func() { once.Do(func() { close(asked) }) }
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() { <-signals; end() }()
 	// With a handler, writing to a caller that is gone is an error and no longer the death of this process.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if !options.hold && !options.keepStdin {
-		go func() { _, _ = io.Copy(io.Discard, os.Stdin); end() }()
+		go func() { readOrders(lines); end() }()
 	}
-	return quit
+	return asked, lines
+}
+
+// readOrders returns when stdin ends. It never waits for an order to be obeyed, as it would then miss that end.
+func readOrders(orders chan<- string) {
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		select {
+		case orders <- lines.Text():
+		default:
+			fmt.Fprintf(os.Stderr, "not obeyed, as the order before it has not been answered: %s\n", lines.Text())
+		}
+	}
 }
 
 // prepareDir is the cluster's folder and what to do with it at the end. A folder given by the caller must be new,
@@ -138,38 +153,74 @@ func prepareDir(wanted string) (string, func(), error) {
 
 // run starts the cluster once, serves until it is to end, and stops everything. again says that the failure was a
 // port in use while starting, and that another attempt is allowed.
-func run(options *upOptions, dir string, quit <-chan struct{}, begun time.Time, mayRepeat bool) (again bool, err error) {
+func run(options *upOptions, dir string, quit <-chan struct{}, orders <-chan string, begun time.Time,
+	mayRepeat bool) (again bool, err error) {
 	parts, err := newChildren(dir, options.assets)
 	if err != nil {
 		return false, err
 	}
 	defer parts.stop()
-	if err := start(options, parts, quit); err != nil {
-		var failed *startError
-		if errors.As(err, &failed) {
-			tail := parts.tail(failed.component)
-			again = mayRepeat && strings.Contains(tail, "address already in use")
-			err = fmt.Errorf("%w\nthe end of its log:\n%s", err, tail)
-		}
-		return again, err
+	probe, err := start(options, parts, quit)
+	if err != nil {
+		err = withLog(err, parts)
+		return mayRepeat && strings.Contains(err.Error(), "address already in use"), err
 	}
 	if err := announce(options, parts, time.Since(begun)); err != nil {
 		return false, fmt.Errorf("cannot say where the cluster is: %w", err)
 	}
-	select {
-	case <-quit:
-		return false, nil
-	case part := <-parts.ended:
-		return false, fmt.Errorf("%s ended (%v), so the whole cluster ends; the end of its log:\n%s",
-			part.name, part.err, parts.tail(part.name))
+	for {
+		select {
+		case <-quit:
+			return false, nil
+		case part := <-parts.ended:
+			return false, fmt.Errorf("%s ended (%v), so the whole cluster ends; the end of its log:\n%s",
+				part.name, part.err, parts.tail(part.name))
+		case order := <-orders:
+			if err := obey(order, parts, probe); err != nil {
+				return false, withLog(err, parts)
+			}
+			if _, err := fmt.Println("done: " + order); err != nil {
+				return false, fmt.Errorf("cannot say that %q is done: %w", order, err)
+			}
+		}
 	}
+}
+
+// withLog adds the end of the log of the component that failed to start.
+func withLog(err error, parts *children) error {
+	var failed *startError
+	if errors.As(err, &failed) {
+		return fmt.Errorf("%w\nthe end of its log:\n%s", err, parts.tail(failed.component))
+	}
+	return err
 }
 
 // start brings everything up, in the order of need. All waiting is done here, one after the other, while the
 // components themselves start side by side.
-func start(options *upOptions, parts *children, quit <-chan struct{}) error {
+func start(options *upOptions, parts *children, quit <-chan struct{}) (*prober, error) {
+	if err := emptyFolders(parts.dir); err != nil {
+		return nil, err
+	}
+	keys, err := newPKI()
+	if err != nil {
+		return nil, err
+	}
+	probe, err := newProber(keys, parts, quit)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFiles(keys, parts.dir, probe.server); err != nil {
+		return nil, err
+	}
+	if err := startBare(parts, probe); err != nil || options.bare {
+		return probe, err
+	}
+	return probe, startRest(options, parts, probe)
+}
+
+func emptyFolders(dir string) error {
 	for _, name := range []string{"etcd", "home", "kubeconfigs", "logs", "pki", "scratch"} {
-		path := filepath.Join(parts.dir, name)
+		path := filepath.Join(dir, name)
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
@@ -177,18 +228,15 @@ func start(options *upOptions, parts *children, quit <-chan struct{}) error {
 			return err
 		}
 	}
-	keys, err := newPKI()
-	if err != nil {
+	return nil
+}
+
+// startRest starts all but etcd and the API server, and waits until pods run.
+func startRest(options *upOptions, parts *children, probe *prober) error {
+	if err := startControllerManager(parts); err != nil {
 		return err
 	}
-	probe, err := newProber(keys, parts, quit)
-	if err != nil {
-		return err
-	}
-	if err := writeFiles(keys, parts.dir, probe.server); err != nil {
-		return err
-	}
-	if err := startControlPlane(parts, probe); err != nil {
+	if err := startScheduler(parts); err != nil {
 		return err
 	}
 	if err := startNodes(options, parts, probe); err != nil {
@@ -236,6 +284,7 @@ type firstLine struct {
 	CA          string            `json:"ca"`
 	Kubeconfigs string            `json:"kubeconfigs"`
 	Tokens      map[string]string `json:"tokens"`
+	Ports       map[string]int    `json:"ports"`
 	Seconds     float64           `json:"seconds"`
 	PIDs        map[string]int    `json:"pids"`
 }
@@ -255,6 +304,7 @@ func announce(options *upOptions, parts *children, took time.Duration) error {
 		CA:          filepath.Join(parts.dir, "pki", "ca.crt"),
 		Kubeconfigs: kubeconfigs,
 		Tokens:      tokens(),
+		Ports:       parts.ports.numbers,
 		Seconds:     took.Round(time.Millisecond).Seconds(),
 		PIDs:        parts.pids(),
 	})

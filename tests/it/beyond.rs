@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
+use crate::gateway_api;
 use crate::people::{Person, ask, create, grant};
 use crate::reads::{DEADLINE, POLL};
 
@@ -220,24 +221,7 @@ async fn each_further_kind_is_listed_and_shown_with_its_facts() {
     assert_eq!(answer.header("binnacle-source"), "live");
 }
 
-const DEFINITIONS: &str = include_str!("gateway_api.yaml");
-const GATEWAY_API: &str = "/apis/gateway.networking.k8s.io";
-
-/// Defines kinds and waits until they are served; others may define the same ones meanwhile.
-async fn define(cluster: &Cluster, definition: &str) {
-    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    let (admin, headers) = (cluster.token("admin"), [("content-type", "application/yaml")]);
-    let sent = definition.to_owned();
-    let (status, _, body) = cluster.request(Method::POST, admin, path, &headers, sent).await;
-    assert!(matches!(status, 201 | 409), "{status}: {}", String::from_utf8_lossy(&body));
-    let after = |key: &str| {
-        let line = definition.lines().find_map(|line| line.split_once(key));
-        line.unwrap().1.split([',', '}']).next().unwrap().trim().to_owned()
-    };
-    let collection = format!("{GATEWAY_API}/{}/{}", after("  - name: "), after("plural: "));
-    let is_served = || async { cluster.get(admin, &collection).await.0 == 200 };
-    Cluster::eventually(&format!("{collection} is served"), is_served).await;
-}
+const GATEWAY_API: &str = gateway_api::GROUP;
 
 /// Creates an object of the Gateway API. `at` is the version and, if it has one, the namespace.
 async fn made(cluster: &Cluster, at: (&str, &str), kind: &str, name: &str, spec: Value) {
@@ -278,8 +262,8 @@ async fn service(cluster: &Cluster, namespace: &str, name: &str) -> Value {
 
 /// A gateway in `shop` with routes in `shop` and `core`, and what their controller says.
 async fn prepare(cluster: &Cluster, shop: &str, core: &str) {
-    let listeners =
-        json!([{"name": "http", "port": 80, "protocol": "HTTP"}, {"name": "tls", "port": 443}]);
+    let listeners = json!([{"name": "http", "port": 80, "protocol": "HTTP"},
+            {"name": "tls", "port": 443, "protocol": "TLS", "tls": {"mode": "Passthrough"}}]);
     let spec = json!({"controllerName": "example.com/c"});
     made(cluster, ("v1", ""), "GatewayClass", shop, spec).await;
     let spec = json!({"gatewayClassName": shop, "listeners": listeners});
@@ -292,19 +276,26 @@ async fn prepare(cluster: &Cluster, shop: &str, core: &str) {
     made(cluster, ("v1", shop), "HTTPRoute", "shop", spec).await;
     let spec = json!({"parentRefs": [{"name": "edge", "namespace": shop, "sectionName": "tls"}]});
     made(cluster, ("v1", core), "HTTPRoute", "core", spec.clone()).await;
-    made(cluster, ("v1alpha2", core), "TLSRoute", "db", spec).await;
+    let mut secure = spec;
+    secure["hostnames"] = json!(["db.example.com"]);
+    secure["rules"] = json!([{"backendRefs": [{"name": "api", "port": 80}]}]);
+    made(cluster, ("v1alpha2", core), "TLSRoute", "db", secure).await;
     let other = json!({"parentRefs": [{"name": "edge"}]});
     made(cluster, ("v1", core), "HTTPRoute", "other", other).await;
 
-    let yes = |of: &str| json!({"type": of, "status": "True"});
-    let attached = json!({"name": "http", "attachedRoutes": 1, "conditions": [yes("Accepted")]});
+    let says = |of: &str, status: &str, reason: &str| {
+        json!({"type": of, "status": status, "reason": reason, "message": "",
+            "lastTransitionTime": "2026-01-02T03:04:05Z"})
+    };
+    let yes = |of: &str| says(of, "True", of);
+    let attached = json!({"name": "http", "attachedRoutes": 1, "supportedKinds": [],
+        "conditions": [yes("Accepted")]});
     let addresses = json!([{"type": "IPAddress", "value": "192.0.2.1"}]);
     let status = json!({
         "addresses": addresses, "conditions": [yes("Programmed")], "listeners": [attached],
     });
     say(cluster, &format!("namespaces/{shop}/gateways/edge"), status).await;
-    let unresolved =
-        json!({"type": "ResolvedRefs", "status": "False", "reason": "RefNotPermitted"});
+    let unresolved = says("ResolvedRefs", "False", "RefNotPermitted");
     let status = json!({"parents": [{"parentRef": {"name": "edge"},
         "controllerName": "example.com/c", "conditions": [yes("Accepted"), unresolved]}]});
     say(cluster, &format!("namespaces/{shop}/httproutes/shop"), status).await;
@@ -320,11 +311,9 @@ fn attached(gateway: &Value) -> Vec<[&str; 3]> {
 async fn names_in_gateway_api_objects_lead_to_what_stands_behind_them_as_permitted() {
     let cluster = cluster::shared().await;
     let (shop, core) = (cluster.namespace("shop").await, cluster.namespace("core").await);
-    let mut definitions: Vec<&str> = DEFINITIONS.split("\n---\n").collect();
-    let grpc = definitions.pop().unwrap();
-    for definition in definitions {
-        define(cluster, definition).await;
-    }
+    let (grpc, first): (Vec<&str>, Vec<&str>) =
+        gateway_api::COLLECTIONS.into_iter().partition(|at| at.ends_with("grpcroutes"));
+    gateway_api::define(cluster, &first).await;
     let web = service(cluster, &shop, "web").await;
     let api = service(cluster, &core, "api").await;
     prepare(cluster, &shop, &core).await;
@@ -341,7 +330,7 @@ async fn names_in_gateway_api_objects_lead_to_what_stands_behind_them_as_permitt
     a_stranger_to_services_knows_of_none(&gateway, cluster, &shop, &core).await;
 
     // A kind that was not served before is there once it is.
-    define(cluster, grpc).await;
+    gateway_api::define(cluster, &grpc).await;
     let spec = json!({"parentRefs": [{"name": "edge"}]});
     made(cluster, ("v1", &shop), "GRPCRoute", "rpc", spec).await;
     let detail = until(&gateway, &edge, |edge| is(edge["routeCount"] == 4, "not all routes")).await;

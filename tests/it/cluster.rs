@@ -41,14 +41,23 @@ const COMPONENTS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
 
 /// The cluster shared by all tests of this process; the first caller waits for build and start.
 pub async fn shared() -> &'static Cluster {
-    static CLUSTER: OnceLock<Result<Cluster>> = OnceLock::new();
+    // With the supervisor, the other end of whose stdin it holds: it closes with this process.
+    static CLUSTER: OnceLock<Result<(Cluster, Child)>> = OnceLock::new();
     // Every test has a runtime of its own, so nothing in here may belong to one: plain processes
     // and blocking reads.
-    let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_init(start)).await;
+    let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| start(&[]))).await;
     match cluster.expect("starting the test cluster does not panic") {
-        Ok(cluster) => cluster,
+        Ok((cluster, _)) => cluster,
         Err(why) => panic!("no test cluster: {why:#}"),
     }
+}
+
+/// A cluster of the caller's own, with further flags of `up`, and its supervisor: stdin takes
+/// orders and ends all when it closes, stdout answers them (`tests/cluster/README.md`).
+pub async fn own(flags: &'static [&'static str]) -> (Cluster, Child) {
+    let started = tokio::task::spawn_blocking(|| start(flags)).await;
+    let started = started.expect("starting a cluster does not panic");
+    started.unwrap_or_else(|why| panic!("no cluster of its own: {why:#}"))
 }
 
 pub struct Cluster {
@@ -62,8 +71,8 @@ pub struct Cluster {
     tls: ClientConfig,
     kubectl: PathBuf,
     namespaces: AtomicU32,
-    /// Holds the other end of the supervisor's stdin: it closes with this process.
-    _supervisor: Child,
+    /// Of each component, whether it runs or not.
+    pub ports: HashMap<String, u16>,
 }
 
 /// What the supervisor prints when the cluster is up.
@@ -74,18 +83,20 @@ struct FirstLine {
     ca: PathBuf,
     kubeconfigs: PathBuf,
     tokens: HashMap<String, String>,
+    ports: HashMap<String, u16>,
 }
 
-fn start() -> Result<Cluster> {
+fn start(flags: &[&str]) -> Result<(Cluster, Child)> {
     let folder = built()?;
     let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let mut command = Command::new(folder.join("cluster"));
-    command.arg("up").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg("up").args(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
     if let Some(assets) = &assets {
         command.arg("--assets").arg(assets);
     }
     let mut supervisor = command.spawn().context("running the test cluster's supervisor")?;
-    let stdout = supervisor.stdout.take().context("the supervisor's stdout is not piped")?;
+    // It says nothing more until it is ordered to.
+    let stdout = supervisor.stdout.as_mut().context("the supervisor's stdout is not piped")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line).context("reading the supervisor's first line")?;
     if line.is_empty() {
@@ -99,7 +110,7 @@ fn start() -> Result<Cluster> {
         Some(kubectl) if kubectl.exists() => kubectl,
         _ => folder.join("kubectl"),
     };
-    Ok(Cluster {
+    let cluster = Cluster {
         server: first.server,
         dir: first.dir,
         kubeconfigs: first.kubeconfigs,
@@ -108,8 +119,9 @@ fn start() -> Result<Cluster> {
         ca_pem,
         kubectl,
         namespaces: AtomicU32::new(0),
-        _supervisor: supervisor,
-    })
+        ports: first.ports,
+    };
+    Ok((cluster, supervisor))
 }
 
 fn trusting(ca_pem: &str) -> Result<ClientConfig> {
@@ -283,7 +295,8 @@ fn built() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn cache_folder() -> Result<PathBuf> {
+/// Where builds are kept; beside it may be what else takes a download.
+pub fn cache_folder() -> Result<PathBuf> {
     let set = |name: &str| {
         let value = std::env::var_os(name).filter(|value| !value.is_empty());
         value.map(PathBuf::from)

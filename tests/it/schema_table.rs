@@ -195,7 +195,10 @@ spec: {parentRefs: [{name: front}], rules: [{backendRefs: [{name: tiles, port: 8
 apiVersion: gateway.networking.k8s.io/v1alpha2
 kind: TLSRoute
 metadata: {name: db, namespace: SPACE}
-spec: {parentRefs: [{name: front}], rules: [{backendRefs: [{name: tiles, port: 80}]}]}
+spec:
+  hostnames: [db.example.com]
+  parentRefs: [{name: front}]
+  rules: [{backendRefs: [{name: tiles, port: 80}]}]
 ---
 apiVersion: gateway.networking.k8s.io/v1beta1
 kind: ReferenceGrant

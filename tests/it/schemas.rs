@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Answer, Options};
+use crate::gateway_api;
 use crate::property_truth::Client;
 use crate::reads::{DEADLINE, POLL};
 use crate::schema_check::{Checker, elements};
@@ -19,16 +20,7 @@ use crate::schema_table::{CONTENTS, FURTHER, LEFT_OUT, OBJECTS, QUERIES, STATUSE
 
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
-const GATEWAY_API: &str = "/apis/gateway.networking.k8s.io";
-/// Its kinds, where they are served.
-const COLLECTIONS: [&str; 6] = [
-    "v1/gatewayclasses",
-    "v1/gateways",
-    "v1/httproutes",
-    "v1/grpcroutes",
-    "v1alpha2/tlsroutes",
-    "v1beta1/referencegrants",
-];
+const GATEWAY_API: &str = gateway_api::GROUP;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -118,26 +110,14 @@ fn recorded(file: &str, space: &str) -> String {
         .replace("SPACE", space)
 }
 
-/// Defines the Gateway API; others may define it at the same time.
-async fn define_gateway_api(cluster: &Cluster) {
-    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    let (admin, headers) = (cluster.token("admin"), [("content-type", "application/yaml")]);
-    for definition in include_str!("gateway_api.yaml").split("\n---\n") {
-        let sent = definition.to_owned();
-        let (status, _, body) = cluster.request(Method::POST, admin, path, &headers, sent).await;
-        assert!(matches!(status, 201 | 409), "{status}: {}", String::from_utf8_lossy(&body));
-    }
-    for collection in COLLECTIONS {
-        let path = format!("{GATEWAY_API}/{collection}");
-        let is_served = || async { cluster.get(admin, &path).await.0 == 200 };
-        Cluster::eventually(&format!("{path} is served"), is_served).await;
-    }
-}
-
 /// Says of the gateway and its route what a controller would.
 async fn accept(cluster: &Cluster, space: &str) {
-    let yes = |kind: &str| json!({"type": kind, "status": "True", "reason": kind});
-    let listener = json!({"name": "http", "attachedRoutes": 1, "conditions": [yes("Accepted")]});
+    let yes = |kind: &str| {
+        json!({"type": kind, "status": "True", "reason": kind, "message": "",
+            "lastTransitionTime": "2026-01-02T03:04:05Z"})
+    };
+    let listener = json!({"name": "http", "attachedRoutes": 1, "supportedKinds": [],
+        "conditions": [yes("Accepted")]});
     let address = json!({"type": "IPAddress", "value": "192.0.2.1"});
     let front = json!({
         "addresses": [address], "conditions": [yes("Programmed")], "listeners": [listener],
@@ -161,7 +141,7 @@ async fn accept(cluster: &Cluster, space: &str) {
 /// One object of each kind, in a namespace of this test's own.
 pub async fn furnish(cluster: &Cluster) -> String {
     let space = cluster.namespace("schemas").await;
-    define_gateway_api(cluster).await;
+    gateway_api::define(cluster, &gateway_api::COLLECTIONS).await;
     cluster.apply(&recorded("all-kinds.yaml", &space)).await;
     cluster.apply(&FURTHER.replace("SPACE", &space)).await;
     accept(cluster, &space).await;
