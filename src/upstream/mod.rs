@@ -49,6 +49,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The API server limits an object to about 1.5 MiB in etcd; reviews and single objects fit well.
 pub const OBJECT_LIMIT: usize = 8 << 20;
 
+/// A connection that has carried a long list keeps its grown buffer, and then a quiet watch for
+/// minutes: some fifty of them. TLS gives 16 KiB at a time anyway.
+const READ_BUFFER: usize = 64 << 10;
+
 type HttpClient = Client<HttpsConnector<HttpConnector>, Body>;
 type OwnStack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
@@ -283,5 +287,6 @@ fn client(connector: HttpsConnector<HttpConnector>) -> HttpClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .http1_max_buf_size(READ_BUFFER)
         .build(connector)
 }
