@@ -18,8 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::proxy_listen::{self, ProxyFilter};
 use crate::api::{
-    self, Banner, Callers, Csrf, Gateway, LiveLists, Names, Readiness, SettingsMap, Severity,
-    Statics, Tags, Writes,
+    self, Banner, Callers, Csrf, FollowLimits, Follows, Gateway, LiveLists, Names, Readiness,
+    SettingsMap, Severity, Statics, Streams, Tags, Writes,
 };
 use crate::auth::{self, Authorizer};
 use crate::cache::{Cache, State, Usage};
@@ -173,6 +173,8 @@ fn gateway(
         tags: Tags::default(),
         writes: Writes::default(),
         live: LiveLists::default(),
+        streams: Streams::default(),
+        follows: Follows::new(FollowLimits { recheck: reads.stream_recheck, ..Default::default() }),
         usage: extras.usage,
         csrf: extras.csrf,
         names: Names::default(),
@@ -233,6 +235,9 @@ impl Running {
         let ordered = async {
             tokio::time::sleep(delay).await;
             self.drain.stop.cancel();
+            // Told at once and to come back elsewhere: they would last beyond any grace.
+            self.gateway.streams.end();
+            self.gateway.follows.end();
             // The listeners return with their last connection, and a tunnel is one: an upgrade that
             // was accepted before the drain has its grace, too.
             tokio::select! {

@@ -131,6 +131,7 @@ pub struct Reads {
     pub namespaces: Vec<String>,
     pub shared_cache: bool,
     pub stale_while_away: Duration,
+    pub stream_recheck: Duration,
 }
 
 /// The filters of the proxy listener: regular expressions as text, with `kubectl proxy`'s meaning.

@@ -171,8 +171,9 @@ pub fn refuse_cross_site(asked: &Asked<'_>) -> Result<(), ApiError> {
     let text = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok());
     let foreign_site = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
     let upgrade = asked.headers.contains_key(header::UPGRADE);
+    let stream = text("accept").is_some_and(|accept| accept.contains("text/event-stream"));
     let foreign_origin = match text("origin") {
-        Some(origin) if !asked.method.is_safe() || upgrade => {
+        Some(origin) if !asked.method.is_safe() || upgrade || stream => {
             let host = origin.split_once("://").map(|(_, host)| host);
             host.is_none() || host != asked.host()
         }

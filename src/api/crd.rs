@@ -43,8 +43,8 @@ pub async fn list(
     let query = ListQuery::parse(request.uri().query(), &CUSTOM)?;
     let locale = gateway.locale_of(request.headers());
     let place = Place::of(&gateway, &user, namespace, name).await?;
-    let body = place.listed(&gateway, &user, &query, locale).await?;
-    let reply = Reply::json(body, Freshness::default().with_live());
+    let (body, denied) = place.listed(&gateway, &user, &query, locale).await?;
+    let reply = Reply::json(body, Freshness::default().with_live()).denied(denied);
     Ok(reply.warned(&query.warnings).respond(&gateway, request.headers()))
 }
 
@@ -104,7 +104,7 @@ pub async fn objects(subject: &Subject<'_>) -> Result<Part, ApiError> {
         place.listed(gateway, user, &query, locale).await
     };
     match body.await {
-        Ok(body) => Ok(Part::of("objects", &body)),
+        Ok((body, _)) => Ok(Part::of("objects", &body)),
         Err(error) => {
             let nothing = json!({
                 "typeMeta": {}, "listMeta": { "totalItems": 0 }, "items": [], "errors": [],
@@ -183,18 +183,15 @@ impl Place {
         user: &User,
         query: &ListQuery,
         locale: Locale,
-    ) -> Result<Vec<u8>, ApiError> {
+    ) -> Result<(Vec<u8>, Option<ApiError>), ApiError> {
         let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
         let namespaces = if self.served.namespaced { self.namespaces.as_slice() } else { &[] };
         let _turn = gateway.live.turn(user).await?;
         let listing = list_as(&gateway.cluster, user, &CUSTOM, &at, namespaces).await;
-        let (page, columns, errors) = match listing {
-            Ok(Listing { store, scope, columns }) => {
-                (store.select(&scope, query), columns, Vec::new())
-            }
+        let (page, columns, denied) = match listing {
+            Ok(Listing { store, scope, columns }) => (store.select(&scope, query), columns, None),
             Err(ListError::Failed(failure)) if failure.code() == Some(StatusCode::FORBIDDEN) => {
-                let error = ApiError::from(failure).as_item(locale);
-                (Page::default(), Vec::new(), vec![error])
+                (Page::default(), Vec::new(), Some(ApiError::from(failure)))
             }
             Err(error) => return Err(error.into()),
         };
@@ -212,9 +209,9 @@ impl Place {
             "listMeta": { "totalItems": page.total },
             "columns": columns,
             "items": items.map_err(|error| ApiError::internal(&error))?,
-            "errors": errors,
+            "errors": denied.iter().map(|error| error.as_item(locale)).collect::<Vec<_>>(),
         });
-        Ok(list.to_string().into_bytes())
+        Ok((list.to_string().into_bytes(), denied))
     }
 }
 

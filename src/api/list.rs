@@ -79,10 +79,12 @@ async fn answer(
     );
     joins.usage = usage;
     errors.extend(unknown);
+    let mut denied = None;
     let primary = match primary {
         Ok(view) => Some(view),
         Err(NoView::Denied(error)) => {
             errors.insert(0, error.as_item(locale));
+            denied = Some(error);
             None
         }
         Err(NoView::Failed(error)) => return Err(error),
@@ -94,6 +96,7 @@ async fn answer(
             if own.is_some() {
                 // This is the whole of it: frontends take an error for "unknown".
                 errors.clear();
+                denied = None;
             }
             own.unwrap_or_default()
         }
@@ -104,7 +107,7 @@ async fn answer(
     let total = primary.as_ref().and_then(|view| total(kind, view, query, &joins));
     let body = listing::body(kind, &status, (&joins, total), &page, Some(&errors))
         .map_err(|error| ApiError::internal(&error))?;
-    Ok(Reply::json(body, freshness))
+    Ok(Reply::json(body, freshness).denied(denied))
 }
 
 /// Usage of all rows that the query's filter leaves, whatever the page: `cumulativeMetrics`.

@@ -26,7 +26,7 @@ use super::related::known;
 use super::respond::{Freshness, Reply};
 use super::target::{Target, segment};
 use super::view::{NoView, View};
-use super::{Caller, Gateway, Shared, body, view};
+use super::{Caller, Gateway, Shared, body, log_follow, view};
 use crate::kinds::{KindDef, Link, Row};
 use crate::upstream::{Failure, Identity, UpstreamError, User};
 
@@ -54,7 +54,7 @@ const ERROR_LIMIT: usize = 64 << 10;
 /// How long a window, or the head of a file, may take: who waits for it waits for a page.
 const TIME: Duration = Duration::from_secs(30);
 /// nginx, as an ingress, would hold back the lines of a quiet container.
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub(super) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The contract's `LogDetails`.
 #[derive(Serialize)]
@@ -90,7 +90,8 @@ pub async fn sources(
     let (pods, views) = if kind.name == "pod" {
         (vec![target.name], Vec::new())
     } else {
-        pods_of(&gateway, &user, kind, &target.namespace, &owner).await?
+        let (rows, views) = pods_of(&gateway, &user, kind, &target.namespace, &owner).await?;
+        (rows.iter().map(|row| row.name.clone()).collect(), views)
     };
     let answer = json!({
         "containerNames": names(&owner, &format!("{spec}/containers")),
@@ -103,7 +104,7 @@ pub async fn sources(
 }
 
 /// The kind behind the path's `{type}`, in any case, with the place of its pods' spec.
-fn source(asked: &str) -> Result<(&'static KindDef, &'static str), ApiError> {
+pub(super) fn source(asked: &str) -> Result<(&'static KindDef, &'static str), ApiError> {
     let wanted = asked.to_ascii_lowercase();
     if let Some(&(name, spec)) = SOURCES.iter().find(|(name, _)| *name == wanted) {
         return Ok((known(name)?, spec));
@@ -114,21 +115,21 @@ fn source(asked: &str) -> Result<(&'static KindDef, &'static str), ApiError> {
 }
 
 /// Names in a list of containers; null without any, as the contract has it.
-fn names(owner: &Value, pointer: &str) -> Value {
+pub(super) fn names(owner: &Value, pointer: &str) -> Value {
     let all = owner.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
     let names: Vec<Value> = all.filter_map(|one| one.get("name").cloned()).collect();
     if names.is_empty() { Value::Null } else { Value::Array(names) }
 }
 
-/// Names of the pods that a workload controls, itself or through its replica sets or jobs, in
-/// order, with the views that they are from. Without the right to list them it is the 403.
-async fn pods_of(
+/// The pods that a workload controls, itself or through its replica sets or jobs, in the order of
+/// their names, with the views that they are from. Without the right to list them it is the 403.
+pub(super) async fn pods_of(
     gateway: &Gateway,
     user: &User,
     kind: &KindDef,
     namespace: &CompactString,
     owner: &Value,
-) -> Result<(Vec<CompactString>, Vec<View>), ApiError> {
+) -> Result<(Vec<Arc<Row>>, Vec<View>), ApiError> {
     let open = |kind: &'static KindDef| async move {
         let wanted = std::slice::from_ref(namespace);
         view::open(gateway, user, kind, wanted).await.map_err(NoView::error)
@@ -149,10 +150,9 @@ async fn pods_of(
     } else {
         views.push(open(pods).await?);
     }
-    let pods = views.first().map(|pods| controlled(pods, &owners)).unwrap_or_default();
-    let mut names: Vec<CompactString> = pods.iter().map(|row| row.name.clone()).collect();
-    names.sort_unstable();
-    Ok((names, views))
+    let mut rows = views.first().map(|pods| controlled(pods, &owners)).unwrap_or_default();
+    rows.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok((rows, views))
 }
 
 fn controlled(view: &View, owners: &[CompactString]) -> Vec<Arc<Row>> {
@@ -240,7 +240,7 @@ fn window_options(query: &str, position: Position) -> Vec<(&'static str, String)
 }
 
 /// Where the API server has the log of a pod's container.
-fn log_path(pod: &str, container: &str, options: &[(&'static str, String)]) -> String {
+pub(super) fn log_path(pod: &str, container: &str, options: &[(&'static str, String)]) -> String {
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("container", container)
         .extend_pairs(options)
@@ -249,7 +249,7 @@ fn log_path(pod: &str, container: &str, options: &[(&'static str, String)]) -> S
 }
 
 /// The log, still to be read.
-async fn open(gateway: &Gateway, user: &User, path: &str) -> Result<Incoming, Failure> {
+pub(super) async fn open(gateway: &Gateway, user: &User, path: &str) -> Result<Incoming, Failure> {
     let request = http::Request::get(path)
         // As kubectl asks: a log is text whatever is accepted, an error is JSON.
         .header(header::ACCEPT, "application/json, */*")
@@ -354,7 +354,7 @@ impl Newest {
 
 /// `GET /api/v1/log/file/{namespace}/{pod}/{container}`: the log as it is read, never held. It may
 /// be followed, and begin late: `follow`, `tailLines`, `sinceSeconds`, `sinceTime`, as in
-/// Kubernetes. A right is the API server's to check, once, when the log is opened.
+/// Kubernetes. The API server checks the right when the log is opened, we again while it lasts.
 pub async fn file(
     State(gateway): Shared,
     Caller(user): Caller,
@@ -374,7 +374,9 @@ pub async fn file(
     } else {
         timeout(TIME, opening).await.unwrap_or_else(|_| Err(UpstreamError::Timeout.into()))?
     };
-    let mut response = Response::new(Body::new(log));
+    let body =
+        if is_followed { log_follow::judged(&gateway, &user, &pod, log) } else { Body::new(log) };
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
@@ -400,7 +402,7 @@ fn disposition(pod: &str, container: &str) -> String {
 }
 
 /// The options of a file that go to the API server; unknown ones are no error.
-fn file_options(query: &str) -> Result<Vec<(&'static str, String)>, ApiError> {
+pub(super) fn file_options(query: &str) -> Result<Vec<(&'static str, String)>, ApiError> {
     let given = |name: &str| parameter(query, name).filter(|value| !value.is_empty());
     let mut options = Vec::new();
     for name in ["previous", "timestamps", "follow"] {

@@ -20,7 +20,14 @@ mod gateways;
 mod join;
 mod list;
 mod listing;
+mod live;
+mod live_diff;
+mod live_hub;
+mod log_follow;
 mod log_lines;
+mod log_merge;
+mod log_source;
+mod log_stream;
 mod logs;
 mod metrics;
 mod openapi;
@@ -40,10 +47,12 @@ mod session;
 mod sets;
 mod settings;
 mod statics;
+mod stream;
 mod target;
 mod usage;
 mod validate;
 mod view;
+mod websocket;
 mod written;
 
 use caller::Asked;
@@ -51,6 +60,9 @@ pub use caller::Callers;
 pub use config_page::{Banner, Severity};
 pub use csrf::Csrf;
 pub use error::{ApiError, Fault};
+use live_hub::Live;
+pub use live_hub::{Pace, Streams};
+pub use log_follow::{Follows, Limits as FollowLimits};
 pub use openapi::openapi;
 pub use probes::Readiness;
 pub use respond::Tags;
@@ -101,6 +113,10 @@ pub struct Gateway {
     pub tags: Tags,
     pub writes: Writes,
     pub live: LiveLists,
+    /// Live answers: their places and what they share.
+    pub streams: Streams,
+    /// Logs that are followed.
+    pub follows: Follows,
     pub usage: Arc<Usage>,
     pub csrf: Csrf,
     pub names: Names,
@@ -115,6 +131,7 @@ pub struct Gateway {
 type Shared = State<Arc<Gateway>>;
 
 /// The caller of one of our own routes; taking it answers 401 by itself.
+#[derive(Clone)]
 pub struct Caller(pub User);
 
 impl FromRequestParts<Arc<Gateway>> for Caller {
@@ -124,6 +141,10 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
         parts: &mut Parts,
         gateway: &Arc<Gateway>,
     ) -> Result<Self, ApiError> {
+        // Ours alone: no request from outside brings extensions.
+        if let Some(caller) = parts.extensions.get::<Self>() {
+            return Ok(caller.clone());
+        }
         let user = gateway.callers.user(&Asked::of_parts(parts))?;
         gateway.writes.hear(&user, &parts.headers);
         Ok(Caller(user))
@@ -175,18 +196,16 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
     let guard = from_fn_with_state(gateway.clone(), csrf::guard);
     let items = from_fn_with_state(gateway.clone(), session::as_items);
-    let mut contract = Router::new();
-    for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
-        contract = kind_routes(contract, kind);
-    }
-    let object = get(raw::read).put(raw::replace).delete(raw::remove);
-    let scale = get(scale::read).put(scale::replace);
-    contract
+    let reads = reads();
+    let live = Live::new(gateway.clone(), reads.clone().with_state(gateway.clone()));
+    let many = live.clone();
+    let stream = get(move |caller: Caller, request: Request| stream::serve(many, caller, request));
+    reads
+        .route_layer(from_fn_with_state(live, live::live))
+        .route("/stream", stream)
         .route("/csrftoken/{action}", get(csrf::issue))
         .route("/login", post(session::login).route_layer(guard.clone()).layer(items.clone()))
         .route("/me", get(session::me).layer(items))
-        .route("/_raw/{kind}/namespace/{namespace}/name/{name}", object.clone())
-        .route("/_raw/{kind}/name/{name}", object)
         .route("/appdeployment", post(deploy::deploy).route_layer(guard.clone()))
         .route("/appdeployment/protocols", get(validate::protocols))
         .route("/appdeployment/validate/name", post(validate::name))
@@ -202,6 +221,28 @@ fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
         .route("/node/{name}/cordon", put(drain::cordon))
         .route("/node/{name}/uncordon", put(drain::cordon))
         .route("/node/{name}/drain", put(drain::drain))
+        .route("/log/source/{namespace}/{name}/{kind}", get(logs::sources))
+        .route("/log/file/{namespace}/{pod}/{container}", get(logs::file))
+        .route("/log/follow/{kind}/{namespace}/{name}", get(log_merge::follow))
+        .route("/log/{namespace}/{pod}/{container}/follow", get(log_follow::follow))
+        .route("/log/{namespace}/{pod}", get(logs::window))
+        .route("/log/{namespace}/{pod}/{container}", get(logs::window))
+        .route("/integration/{name}/state", get(metrics::state))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+}
+
+/// Those of them that merge or show objects: their GETs may be live.
+fn reads() -> Router<Arc<Gateway>> {
+    let mut reads = Router::new();
+    for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
+        reads = kind_routes(reads, kind);
+    }
+    let object = get(raw::read).put(raw::replace).delete(raw::remove);
+    let scale = get(scale::read).put(scale::replace);
+    reads
+        .route("/_raw/{kind}/namespace/{namespace}/name/{name}", object.clone())
+        .route("/_raw/{kind}/name/{name}", object)
         .route("/scale/{kind}/{namespace}/{name}", scale.clone())
         .route("/scale/{kind}/{name}", scale)
         .route("/persistentvolume/namespace/{namespace}/name/{name}", get(volume_by_odd_path))
@@ -211,16 +252,9 @@ fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
         .route("/crd/{namespace}/{crd}/object", get(crd::list))
         .route("/crd/{namespace}/{crd}/{name}", get(crd::detail))
         .route("/crd/{namespace}/{crd}/{name}/event", get(crd::events))
-        .route("/log/source/{namespace}/{name}/{kind}", get(logs::sources))
-        .route("/log/file/{namespace}/{pod}/{container}", get(logs::file))
-        .route("/log/{namespace}/{pod}", get(logs::window))
-        .route("/log/{namespace}/{pod}/{container}", get(logs::window))
         .route("/metrics/pod/{namespace}/{name}", get(metrics::pod))
         .route("/metrics/node/{name}", get(metrics::node))
         .route("/metrics/namespace/{namespace}", get(metrics::namespace))
-        .route("/integration/{name}/state", get(metrics::state))
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
 }
 
 /// What the web frontend asks of its own server; errors as JSON.

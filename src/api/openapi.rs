@@ -241,16 +241,25 @@ fn shared_parameters() -> Value {
     })
 }
 
+/// Reads that are no objects: they have no live answer.
+const NOT_LIVE: [&str; 3] = ["/api/v1/appdeployment/", "/api/v1/integration/", "/api/v1/log/"];
+
 fn responses(like: &Route) -> Result<Map<String, Value>, String> {
     let mut answer = json!({ "description": "The answer" });
     if let Some((content, schema)) = content(like.gives)? {
         answer["content"] = json!({ content: { "schema": schema } });
     }
     let mut all = Map::new();
-    all.insert(like.status.to_string(), answer);
     let is_read = like.method == "get";
-    let is_tagged = is_read && !like.is_open && like.refuses == Refuses::Text;
-    if is_tagged && !matches!(like.gives, Gives::Nothing | Gives::Text(_)) {
+    let is_shown = !matches!(like.gives, Gives::Nothing | Gives::Text(_));
+    let is_tagged = is_read && is_shown && !like.is_open && like.refuses == Refuses::Text;
+    if is_tagged && !NOT_LIVE.iter().any(|start| like.path.starts_with(start)) {
+        let text = "The same, and what changes of it: events whole, change, stale, current, end.";
+        answer["content"]["text/event-stream"] =
+            json!({ "schema": { "type": "string", "description": text } });
+    }
+    all.insert(like.status.to_string(), answer);
+    if is_tagged {
         let text = "Nothing changed since the ETag sent.";
         all.insert("304".into(), json!({ "description": text }));
     }

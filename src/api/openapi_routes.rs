@@ -161,6 +161,16 @@ const FILE: &[Parameter] = &[
     ("sinceSeconds", "int", "Begins so many seconds ago."),
     ("sinceTime", "time", "Begins at this time; not together with sinceSeconds."),
 ];
+const FOLLOW: &[Parameter] = &[
+    ("previous", "bool", "The log of the container's run before this one."),
+    ("timestamps", "bool", "Each line comes with its time; true without it."),
+    ("tailLines", "int", "Begins so many lines before the end."),
+    ("sinceSeconds", "int", "Begins so many seconds ago."),
+    ("sinceTime", "time", "Begins at this time; not together with sinceSeconds."),
+    ("filter", "string", "A regular expression: lines without a match are left out."),
+    ("from", "string", "The id of the last event that was read, as Last-Event-ID."),
+    ("container", "string", "Of a workload: this container only."),
+];
 const VERBOSE: &[Parameter] = &[("verbose", "string", "Tells how each kind stands.")];
 
 /// All of them, by who offers them; the kinds' own are not here.
@@ -262,6 +272,8 @@ const OBJECTS: &[Route] = &[
         .status(202),
     put("/api/v1/node/{name}/cordon", "cordonNode", "No new pods for a node").status(204),
     put("/api/v1/node/{name}/uncordon", "uncordonNode", "New pods for a node again").status(204),
+    get("/api/v1/stream", "stream", "Many live answers over one WebSocket, each by an id")
+        .status(101),
     get("/api/v1/overview", "overview", "The start page in one answer").json("Overview"),
     get("/api/v1/overview/{namespace}", "overviewIn", "The start page of some namespaces")
         .json("Overview"),
@@ -345,6 +357,20 @@ const LOGS: &[Route] = &[
     )
     .query(FILE)
     .text("text/plain"),
+    get(
+        "/api/v1/log/{namespace}/{pod}/{container}/follow",
+        "followLog",
+        "New lines of a container's log, as event stream or WebSocket",
+    )
+    .query(FOLLOW)
+    .text("text/event-stream"),
+    get(
+        "/api/v1/log/follow/{kind}/{namespace}/{name}",
+        "followLogs",
+        "New lines of all pods of a workload in the order of their times, as they come and go",
+    )
+    .query(FOLLOW)
+    .text("text/event-stream"),
 ];
 
 const USAGE: &[Route] = &[

@@ -24,14 +24,14 @@ use super::{Gateway, Shared};
 use crate::i18n::{self, Locale};
 
 /// `cache`, `live`, or both when views differ.
-const SOURCE: HeaderName = HeaderName::from_static("binnacle-source");
+pub(super) const SOURCE: HeaderName = HeaderName::from_static("binnacle-source");
 /// Age of the oldest rows in seconds, with three decimals.
-const AGE: HeaderName = HeaderName::from_static("binnacle-age");
+pub(super) const AGE: HeaderName = HeaderName::from_static("binnacle-age");
 /// The age of each merged source: `pod;age=0.000, event;live`.
-const SOURCES: HeaderName = HeaderName::from_static("binnacle-sources");
+pub(super) const SOURCES: HeaderName = HeaderName::from_static("binnacle-sources");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// All that an answer may depend on besides its address.
-const VARY: &str = "Authorization, Cookie, Accept-Language, Accept-Encoding, Impersonate-User, Impersonate-Group, Impersonate-Uid";
+const VARY: &str = "Authorization, Cookie, Accept, Accept-Language, Accept-Encoding, Impersonate-User, Impersonate-Group, Impersonate-Uid";
 /// Longest request id of a client's that we repeat.
 const REQUEST_ID_LIMIT: usize = 64;
 
@@ -111,6 +111,10 @@ impl Freshness {
     }
 }
 
+/// In an answer's extensions: the list is empty because the API server denies it to the caller.
+#[derive(Clone)]
+pub struct Denied(pub Arc<ApiError>);
+
 /// A JSON answer before it has headers.
 pub struct Reply {
     body: Vec<u8>,
@@ -118,11 +122,18 @@ pub struct Reply {
     warnings: Vec<String>,
     /// May hold secrets: no cache keeps it, the browser's on disk neither.
     secret: bool,
+    denied: Option<ApiError>,
 }
 
 impl Reply {
     pub fn json(body: Vec<u8>, freshness: Freshness) -> Self {
-        Self { body, freshness, warnings: Vec::new(), secret: false }
+        Self { body, freshness, warnings: Vec::new(), secret: false, denied: None }
+    }
+
+    /// Why there is nothing in it, for those who would wait for more.
+    pub fn denied(mut self, error: Option<ApiError>) -> Self {
+        self.denied = error;
+        self
     }
 
     pub fn secret(mut self) -> Self {
@@ -153,6 +164,9 @@ impl Reply {
         } else {
             Response::new(Body::from(self.body))
         };
+        if let Some(error) = self.denied {
+            response.extensions_mut().insert(Denied(Arc::new(error)));
+        }
         let headers = response.headers_mut();
         if !same {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
+use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +39,8 @@ pub struct Feed {
     silent: Mutex<Option<Instant>>,
     /// The latest resource version that list or watch have told.
     version: AtomicU64,
+    /// How often rows or state have changed.
+    changes: Sender<u64>,
     pub events: AtomicU64,
     pub malformed: AtomicU64,
     pub restarts: AtomicU64,
@@ -65,6 +68,7 @@ impl Feed {
             refused: AtomicBool::new(false),
             silent: Mutex::new(Some(Instant::now())),
             version: AtomicU64::new(0),
+            changes: Sender::default(),
             events: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
@@ -90,6 +94,23 @@ impl Feed {
         self.version.load(Ordering::Acquire) >= version
     }
 
+    /// How often rows or state have changed, for [`Self::changed_since`].
+    pub fn changes(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
+    /// Returns as soon as that is another number; at once if it is already.
+    pub async fn changed_since(&self, count: u64) {
+        let mut changes = self.changes.subscribe();
+        // It cannot fail: the sender is ours.
+        let _ = changes.wait_for(|now| *now != count).await.is_ok();
+    }
+
+    /// Tells who waits; after the change, so that whoever looks then sees it.
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
     fn reached(&self, version: &str) {
         if let Ok(version) = version.parse() {
             self.version.store(version, Ordering::Release);
@@ -97,13 +118,21 @@ impl Feed {
     }
 
     fn heard(&self) {
-        self.refused.store(false, Ordering::Release);
-        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let refused = self.refused.swap(false, Ordering::AcqRel);
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if refused || silent.is_some() {
+            self.changed();
+        }
     }
 
     fn lost(&self) {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = silent.is_none();
         silent.get_or_insert_with(Instant::now);
+        drop(silent);
+        if heard {
+            self.changed();
+        }
     }
 }
 

@@ -75,6 +75,7 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
         if refused {
             version = None;
             feed.store.replace(Vec::new());
+            feed.changed();
             tokio::time::sleep(jittered(REFUSED)).await;
             continue;
         }
@@ -103,6 +104,7 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
             feed.store.replace(listed.rows);
             feed.reached(&listed.version);
             feed.synced.store(true, Ordering::Release);
+            feed.changed();
             listed.version
         }
     };
@@ -186,6 +188,9 @@ fn take(feed: &Feed, line: &[u8], latest: &mut String) -> Option<End> {
     if let Some(stub) = stub.filter(|stub| !stub.resource_version.is_empty()) {
         feed.reached(&stub.resource_version);
         *latest = stub.resource_version;
+    }
+    if event.what != What::Bookmark {
+        feed.changed();
     }
     None
 }

@@ -119,6 +119,10 @@ pub(super) struct Layer {
     #[arg(long, env = "BINNACLE_STALE_WHILE_AWAY", hide_env_values = true, value_name = "SECONDS")]
     pub(super) stale_while_away: Option<String>,
 
+    /// How often the right behind a followed log is checked again, in seconds (default: 10)
+    #[arg(long, env = "BINNACLE_STREAM_RECHECK", hide_env_values = true, value_name = "SECONDS")]
+    pub(super) stream_recheck: Option<String>,
+
     /// How long we keep accepting after SIGTERM, while load balancers notice, in seconds (default: 5)
     #[arg(long, env = "BINNACLE_DRAIN_DELAY", hide_env_values = true, value_name = "SECONDS")]
     pub(super) drain_delay: Option<String>,

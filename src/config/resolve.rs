@@ -263,6 +263,7 @@ impl Reader {
 
     fn reads(&mut self, from: &mut Layer) -> Result<Reads, Exit> {
         let stale = from.stale_while_away.take();
+        let recheck = from.stream_recheck.take();
         Ok(Reads {
             namespaces: self.many("namespaces", from.namespaces.take(), &[], values::namespace)?,
             shared_cache: self.one(
@@ -272,6 +273,7 @@ impl Reader {
                 values::boolean,
             )?,
             stale_while_away: self.one("stale-while-away", stale, "60", values::duration)?,
+            stream_recheck: self.one("stream-recheck", recheck, "10", values::duration)?,
         })
     }
 

@@ -84,7 +84,7 @@ async fn a_followed_log_brings_new_lines_as_they_come() {
 }
 
 /// A gateway in front of an API server that has one log, which never ends, and nothing else.
-async fn in_front_of(server: SocketAddr, folder: &Path) -> Running {
+pub async fn in_front_of(server: SocketAddr, folder: &Path) -> Running {
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "only",
         "clusters": [{"name": "only", "cluster": {"server": format!("http://{server}")}}],

@@ -16,6 +16,8 @@ pub const VALUES: &[(&str, &str, &str)] = &[
     ("/api/v1/scale/", "name", "NODE"),
     ("/api/v1/crd/{namespace}/", "crd", "widgets.SPACE.example.com"),
     ("/api/v1/crd/{namespace}/", "name", "big-one"),
+    ("/api/v1/log/follow/", "kind", "deployment"),
+    ("/api/v1/log/follow/", "name", "tiles"),
     ("/api/v1/log/source/", "kind", "deployment"),
     ("/api/v1/log/source/", "name", "tiles"),
     ("/api/v1/log/", "pod", "POD"),
@@ -84,8 +86,10 @@ pub const OBJECTS: &[(&str, &str)] = &[
 pub const QUERIES: &[(&str, &str)] = &[("/api/v1/search", "q=tiles")];
 
 /// Path, status, reason. What cannot be answered with 200 here.
-pub const STATUSES: &[(&str, u16, &str)] =
-    &[("/api/v1/scale/{kind}/{name}", 404, "every kind with a scale has namespaces")];
+pub const STATUSES: &[(&str, u16, &str)] = &[
+    ("/api/v1/scale/{kind}/{name}", 404, "every kind with a scale has namespaces"),
+    ("/api/v1/stream", 426, "a WebSocket; live.rs speaks it"),
+];
 
 /// Path, content type, reason. What is answered with another content type here.
 pub const CONTENTS: &[(&str, &str, &str)] = &[("/", "text/plain", "no frontend is installed")];
@@ -94,6 +98,12 @@ pub const CONTENTS: &[(&str, &str, &str)] = &[("/", "text/plain", "no frontend i
 pub const LEFT_OUT: &[(&str, &str)] = &[
     ("/clusters/{cluster}", "the passthrough without a path"),
     ("/clusters/{cluster}/", "the same"),
+];
+
+/// Reads without an end: `log_streams.rs` reads them.
+pub const ENDLESS: &[&str] = &[
+    "/api/v1/log/{namespace}/{pod}/{container}/follow",
+    "/api/v1/log/follow/{kind}/{namespace}/{name}",
 ];
 
 /// What `tests/contract` has no object of.

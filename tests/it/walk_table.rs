@@ -31,6 +31,7 @@ pub const PUBLIC: &[(&str, &str, &str)] = &[
 /// Method, path, reason. Who may nothing gets a 200 without rows of anybody's.
 pub const HARMLESS: &[(&str, &str, &str)] = &[
     ("get", "/api/v1/me", "one's own name"),
+    ("get", "/api/v1/stream", "it shows nothing before it is asked as any route is"),
     ("get", "/api/v1/integration/{name}/state", "whether the usage source answers"),
     ("post", "/api/v1/appdeployment/validate/name", "a name that may not be read counts as free"),
 ];
@@ -48,6 +49,8 @@ pub const VALUES: &[(&str, &str, &str)] = &[
     ("/api/v1/_raw/", "name", "NODE"),
     ("/api/v1/scale/", "kind", "deployment"),
     ("/api/v1/scale/", "name", NAME),
+    ("/api/v1/log/follow/", "kind", "pod"),
+    ("/api/v1/log/follow/", "name", NAME),
     ("/api/v1/log/source/", "kind", "pod"),
     ("/api/v1/log/source/", "type", "pod"),
     ("/api/v1/log/source/", "resourceType", "pod"),

@@ -1,0 +1,320 @@
+//! Live answers as event streams: the same addresses with `Accept: text/event-stream`. First
+//! `whole`, the body of the plain answer, then `change`s of it; who resumes where he is gets no
+//! whole. Here are the places of streams, their readers, and the middleware that begins one.
+//!
+//! It evaluates nothing (`live_hub`), and how to apply a change stands in `live_diff`.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts as _, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::json;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Caller;
+use super::error::ApiError;
+use super::live_diff::{Change, change};
+use super::live_hub::{Ask, Live, Seen, Whole, lock};
+use crate::i18n::Locale;
+use crate::upstream::{Fingerprint, User};
+
+/// Streams of one caller: some windows of a frontend with a dozen lists each.
+const OF_ONE: usize = 100;
+/// Streams of all callers: what is built for, at some 10 KiB and a body each.
+const IN_ALL: usize = 10_000;
+/// Evaluations at once for one caller, as many requests as a page sends side by side.
+const TURNS: usize = 8;
+/// When a reader may come back whose stream has ended for a reason that stays, in milliseconds:
+/// browsers do it by themselves.
+const LATER: u64 = 30_000;
+/// The same at shutdown, from and how much more by chance: not all of them at once.
+const ELSEWHERE: (u64, u64) = (1_000, 3_000);
+/// Who waits for an event must see that there is a stream before it; a comment is no event.
+const COMMENT: &[u8] = b": \n\n";
+
+/// How many streams there are.
+#[derive(Default)]
+pub struct Places(Arc<Mutex<Taken>>);
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    each: HashMap<Fingerprint, Person>,
+}
+
+struct Person {
+    streams: usize,
+    turns: Arc<Semaphore>,
+}
+
+/// The place of one stream; free again when it is dropped.
+pub struct Seat {
+    taken: Arc<Mutex<Taken>>,
+    who: Fingerprint,
+    turns: Arc<Semaphore>,
+}
+
+impl Places {
+    /// A place for one more stream of this caller, or 429.
+    pub fn seat(&self, user: &User) -> Result<Seat, ApiError> {
+        let who = user.fingerprint();
+        let mut taken = lock(&self.0);
+        let own = taken.each.get(&who).map_or(0, |person| person.streams);
+        if own >= OF_ONE || taken.all >= IN_ALL {
+            let (busy, most) = (StatusCode::TOO_MANY_REQUESTS, OF_ONE.to_string());
+            return Err(ApiError::with_status(busy, "error-too-many-streams", &[("most", &most)]));
+        }
+        taken.all += 1;
+        let turns = || Arc::new(Semaphore::new(TURNS));
+        let person = taken.each.entry(who).or_insert_with(|| Person { streams: 0, turns: turns() });
+        person.streams += 1;
+        let turns = person.turns.clone();
+        Ok(Seat { taken: self.0.clone(), who, turns })
+    }
+
+    pub fn taken(&self) -> usize {
+        lock(&self.0).all
+    }
+}
+
+impl Seat {
+    /// What evaluations for this caller wait for.
+    pub fn turns(&self) -> Arc<Semaphore> {
+        self.turns.clone()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.taken);
+        taken.all = taken.all.saturating_sub(1);
+        if let Some(person) = taken.each.get_mut(&self.who) {
+            person.streams = person.streams.saturating_sub(1);
+            if person.streams == 0 {
+                taken.each.remove(&self.who);
+            }
+        }
+    }
+}
+
+/// One event for one reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// `whole`, `change`, `stale`, `current`, `end` or `error`; after the last two comes nothing.
+    pub event: &'static str,
+    /// What to resume at.
+    pub tag: Option<String>,
+    /// JSON on one line.
+    pub data: Bytes,
+    /// When to come back, in milliseconds.
+    pub retry: Option<u64>,
+}
+
+impl News {
+    fn whole(whole: &Whole) -> Self {
+        let tag = Some(whole.tag.clone());
+        Self { event: "whole", tag, data: whole.body.clone(), retry: None }
+    }
+
+    fn change(whole: &Whole, data: Vec<u8>) -> Self {
+        Self { event: "change", tag: Some(whole.tag.clone()), data: data.into(), retry: None }
+    }
+
+    /// `stale`: what was sent may be out of date; `error`: there is no such stream.
+    pub fn of_error(event: &'static str, error: &ApiError, locale: Locale) -> Self {
+        let words = json!({ "reason": error.text(locale), "status": error.status.as_u16() });
+        Self { event, tag: None, data: words.to_string().into(), retry: None }
+    }
+
+    fn current() -> Self {
+        Self { event: "current", tag: None, data: Bytes::from_static(b"{}"), retry: None }
+    }
+
+    /// The last one. The reason is for people, but that of a shutdown, which scripts look for.
+    pub fn end(reason: &str, status: u16, retry: u64) -> Self {
+        let words = json!({ "reason": reason, "status": status, "retry": retry });
+        Self { event: "end", tag: None, data: words.to_string().into(), retry: Some(retry) }
+    }
+
+    /// To every reader when this process ends: another may be there for him.
+    pub fn shutdown() -> Self {
+        let mut byte = [0u8; 1];
+        let _ = aws_lc_rs::rand::fill(&mut byte);
+        let retry = ELSEWHERE.0 + ELSEWHERE.1 * u64::from(byte[0]) / 255;
+        Self::end("shutting down", StatusCode::SERVICE_UNAVAILABLE.as_u16(), retry)
+    }
+
+    pub fn is_last(&self) -> bool {
+        matches!(self.event, "end" | "error")
+    }
+
+    /// As an event stream has it; the body itself is not copied.
+    fn frame(self) -> Vec<Bytes> {
+        let mut head = String::new();
+        if let Some(retry) = self.retry {
+            head.push_str(&format!("retry: {retry}\n"));
+        }
+        if let Some(tag) = &self.tag {
+            head.push_str(&format!("id: {tag}\n"));
+        }
+        head.push_str(&format!("event: {}\ndata: ", self.event));
+        vec![head.into(), self.data, Bytes::from_static(b"\n\n")]
+    }
+}
+
+/// One reader of an evaluation, who knows what he was sent: changes are told from there.
+pub struct Reader {
+    seen: watch::Receiver<Seen>,
+    sent: Option<Arc<Whole>>,
+    stale: bool,
+    over: bool,
+    locale: Locale,
+    ending: CancellationToken,
+    _seat: Seat,
+}
+
+impl Reader {
+    /// Waits for the first answer; `last` is the tag of what the reader has already.
+    ///
+    /// # Errors
+    /// What the plain answer would be; 429 when there are too many streams.
+    pub async fn open(live: &Live, ask: Ask, last: Option<&str>) -> Result<Self, ApiError> {
+        let streams = &live.gateway.streams;
+        let seat = streams.places.seat(&ask.user)?;
+        let mut seen = live.join(&ask, &seat);
+        let first = async { seen.wait_for(Seen::is_answered).await.ok().map(|seen| seen.clone()) };
+        let first = tokio::select! {
+            () = streams.ended() => None,
+            first = first => first,
+        };
+        let Some(Seen { whole, trouble, end }) = first else {
+            let away = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(ApiError::with_status(away, "error-shutting-down", &[]));
+        };
+        if let (None, Some(error)) = (&whole, end.or(trouble)) {
+            return Err(error.as_ref().clone());
+        }
+        let sent = whole.filter(|whole| Some(whole.tag.as_str()) == last);
+        let (locale, ending) = (ask.locale, streams.ending());
+        Ok(Self { seen, sent, stale: false, over: false, locale, ending, _seat: seat })
+    }
+
+    /// What comes next; `None` after the end. Whoever stops waiting for it loses nothing.
+    pub async fn next(&mut self) -> Option<News> {
+        if self.over {
+            return None;
+        }
+        loop {
+            if let Some(news) = self.news() {
+                self.over = news.is_last();
+                return Some(news);
+            }
+            let goes_on = tokio::select! {
+                biased;
+                () = self.ending.cancelled() => false,
+                changed = self.seen.changed() => changed.is_ok(),
+            };
+            if !goes_on {
+                self.over = true;
+                return Some(News::shutdown());
+            }
+        }
+    }
+
+    /// What this reader has not been told yet.
+    fn news(&mut self) -> Option<News> {
+        let Seen { whole, trouble, end } = self.seen.borrow_and_update().clone();
+        let known = self.sent.as_ref().map(|sent| sent.tag.as_str());
+        if let Some(whole) = whole.filter(|whole| known != Some(whole.tag.as_str())) {
+            let sent = self.sent.replace(whole.clone());
+            match sent.map(|sent| change(&sent.body, &whole.body)) {
+                Some(Change::Nothing) => {}
+                Some(Change::Members(data)) => return Some(News::change(&whole, data)),
+                Some(Change::Whole) | None => return Some(News::whole(&whole)),
+            }
+        }
+        if let Some(error) = end {
+            return Some(News::end(&error.text(self.locale), error.status.as_u16(), LATER));
+        }
+        if trouble.is_some() == self.stale {
+            return None;
+        }
+        self.stale = trouble.is_some();
+        let stale = trouble.map(|error| News::of_error("stale", &error, self.locale));
+        Some(stale.unwrap_or_else(News::current))
+    }
+
+    /// All that comes, one after the other as they are taken.
+    pub fn into_news(self) -> impl Stream<Item = News> + Send {
+        stream::unfold(self, |mut reader| async move {
+            let news = reader.next().await?;
+            Some((news, reader))
+        })
+    }
+}
+
+/// Around the routes of plain answers: whoever accepts an event stream gets one.
+pub async fn live(State(live): State<Live>, request: Request, next: Next) -> Response {
+    if request.method() != Method::GET || !wants_events(request.headers()) {
+        return next.run(request).await;
+    }
+    begin(&live, request).await.unwrap_or_else(ApiError::into_response)
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    all.any(|accept| accept.contains("text/event-stream"))
+}
+
+async fn begin(live: &Live, request: Request) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    let Caller(user) = Caller::from_request_parts(&mut parts, &live.gateway).await?;
+    let locale = live.gateway.locale_of(&parts.headers);
+    let Some(target) = parts.uri.path_and_query().cloned() else {
+        return Err(ApiError::bad_request("error-bad-path", &[("reason", parts.uri.path())]));
+    };
+    let last = parts.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let reader = Reader::open(live, Ask { user, target, locale }, last).await?;
+    let heartbeat = live.gateway.streams.pace.load().heartbeat;
+    let mut response = Response::new(Body::from_stream(events(reader, heartbeat)));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Proxies such as nginx would hold it back until its end.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+/// The stream's bytes, made as they are read: what a slow reader leaves is not queued.
+fn events(
+    reader: Reader,
+    heartbeat: Duration,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    let comment = || vec![Bytes::from_static(COMMENT)];
+    let frames = stream::unfold(reader, move |mut reader| async move {
+        let frames = match tokio::time::timeout(heartbeat, reader.next()).await {
+            Ok(news) => news?.frame(),
+            Err(_) => comment(),
+        };
+        Some((frames, reader))
+    });
+    let frames = stream::iter([comment()]).chain(frames);
+    frames.flat_map(|frames| stream::iter(frames.into_iter().map(Ok)))
+}
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

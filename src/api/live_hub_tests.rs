@@ -1,0 +1,88 @@
+//! What evaluations tell their readers, and what is held for that.
+
+use super::*;
+
+fn found(streams: &Streams, tag: &str) -> Result<Found, Arc<ApiError>> {
+    let whole = streams.hold(tag.to_owned(), Bytes::from_static(b"{}")).unwrap();
+    Ok(Found { whole, trouble: None, denied: None, after: After::default() })
+}
+
+fn error(code: StatusCode) -> Arc<ApiError> {
+    Arc::new(ApiError::contract(code, "words"))
+}
+
+fn ask(target: &'static str) -> Ask {
+    let user = User::bearer("a", &http::HeaderMap::new()).unwrap();
+    Ask { user, target: PathAndQuery::from_static(target), locale: Locale::EN }
+}
+
+#[test]
+fn readers_are_told_of_what_is_new_alone() {
+    let (streams, mut seen) = (Streams::default(), Seen::default());
+    assert!(!seen.is_answered());
+    assert!(seen.take(found(&streams, "1")) && seen.is_answered());
+    assert!(!seen.take(found(&streams, "1")), "the same again");
+    assert!(seen.take(found(&streams, "2")));
+    let unavailable = || Err(error(StatusCode::SERVICE_UNAVAILABLE));
+    assert!(seen.take(unavailable()) && !seen.take(unavailable()), "trouble is told once");
+    assert!(seen.whole.is_some(), "what was shown stays");
+    assert!(seen.take(found(&streams, "2")) && seen.trouble.is_none());
+}
+
+#[test]
+fn a_refusal_is_the_end_and_takes_what_was_not_sent() {
+    let (streams, mut seen) = (Streams::default(), Seen::default());
+    seen.take(found(&streams, "1"));
+    assert!(seen.take(Err(error(StatusCode::NOT_FOUND))));
+    assert!(seen.whole.is_none() && seen.end.is_some());
+    // A list that is denied is an empty one, and is shown.
+    let mut denied = found(&streams, "2").unwrap();
+    denied.denied = Some(error(StatusCode::FORBIDDEN));
+    let mut seen = Seen::default();
+    assert!(seen.take(Ok(denied)));
+    assert!(seen.whole.is_some() && seen.end.is_some());
+}
+
+#[test]
+fn what_passes_by_itself_ends_nothing() {
+    for (code, ends) in [(401, true), (403, true), (404, true), (413, true), (429, false)] {
+        assert_eq!(is_final(&error(StatusCode::from_u16(code).unwrap())), ends, "{code}");
+    }
+    assert!(!is_final(&error(StatusCode::BAD_GATEWAY)));
+}
+
+#[test]
+fn bodies_are_held_in_bounds_and_given_back() {
+    let streams = Streams::default();
+    let large = Bytes::from(vec![b' '; HELD / 2 + 1]);
+    let first = streams.hold("1".into(), large.clone()).unwrap();
+    assert!(streams.hold("2".into(), large.clone()).is_err());
+    assert_eq!(streams.held.load(Ordering::Relaxed), large.len());
+    drop(first);
+    assert_eq!(streams.held.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_body_stands_on_one_line_and_says_the_same() {
+    assert_eq!(on_one_line(Bytes::from_static(b"{\n \"a\":\r\n1}\n")), "{  \"a\":  1}");
+    assert_eq!(on_one_line(Bytes::from_static(b"{}")), "{}");
+}
+
+#[test]
+fn a_path_begins_with_its_kind_but_for_custom_objects() {
+    let kind = |target| ask(target).kind().map(|kind| kind.name);
+    assert_eq!(kind("/pod?itemsPerPage=10"), Some("pod"));
+    assert_eq!(kind("/deployment/shop/web/event"), Some("deployment"));
+    assert_eq!(kind("/crd/widgets.example.com"), Some("crd"));
+    assert_eq!(kind("/crd/shop/widgets.example.com/object"), None);
+    assert_eq!(kind("/overview"), None);
+}
+
+#[test]
+fn what_began_together_goes_on_apart_and_never_late() {
+    let wait = Duration::from_secs(8);
+    for _ in 0..100 {
+        let earlier = earlier(wait);
+        assert!(earlier <= wait && earlier >= wait * 3 / 4, "{earlier:?}");
+    }
+}

@@ -1,0 +1,392 @@
+//! The logs of a whole workload as one: its pods are found as they come, each is followed to its
+//! end, and lines that arrive about the same time go out in the order of their own times.
+//!
+//! Which pods those are the caller's own view of them says. Over a skew of the nodes' clocks, or
+//! for lines that come late, the order is that of arrival.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use compact_str::CompactString;
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::error::ApiError;
+use super::log_follow::{Reading, right};
+use super::log_lines::parameter;
+use super::log_source::{HAND_OVER, Names, Said, Source, Wanted};
+use super::log_stream::{End, QUEUE, Queue, Reason};
+use super::logs::{names, pods_of, source};
+use super::related::known;
+use super::target::{Target, segment};
+use super::view::{self, View};
+use super::{Caller, Gateway, Shared, body};
+use crate::i18n::Locale;
+use crate::kinds::{KindDef, Resource};
+use crate::upstream::User;
+
+/// Pods that are followed at once, and their containers: each is a request to the API server.
+const PODS: usize = 50;
+const CONTAINERS: usize = 100;
+/// Pods beyond those that are named.
+const NAMED: usize = 50;
+/// Lines of each container to begin with, for who does not say.
+const TAIL: usize = 100;
+/// How long a line waits for earlier ones of other pods.
+const WINDOW: Duration = Duration::from_millis(500);
+/// Between two looks at the pods: in the shared cache, and by a list as the caller.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// `GET /api/v1/log/follow/{kind}/{namespace}/{name}`: as an event stream or a websocket. Besides
+/// the options of one container's log, `container` names the only one to follow.
+pub async fn follow(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let path = request.uri().path();
+    let (kind, spec) = source(&segment(path.rsplit('/').nth(2).unwrap_or_default())?)?;
+    let target = Target::of(path, kind, 0)?;
+    let query = request.uri().query().unwrap_or_default();
+    let wanted = Arc::new(Wanted::of(query, request.headers())?.or_tail(TAIL));
+    let container = parameter(query, "container").filter(|name| !name.is_empty());
+    let seat = gateway.follows.seat(&user)?;
+    let at = view::served(&gateway, &user, kind).await?;
+    let path = target.path(&at);
+    let owner = body::get(&gateway, &user, &path).await?;
+    let containers = match container {
+        Some(name) => vec![CompactString::from(&*name)],
+        None => all(&names(&owner, &format!("{spec}/containers"))),
+    };
+    let right = right(&target.namespace, if kind.name == "pod" { &target.name } else { "" });
+    if !gateway.authorizer.review(&gateway.cluster, &user, &right).await? {
+        let args = [("namespace", target.namespace.as_str())];
+        return Err(ApiError::with_status(StatusCode::FORBIDDEN, "error-no-log-right", &args));
+    }
+    let pods = known("pod")?.resource;
+    let namespace = target.namespace;
+    let work = Workload {
+        gateway: gateway.clone(),
+        user: user.clone(),
+        kind,
+        path,
+        owner,
+        namespace,
+        containers,
+        pods,
+        wanted,
+    };
+    // Whoever may not list the pods learns it from the answer.
+    work.pods(&work.owner).await?;
+    let queue = Arc::new(Queue::default());
+    let reading = Reading { gateway, user, right, seat, queue: queue.clone() };
+    reading.answer(&mut request, run(work, queue))
+}
+
+fn all(names: &Value) -> Vec<CompactString> {
+    let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.take(CONTAINERS).map(CompactString::from).collect()
+}
+
+struct Workload {
+    gateway: Arc<Gateway>,
+    user: User,
+    kind: &'static KindDef,
+    /// Where the API server has it, and what it was at first.
+    path: String,
+    owner: Value,
+    namespace: CompactString,
+    containers: Vec<CompactString>,
+    /// Where the API server has pods.
+    pods: Resource,
+    wanted: Arc<Wanted>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pod {
+    uid: CompactString,
+    name: CompactString,
+}
+
+/// What a look has found.
+struct Seen {
+    pods: Vec<Pod>,
+    /// There will be no more of them.
+    is_over: bool,
+}
+
+impl Workload {
+    /// The pods now, by name, and when to look again.
+    async fn pods(&self, owner: &Value) -> Result<(Vec<Pod>, Duration), ApiError> {
+        if self.kind.name == "pod" {
+            let text = |pointer: &str| owner.pointer(pointer).and_then(Value::as_str);
+            let of = |pointer: &str| CompactString::from(text(pointer).unwrap_or_default());
+            let pod = Pod { uid: of("/metadata/uid"), name: of("/metadata/name") };
+            return Ok((vec![pod], self.gateway.follows.recheck()));
+        }
+        let Self { gateway, user, kind, namespace, .. } = self;
+        let (rows, views) = pods_of(gateway, user, kind, namespace, owner).await?;
+        let pods = rows.iter().map(|row| Pod { uid: row.uid.clone(), name: row.name.clone() });
+        let again = if views.iter().all(View::is_shared) { LOOK.0 } else { LOOK.1 };
+        Ok((pods.collect(), again))
+    }
+
+    /// Looks for pods again and again; returns when the caller may no longer.
+    async fn look(&self, to: mpsc::Sender<Seen>) -> End {
+        let (mut owner, mut read) = (self.owner.clone(), Instant::now());
+        let mut is_over = self.kind.name == "pod" || is_finished(&owner);
+        loop {
+            if read.elapsed() >= self.gateway.follows.recheck() {
+                match body::get(&self.gateway, &self.user, &self.path).await {
+                    Ok(now) => owner = now,
+                    Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => is_over = true,
+                    // Rights are looked at elsewhere, and the last we know is good enough.
+                    Err(_) => {}
+                }
+                is_over |= is_finished(&owner);
+                read = Instant::now();
+            }
+            let again = match self.pods(&owner).await {
+                Ok((pods, again)) => {
+                    if to.send(Seen { pods, is_over }).await.is_err() {
+                        return Reason::Completed.into();
+                    }
+                    again
+                }
+                Err(error) => match error.status {
+                    StatusCode::FORBIDDEN => {
+                        return End::of(Reason::Denied, &error.text(Locale::EN));
+                    }
+                    StatusCode::UNAUTHORIZED => return Reason::Unauthorized.into(),
+                    _ => LOOK.1,
+                },
+            };
+            sleep(again).await;
+        }
+    }
+
+    fn source(&self, pod: &Pod, container: &CompactString) -> Source {
+        let (namespace, name) = (self.namespace.clone(), pod.name.clone());
+        Source {
+            gateway: self.gateway.clone(),
+            user: self.user.clone(),
+            path: Target { namespace, name: name.clone() }.path(&self.pods),
+            names: Arc::new(Names { pod: name, container: container.clone() }),
+            wanted: self.wanted.clone(),
+        }
+    }
+}
+
+/// Whether a job has come to its end.
+fn is_finished(owner: &Value) -> bool {
+    if owner.pointer("/kind").and_then(Value::as_str) != Some("Job") {
+        return false;
+    }
+    let conditions = owner.pointer("/status/conditions").and_then(Value::as_array);
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| {
+        let is = |key: &str, value: &str| one.get(key).is_some_and(|text| text == value);
+        is("status", "True") && (is("type", "Complete") || is("type", "Failed"))
+    })
+}
+
+/// Follows all pods until there are no more of them.
+async fn run(work: Workload, queue: Arc<Queue>) -> End {
+    let begun = Timestamp::now();
+    let (to, mut said) = mpsc::channel(HAND_OVER);
+    let (tell, mut seen) = mpsc::channel(1);
+    let mut looking = pin!(work.look(tell));
+    let mut crew = Crew::new(work.containers.len());
+    let mut sources = JoinSet::new();
+    let mut merge = Merge::default();
+    let mut is_over = false;
+    while !is_over || !merge.is_empty() {
+        let due = merge.due();
+        tokio::select! {
+            ended = &mut looking => return ended,
+            Some(now) = seen.recv() => {
+                for pod in crew.see(now) {
+                    for container in &work.containers {
+                        let (source, to) = (work.source(&pod, container), to.clone());
+                        let pod = pod.clone();
+                        sources.spawn(async move {
+                            let end = source.run(None, to).await;
+                            (pod, source.names.container.clone(), end)
+                        });
+                    }
+                }
+            }
+            Some(ended) = sources.join_next() => {
+                if let Ok((pod, container, end)) = ended {
+                    crew.ended(&pod, &container, &end);
+                }
+            }
+            Some(said) = said.recv() => merge.push(Instant::now(), said),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+        }
+        while let Some(said) = merge.next(Instant::now()) {
+            let id = merge.newest.map(|at| at.to_string());
+            let entry = work.wanted.entry(&said.line, Some(&*said.names), id);
+            queue.put(entry, said.line.at.is_some_and(|at| at < begun)).await;
+        }
+        if let Some(news) = crew.news() {
+            queue.pods(news);
+        }
+        // The last lines of sources that have ended may still be on their way to here.
+        is_over = crew.is_over() && said.is_empty() && sources.is_empty();
+    }
+    Reason::Completed.into()
+}
+
+/// Which pods are followed, by uid.
+#[derive(Default)]
+struct Crew {
+    /// How many containers each has, and how many pods there is room for.
+    containers: usize,
+    room: usize,
+    active: BTreeMap<CompactString, (CompactString, usize)>,
+    /// Those that have ended and are still listed.
+    done: HashSet<CompactString>,
+    beyond: Vec<CompactString>,
+    /// What could not be followed, by the uid of its pod.
+    failed: Vec<(CompactString, Value)>,
+    is_over: bool,
+    told: Value,
+}
+
+impl Crew {
+    fn new(containers: usize) -> Self {
+        let room = PODS.min(CONTAINERS / containers.max(1)).max(1);
+        Self { containers, room, ..Self::default() }
+    }
+
+    /// Takes note of the pods; returns those to follow from now on.
+    fn see(&mut self, seen: Seen) -> Vec<Pod> {
+        self.is_over = seen.is_over;
+        let listed: HashSet<&CompactString> = seen.pods.iter().map(|pod| &pod.uid).collect();
+        self.done.retain(|uid| listed.contains(uid));
+        self.failed.retain(|(uid, _)| listed.contains(uid));
+        self.beyond.clear();
+        let mut new = Vec::new();
+        for pod in &seen.pods {
+            if self.active.contains_key(&pod.uid) || self.done.contains(&pod.uid) {
+                continue;
+            }
+            if self.active.len() >= self.room {
+                self.beyond.push(pod.name.clone());
+            } else if self.containers > 0 {
+                self.active.insert(pod.uid.clone(), (pod.name.clone(), self.containers));
+                new.push(pod.clone());
+            }
+        }
+        new
+    }
+
+    fn ended(&mut self, pod: &Pod, container: &str, end: &End) {
+        if !matches!(end.reason, Reason::Completed | Reason::Gone) {
+            let mut failed = end.data();
+            failed["pod"] = pod.name.as_str().into();
+            failed["container"] = container.into();
+            self.failed.push((pod.uid.clone(), failed));
+        }
+        match self.active.get_mut(&pod.uid) {
+            Some((_, left)) if *left > 1 => *left -= 1,
+            _ => {
+                self.active.remove(&pod.uid);
+                self.done.insert(pod.uid.clone());
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over && self.active.is_empty() && self.beyond.is_empty()
+    }
+
+    /// The pods as they are told, if that has changed.
+    fn news(&mut self) -> Option<Value> {
+        let mut following: Vec<_> = self.active.values().map(|(name, _)| name).collect();
+        following.sort_unstable();
+        let failed: Vec<&Value> = self.failed.iter().map(|(_, failed)| failed).collect();
+        let news = json!({
+            "following": following,
+            "beyond": self.beyond.iter().take(NAMED).collect::<Vec<_>>(),
+            "beyondCount": self.beyond.len(),
+            "failed": failed,
+        });
+        if news == self.told {
+            return None;
+        }
+        self.told = news.clone();
+        Some(news)
+    }
+}
+
+/// Lines that wait for earlier ones.
+#[derive(Default)]
+struct Merge {
+    held: BTreeMap<(Timestamp, u64), Said>,
+    bytes: usize,
+    count: u64,
+    /// When lines came, in that order, with their times.
+    arrivals: VecDeque<(Instant, Timestamp)>,
+    /// Lines up to this time have waited long enough.
+    until: Option<Timestamp>,
+    /// The newest time that has gone out.
+    newest: Option<Timestamp>,
+}
+
+impl Merge {
+    fn push(&mut self, now: Instant, said: Said) {
+        // A word of the kubelet's has no time: it goes out with the next line.
+        let at = said.line.at.unwrap_or(Timestamp::MIN);
+        self.bytes += said.line.text.len();
+        self.count += 1;
+        self.held.insert((at, self.count), said);
+        self.arrivals.push_back((now, at));
+    }
+
+    /// The next line that has waited long enough, or for which there is no room.
+    fn next(&mut self, now: Instant) -> Option<Said> {
+        loop {
+            let first = self.held.first_key_value().map(|((at, _), _)| *at);
+            if first.is_some_and(|at| self.until.is_some_and(|until| at <= until)) {
+                let (_, said) = self.held.pop_first()?;
+                self.bytes -= said.line.text.len();
+                self.newest = self.newest.max(said.line.at);
+                return Some(said);
+            }
+            self.until = None;
+            let &(arrived, at) = self.arrivals.front()?;
+            if arrived + WINDOW > now && !self.is_full() {
+                return None;
+            }
+            self.arrivals.pop_front();
+            self.until = Some(at);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.arrivals.len() > QUEUE.0 || self.bytes > QUEUE.1
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// When the next line will have waited long enough.
+    fn due(&self) -> Option<Instant> {
+        self.arrivals.front().map(|(arrived, _)| *arrived + WINDOW)
+    }
+}
+
+#[cfg(test)]
+#[path = "log_merge_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! The order of merged lines, and which pods are followed.
+
+use super::*;
+use crate::api::log_stream::Reader;
+
+fn said(pod: &str, milli: u32) -> Said {
+    let text = format!("2026-01-02T03:04:05.{milli:03}Z {pod}{milli}\n");
+    let line = Reader::default().next(&mut text.as_bytes()).unwrap();
+    Said { names: Arc::new(Names { pod: pod.into(), container: "main".into() }), line }
+}
+
+fn due(merge: &mut Merge, now: Instant) -> Vec<String> {
+    std::iter::from_fn(|| merge.next(now)).map(|said| said.line.text).collect()
+}
+
+#[test]
+fn lines_that_come_within_the_window_go_out_by_their_times() {
+    let (mut merge, now) = (Merge::default(), Instant::now());
+    let after = |millis: u64| now + Duration::from_millis(millis);
+    merge.push(now, said("a", 10));
+    merge.push(after(100), said("a", 30));
+    merge.push(after(200), said("b", 5));
+    merge.push(after(300), said("b", 20));
+    assert_eq!(merge.due(), Some(now + WINDOW));
+    assert_eq!(due(&mut merge, after(499)), Vec::<String>::new());
+    assert_eq!(due(&mut merge, after(500)), ["b5", "a10"]);
+    assert_eq!(due(&mut merge, after(600)), ["b20", "a30"]);
+    assert!(merge.is_empty() && merge.bytes == 0);
+    // Too late to be in order: it goes out in its turn.
+    merge.push(after(700), said("c", 1));
+    assert_eq!(due(&mut merge, after(1_200)), ["c1"]);
+    assert_eq!(merge.newest, said("a", 30).line.at, "the place stays behind what went out");
+}
+
+#[test]
+fn a_clock_that_is_ahead_does_not_end_the_order_of_others() {
+    let (mut merge, now) = (Merge::default(), Instant::now());
+    merge.push(now, said("ahead", 900));
+    assert_eq!(due(&mut merge, now + WINDOW), ["ahead900"]);
+    let later = now + WINDOW * 2;
+    merge.push(later, said("a", 20));
+    merge.push(later, said("b", 10));
+    assert_eq!(due(&mut merge, later + WINDOW / 2), Vec::<String>::new());
+    assert_eq!(due(&mut merge, later + WINDOW), ["b10", "a20"]);
+}
+
+#[test]
+fn without_room_lines_wait_less() {
+    let (mut merge, now) = (Merge::default(), Instant::now());
+    for _ in 0..QUEUE.0 + 10 {
+        merge.push(now, said("a", 1));
+    }
+    let out = due(&mut merge, now).len();
+    assert!(out >= 10 && merge.arrivals.len() <= QUEUE.0, "{out} lines went out");
+}
+
+fn seen(pods: &[(&str, &str)], is_over: bool) -> Seen {
+    let pod = |(uid, name): &(&str, &str)| Pod { uid: (*uid).into(), name: (*name).into() };
+    Seen { pods: pods.iter().map(pod).collect(), is_over }
+}
+
+#[test]
+fn pods_come_and_go_and_one_that_has_ended_is_not_begun_again() {
+    let mut crew = Crew::new(2);
+    let (a, b) = (("1", "web-a"), ("2", "web-b"));
+    let new = crew.see(seen(&[a, b], false));
+    assert_eq!(new.len(), 2);
+    let expected =
+        json!({"following": ["web-a", "web-b"], "beyond": [], "beyondCount": 0, "failed": []});
+    assert_eq!(crew.news(), Some(expected));
+    assert_eq!(crew.news(), None, "nothing has changed");
+    let completed = Reason::Completed.into();
+    crew.ended(&new[0], "main", &completed);
+    assert!(crew.active.contains_key("1"), "its other container goes on");
+    crew.ended(&new[0], "side", &completed);
+    assert!(crew.see(seen(&[a, b], false)).is_empty());
+    assert_eq!(crew.news().unwrap()["following"], json!(["web-b"]));
+    // The same name is another pod.
+    let again = crew.see(seen(&[("3", "web-a"), b], false));
+    assert_eq!(again, [Pod { uid: "3".into(), name: "web-a".into() }]);
+    assert!(crew.done.is_empty(), "what is no longer listed is forgotten");
+}
+
+#[test]
+fn pods_beyond_the_limit_are_named_and_followed_when_there_is_room() {
+    let mut crew = Crew::new(1);
+    let pods: Vec<Pod> = (0..PODS + 3)
+        .map(|at| Pod { uid: at.to_string().into(), name: format!("web-{at:03}").into() })
+        .collect();
+    let look = || Seen { pods: pods.clone(), is_over: false };
+    assert_eq!(crew.see(look()).len(), PODS);
+    let news = crew.news().unwrap();
+    assert_eq!(news["beyond"], json!(["web-050", "web-051", "web-052"]));
+    assert_eq!(news["beyondCount"], 3);
+    let why = End::of(Reason::Failed, &"no such log");
+    crew.ended(&pods[0], "main", &why);
+    let failed = json!([
+        {"pod": "web-000", "container": "main", "reason": "failed", "message": "no such log"}
+    ]);
+    assert_eq!(crew.news().unwrap()["failed"], failed);
+    assert_eq!(crew.see(look()), [pods[PODS].clone()]);
+    assert_eq!(Crew::new(4).room, CONTAINERS / 4, "many containers, fewer pods");
+    assert_eq!(Crew::new(1_000).room, 1);
+}
+
+#[test]
+fn it_is_over_when_nothing_is_left_and_nothing_will_come() {
+    let mut crew = Crew::new(1);
+    assert!(!crew.is_over());
+    let new = crew.see(seen(&[("1", "a")], true));
+    assert!(!crew.is_over());
+    crew.ended(&new[0], "main", &Reason::Gone.into());
+    assert!(crew.is_over());
+    let job = |kind: &str, status: &str| {
+        let condition = json!({"type": "Complete", "status": status});
+        is_finished(&json!({"kind": kind, "status": {"conditions": [condition]}}))
+    };
+    assert!(job("Job", "True") && !job("Job", "False") && !job("Deployment", "True"));
+}

@@ -1,0 +1,328 @@
+//! One container's log, from where a reader wants it until nobody writes it any more: a connection
+//! that breaks is opened anew and goes on where it was, and so it is with a container that is
+//! started again.
+//!
+//! Everything is read as the caller. Who reads it, and how fast, is `log_follow`'s part.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderName};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::ApiError;
+use super::log_lines::parameter;
+use super::log_stream::{End, Entry, Filter, Line, Mark, Reader, Reason};
+use super::logs::{file_options, log_path, open};
+use super::{Gateway, body};
+use crate::upstream::{Failure, UpstreamError, User};
+
+/// How long an answer waits for the API server's word. A kubelet may answer with the first line
+/// only, so the log of a quiet container is still being opened when the stream begins.
+const OPENING: Duration = Duration::from_secs(2);
+/// Lines between a connection and what reads from it.
+pub const HAND_OVER: usize = 16;
+/// Pauses before a log is opened anew: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// Attempts at a log that nobody writes any more, or whose pod the reader may not look at.
+const TRIES: u32 = 5;
+/// Filtering may take this long, and a quarter of the time that the log has been followed.
+const FILTERING: Duration = Duration::from_secs(1);
+/// So long lines are read without a pause; then it is the turn of others.
+const TURN: Duration = Duration::from_millis(5);
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// What a follower asks for.
+pub struct Wanted {
+    /// Kubernetes' own options of where to begin.
+    upstream: Vec<(&'static str, String)>,
+    previous: bool,
+    timestamps: bool,
+    filter: Option<Filter>,
+    from: Option<Mark>,
+}
+
+impl Wanted {
+    /// Of query and headers; an event's id comes back as a header, or as `from`.
+    pub fn of(query: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let given = |name: &str| parameter(query, name).filter(|value| !value.is_empty());
+        let mut upstream = file_options(query)?;
+        upstream.retain(|(name, _)| !matches!(*name, "timestamps" | "follow"));
+        let filter = given("filter").map(|pattern| Filter::new(&pattern)).transpose();
+        let filter = filter.map_err(|error| {
+            ApiError::bad_request("error-bad-log-filter", &[("reason", &error.to_string())])
+        })?;
+        let sent = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
+        let sent = sent.filter(|id| !id.is_empty()).map(str::to_owned);
+        let from = sent.or_else(|| given("from").map(Into::into));
+        let from = from.map(|id| {
+            let id: String = id.chars().take(80).collect();
+            let bad = |()| ApiError::bad_request("error-bad-log-place", &[("value", &id)]);
+            id.parse::<Mark>().map_err(bad)
+        });
+        Ok(Self {
+            previous: upstream.iter().any(|(name, _)| *name == "previous"),
+            timestamps: given("timestamps").is_none_or(|value| value != "false"),
+            upstream,
+            filter,
+            from: from.transpose()?,
+        })
+    }
+
+    /// Begins with the last lines, if nobody has said where to begin.
+    pub fn or_tail(mut self, lines: usize) -> Self {
+        if self.upstream.iter().all(|(name, _)| *name == "previous") {
+            self.upstream.push(("tailLines", lines.to_string()));
+        }
+        self
+    }
+
+    /// The API server's options, to begin or to go on from a place.
+    fn options(&self, place: Option<Mark>) -> Vec<(&'static str, String)> {
+        let mut options = vec![("timestamps", "true".to_owned()), ("follow", "true".to_owned())];
+        let all = self.upstream.iter();
+        let kept = |name: &str| place.is_none() || name == "previous";
+        options.extend(all.filter(|(name, _)| kept(name)).cloned());
+        options.extend(place.map(|place| ("sinceTime", place.second().to_string())));
+        options
+    }
+
+    /// A line as it is told; of several pods with its names.
+    pub fn entry(&self, line: &Line, names: Option<&Names>, id: Option<String>) -> Entry {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            timestamp: Option<&'a str>,
+            content: &'a str,
+            /// Bytes that were left out at the end.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            cut: Option<u64>,
+            #[serde(flatten)]
+            names: Option<&'a Names>,
+        }
+        let timestamp = self.timestamps.then_some(&*line.stamp);
+        let cut = (line.cut > 0).then_some(line.cut);
+        let shown = Shown { timestamp, content: &line.text, cut, names };
+        Entry { json: serde_json::to_string(&shown).unwrap_or_default(), id }
+    }
+}
+
+/// Whose line it is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Names {
+    pub pod: CompactString,
+    pub container: CompactString,
+}
+
+/// A line and whose it is.
+pub struct Said {
+    pub names: Arc<Names>,
+    pub line: Line,
+}
+
+/// A log that is being opened.
+pub type Opening = BoxFuture<'static, Result<Incoming, Failure>>;
+
+/// One container's log, from where a reader wants it to the container's end.
+pub struct Source {
+    pub gateway: Arc<Gateway>,
+    pub user: User,
+    /// Where the API server has the pod.
+    pub path: String,
+    pub names: Arc<Names>,
+    pub wanted: Arc<Wanted>,
+}
+
+impl Source {
+    fn open(&self, place: Option<Mark>) -> Opening {
+        let (gateway, user) = (self.gateway.clone(), self.user.clone());
+        let path = log_path(&self.path, &self.names.container, &self.wanted.options(place));
+        async move { open(&gateway, &user, &path).await }.boxed()
+    }
+
+    /// The log, or a log that takes its time; what the API server refuses at once is the error.
+    pub async fn first(&self) -> Result<Opening, Failure> {
+        let mut opening = self.open(self.wanted.from);
+        match timeout(OPENING, &mut opening).await {
+            Ok(opened) => Ok(std::future::ready(Ok(opened?)).boxed()),
+            Err(_) => Ok(opening),
+        }
+    }
+
+    /// Hands over line by line whatever happens to connection and container.
+    pub async fn run(&self, first: Option<Opening>, to: mpsc::Sender<Said>) -> End {
+        let mut reader = Reader::new(self.wanted.from);
+        let mut opening = first.unwrap_or_else(|| self.open(self.wanted.from));
+        let (mut tries, mut pause) = (0, PAUSES.0);
+        let mut filtering = Filtering::default();
+        loop {
+            let before = reader.place();
+            let outcome = match opening.await {
+                Ok(log) => match self.copy(log, &mut reader, &mut filtering, &to).await {
+                    Ok(outcome) => outcome,
+                    Err(end) => return end,
+                },
+                Err(failure) => Err(failure),
+            };
+            if reader.place() != before {
+                (tries, pause) = (0, PAUSES.0);
+            }
+            tries += 1;
+            let asked = outcome.as_ref().err().and_then(Failure::retry_after);
+            if let Some(end) = self.after(outcome, tries).await {
+                return end;
+            }
+            // Not all readers of a log that broke at the same time.
+            let part = f64::from(Timestamp::now().subsec_millisecond().unsigned_abs()) / 2_000.0;
+            sleep(pause.max(asked.unwrap_or_default().min(PAUSES.1)).mul_f64(0.75 + part)).await;
+            pause = (pause * 2).min(PAUSES.1);
+            reader.again();
+            opening = self.open(reader.place());
+        }
+    }
+
+    /// Reads a log to its end: a good one, or a break. An error ends it all.
+    async fn copy(
+        &self,
+        mut log: Incoming,
+        reader: &mut Reader,
+        filtering: &mut Filtering,
+        to: &mpsc::Sender<Said>,
+    ) -> Result<Result<(), Failure>, End> {
+        let mut turn = Instant::now();
+        while let Some(frame) = log.frame().await {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => return Ok(Err(broken(&error))),
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            let mut chunk = &data[..];
+            while let Some(line) = reader.next(&mut chunk) {
+                self.say(line, filtering, to).await?;
+                if turn.elapsed() > TURN {
+                    tokio::task::yield_now().await;
+                    turn = Instant::now();
+                }
+            }
+        }
+        if let Some(line) = reader.rest() {
+            self.say(line, filtering, to).await?;
+        }
+        Ok(Ok(()))
+    }
+
+    async fn say(
+        &self,
+        line: Line,
+        filtering: &mut Filtering,
+        to: &mpsc::Sender<Said>,
+    ) -> Result<(), End> {
+        if let Some(filter) = &self.wanted.filter
+            && !filtering.accepts(filter, &line.text)?
+        {
+            return Ok(());
+        }
+        let said = Said { names: self.names.clone(), line };
+        to.send(said).await.map_err(|_| Reason::Completed.into())
+    }
+
+    /// Whether there will be more after a log has ended, or could not be had.
+    async fn after(&self, outcome: Result<(), Failure>, tries: u32) -> Option<End> {
+        let code = |failure: &Failure| failure.code().map(|code| code.as_u16());
+        match outcome.as_ref().err().and_then(code) {
+            Some(401) => return Some(Reason::Unauthorized.into()),
+            Some(403) => return outcome.err().map(|why| End::of(Reason::Denied, &why)),
+            _ if outcome.is_ok() && self.wanted.previous => return Some(Reason::Completed.into()),
+            _ => {}
+        }
+        match body::get(&self.gateway, &self.user, &self.path).await {
+            Ok(pod) if !is_over(&pod, &self.names.container) => return None,
+            Ok(_) => {}
+            Err(failure) => match code(&failure) {
+                Some(404) => return Some(Reason::Gone.into()),
+                Some(401) => return Some(Reason::Unauthorized.into()),
+                // Who may read logs may not see pods.
+                Some(403) => {}
+                _ => return None,
+            },
+        }
+        match outcome {
+            Ok(()) => Some(Reason::Completed.into()),
+            Err(why) => (tries >= TRIES).then(|| End::of(Reason::Failed, &why)),
+        }
+    }
+}
+
+fn broken(error: &hyper::Error) -> Failure {
+    UpstreamError::Broken(error.to_string()).into()
+}
+
+/// The time that a filter has taken.
+struct Filtering {
+    begun: Instant,
+    spent: Duration,
+}
+
+impl Default for Filtering {
+    fn default() -> Self {
+        Self { begun: Instant::now(), spent: Duration::ZERO }
+    }
+}
+
+impl Filtering {
+    fn accepts(&mut self, filter: &Filter, text: &str) -> Result<bool, End> {
+        let begun = Instant::now();
+        let accepts = filter.accepts(text);
+        self.spent += begun.elapsed();
+        if self.spent > FILTERING + self.begun.elapsed() / 4 {
+            return Err(Reason::Filter.into());
+        }
+        Ok(accepts)
+    }
+}
+
+/// Whether a container has ended for good.
+fn is_over(pod: &Value, container: &str) -> bool {
+    let text = |at: &Value, pointer: &str| {
+        at.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    if matches!(&*text(pod, "/status/phase"), "Succeeded" | "Failed") {
+        return true;
+    }
+    let find = |list: String| {
+        let mut all = pod.pointer(&list).and_then(Value::as_array).into_iter().flatten();
+        all.find(|one| text(one, "/name") == container)
+    };
+    let [main, init, debug] = ["c", "initC", "ephemeralC"]
+        .map(|kind| (format!("/spec/{kind}ontainers"), format!("/status/{kind}ontainerStatuses")))
+        .map(|(spec, status)| find(spec).map(|spec| (spec, find(status))));
+    let is_init = main.is_none() && init.is_some();
+    let is_debug = main.is_none() && init.is_none();
+    // Who is asked for a container that the pod has not says so himself, and will go on to.
+    let Some((spec, status)) = main.or(init).or(debug) else { return true };
+    let ended = status.and_then(|status| status.pointer("/state/terminated"));
+    let Some(ended) = ended else { return false };
+    if is_debug || pod.pointer("/metadata/deletionTimestamp").is_some() {
+        return true;
+    }
+    let well = ended.pointer("/exitCode").and_then(Value::as_i64) == Some(0);
+    let own = text(spec, "/restartPolicy");
+    match (&*own, &*text(pod, "/spec/restartPolicy")) {
+        ("Always", _) => false,
+        (_, "Never") => true,
+        (_, policy) => well && (is_init || policy == "OnFailure"),
+    }
+}
+
+#[cfg(test)]
+#[path = "log_source_tests.rs"]
+mod tests;

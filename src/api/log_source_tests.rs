@@ -1,0 +1,115 @@
+//! When a container is over, what is asked of the API server, and how a line is told.
+
+use http::HeaderValue;
+use serde_json::json;
+
+use super::*;
+
+fn pod(phase: &str, policy: &str, state: &Value) -> Value {
+    let is = |name: &str| json!({"name": name, "state": state});
+    json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "restartPolicy": policy,
+            "initContainers": [{"name": "init"}, {"name": "side", "restartPolicy": "Always"}],
+            "containers": [{"name": "main"}],
+            "ephemeralContainers": [{"name": "debug"}],
+        },
+        "status": {
+            "phase": phase,
+            "initContainerStatuses": [is("init"), is("side")],
+            "containerStatuses": [is("main")],
+            "ephemeralContainerStatuses": [is("debug")],
+        },
+    })
+}
+
+#[test]
+fn a_container_is_over_when_nobody_will_start_it_again() {
+    let running = json!({"running": {}});
+    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+    let ended = |code: i64| json!({"terminated": {"exitCode": code}});
+    for (policy, state, over) in [
+        ("Always", &running, ""),
+        ("Never", &running, ""),
+        ("Always", &waiting, ""),
+        ("Always", &ended(0), "init debug"),
+        ("Always", &ended(1), "debug"),
+        ("OnFailure", &ended(0), "init main debug"),
+        ("OnFailure", &ended(1), "debug"),
+        ("Never", &ended(1), "init main debug"),
+    ] {
+        let pod = pod("Running", policy, state);
+        let names = ["init", "side", "main", "debug"].into_iter();
+        let found: Vec<&str> = names.filter(|name| is_over(&pod, name)).collect();
+        assert_eq!(found.join(" "), over, "{policy} {state}");
+    }
+    assert!(is_over(&pod("Succeeded", "Never", &running), "main"));
+    assert!(is_over(&pod("Running", "Always", &running), "other"));
+    let mut leaving = pod("Running", "Always", &ended(0));
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
+    assert!(is_over(&leaving, "main"));
+    assert!(!is_over(&json!({"spec": {"containers": [{"name": "main"}]}}), "main"));
+}
+
+fn wanted(query: &str) -> Result<Wanted, ApiError> {
+    Wanted::of(query, &HeaderMap::new())
+}
+
+fn asked(wanted: &Wanted, place: Option<Mark>) -> String {
+    let options = wanted.options(place).into_iter().map(|(name, value)| format!("{name}={value}"));
+    options.collect::<Vec<_>>().join("&")
+}
+
+#[test]
+fn a_log_is_begun_where_the_reader_wants_and_gone_on_with_where_it_broke() {
+    let begun = wanted("tailLines=5&previous=true&timestamps=false&follow=false").unwrap();
+    let expected = "timestamps=true&follow=true&previous=true&tailLines=5";
+    assert_eq!(asked(&begun, None), expected);
+    let place: Mark = "2026-01-02T03:04:05.75Z#2".parse().unwrap();
+    let expected = "timestamps=true&follow=true&previous=true&sinceTime=2026-01-02T03:04:05Z";
+    assert_eq!(asked(&begun, Some(place)), expected);
+    let tail = asked(&wanted("").unwrap().or_tail(7), None);
+    assert_eq!(tail, "timestamps=true&follow=true&tailLines=7");
+    let since = asked(&wanted("sinceSeconds=9").unwrap().or_tail(7), None);
+    assert_eq!(since, "timestamps=true&follow=true&sinceSeconds=9");
+}
+
+#[test]
+fn a_place_comes_back_as_a_header_or_in_the_query() {
+    let place = "2026-01-02T03:04:05.5Z#3";
+    let in_query = wanted("from=2026-01-02T03:04:05.5Z%233").unwrap().from.unwrap();
+    assert_eq!(in_query.to_string(), place);
+    let mut headers = HeaderMap::new();
+    headers.insert(LAST_EVENT_ID, HeaderValue::from_static("2026-01-02T03:04:05.5Z#3"));
+    let in_header = Wanted::of("from=2020-01-01T00:00:00Z", &headers).unwrap().from.unwrap();
+    assert_eq!(in_header, in_query, "the newer one, which a browser sends by itself");
+    for query in ["from=x", "filter=(", "tailLines=-1", "sinceTime=x"] {
+        assert_eq!(wanted(query).err().unwrap().status.as_u16(), 400, "{query}");
+    }
+}
+
+#[test]
+fn a_line_is_told_with_what_was_asked_for() {
+    let mut reader = Reader::default();
+    let mut chunk = &b"2026-01-02T03:04:05.000000001Z say \"hi\"\n"[..];
+    let mut line = reader.next(&mut chunk).unwrap();
+    let plain = wanted("").unwrap().entry(&line, None, None).json;
+    let stamp = "2026-01-02T03:04:05.000000001Z";
+    assert_eq!(plain, format!(r#"{{"timestamp":"{stamp}","content":"say \"hi\""}}"#));
+    line.cut = 3;
+    let names = Names { pod: "web".into(), container: "main".into() };
+    let told = wanted("timestamps=false").unwrap().entry(&line, Some(&names), None).json;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let expected = json!({"content": "say \"hi\"", "cut": 3, "pod": "web", "container": "main"});
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_filter_that_takes_all_the_time_is_ended() {
+    let filter = Filter::new("a").unwrap();
+    let mut filtering = Filtering::default();
+    assert_eq!(filtering.accepts(&filter, "a"), Ok(true));
+    filtering.spent = FILTERING * 2 + filtering.begun.elapsed();
+    assert_eq!(filtering.accepts(&filter, "a"), Err(Reason::Filter.into()));
+}

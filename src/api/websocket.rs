@@ -1,0 +1,231 @@
+//! Accepts websockets (RFC 6455 over HTTP/1.1, RFC 8441 over HTTP/2): judges the request's headers,
+//! makes the answer, and hands out the socket once the client has it.
+//!
+//! It knows no caller and no message: who may have a socket is decided before, what is said over it
+//! by who takes it. No compression is agreed on.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use hyper::ext::Protocol;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::error::ApiError;
+use crate::upstream::wanted_upgrade;
+
+/// The only version there is (RFC 6455, 4.1).
+const VERSION: &str = "13";
+/// Bytes that a key encodes (RFC 6455, 4.1).
+const KEY_BYTES: usize = 16;
+/// Read and write buffers are made at once and for each socket; the library's own 128 KiB are for
+/// few sockets that carry much, ours are many that mostly wait.
+const BUFFER: usize = 8 << 10;
+
+/// A client's websocket.
+pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// A socket that exists once the answer has reached the client.
+pub struct Upgrading {
+    upgrade: OnUpgrade,
+    config: WebSocketConfig,
+}
+
+impl Upgrading {
+    /// The socket; an error when the client went away before. Only to be waited for beside the
+    /// answer, never before it is sent.
+    pub async fn socket(self) -> Result<Socket, hyper::Error> {
+        let upgraded = TokioIo::new(self.upgrade.await?);
+        Ok(WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(self.config)).await)
+    }
+}
+
+/// The answer to a request for a websocket, and the socket to come. The first protocol of the
+/// client's that is one of `protocols` is agreed on; a client that names only others is refused
+/// (400), one that names none gets none. Without `protocols` none is ever agreed on. A message of
+/// more than `max_message` bytes breaks the socket (`Error::Capacity`).
+pub fn accept(
+    request: &mut Request,
+    protocols: &[&'static str],
+    max_message: usize,
+) -> Result<(Response, Upgrading), ApiError> {
+    let accepted = match request.version() {
+        Version::HTTP_2 => {
+            refuse_other_than_connect(request)?;
+            None
+        }
+        _ => Some(refuse_other_than_upgrade(request)?),
+    };
+    let protocol = agreed(request.headers(), protocols)?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
+    let upgrading = Upgrading { upgrade: hyper::upgrade::on(request), config };
+    let mut response = Response::new(Body::empty());
+    if let Some(accepted) = accepted {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
+    }
+    if let Some(protocol) = protocol {
+        let value = HeaderValue::from_static(protocol);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    Ok((response, upgrading))
+}
+
+/// RFC 8441: a CONNECT with `:protocol`. Other HTTP/2 requests cannot become anything else.
+fn refuse_other_than_connect(request: &Request) -> Result<(), ApiError> {
+    let protocol = request.extensions().get::<Protocol>();
+    let websocket = protocol.is_some_and(|one| one.as_str().eq_ignore_ascii_case("websocket"));
+    if request.method() != Method::CONNECT || !websocket {
+        return Err(ApiError::bad_request("error-websocket-connect", &[]));
+    }
+    refuse_other_version(request.headers())
+}
+
+/// The value of `Sec-WebSocket-Accept`.
+fn refuse_other_than_upgrade(request: &Request) -> Result<HeaderValue, ApiError> {
+    let websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    if request.method() != Method::GET || !wanted_upgrade(request).is_some_and(websocket) {
+        let status = StatusCode::UPGRADE_REQUIRED;
+        return Err(ApiError::with_status(status, "error-websocket-upgrade", &[]));
+    }
+    refuse_other_version(request.headers())?;
+    let bad_key = || ApiError::bad_request("error-websocket-key", &[]);
+    let key = only(request.headers(), &header::SEC_WEBSOCKET_KEY).ok_or_else(bad_key)?;
+    let key = key.as_bytes().trim_ascii();
+    if !STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == KEY_BYTES) {
+        return Err(bad_key());
+    }
+    HeaderValue::from_str(&derive_accept_key(key)).map_err(|error| ApiError::internal(&error))
+}
+
+fn refuse_other_version(headers: &HeaderMap) -> Result<(), ApiError> {
+    let version = only(headers, &header::SEC_WEBSOCKET_VERSION);
+    if version.is_some_and(|value| value.as_bytes().trim_ascii() == VERSION.as_bytes()) {
+        return Ok(());
+    }
+    let args = [("version", VERSION)];
+    Err(ApiError::with_status(StatusCode::UPGRADE_REQUIRED, "error-websocket-version", &args))
+}
+
+/// The value of a header that is there once.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// The protocol that both sides know. What the client named is not repeated in the error: a bearer
+/// token may be among it.
+fn agreed(
+    headers: &HeaderMap,
+    protocols: &[&'static str],
+) -> Result<Option<&'static str>, ApiError> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let lists = values.filter_map(|value| value.to_str().ok());
+    let names = lists.flat_map(|list| list.split(',')).map(str::trim);
+    let mut names = names.filter(|name| !name.is_empty()).peekable();
+    if protocols.is_empty() || names.peek().is_none() {
+        return Ok(None);
+    }
+    match names.find_map(|name| protocols.iter().find(|known| **known == name)) {
+        Some(protocol) => Ok(Some(*protocol)),
+        None => {
+            let known = protocols.join(", ");
+            Err(ApiError::bad_request("error-websocket-protocol", &[("known", &known)]))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const GOOD: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", KEY),
+    ];
+
+    /// The good headers with one of them replaced, or left out when it is empty.
+    fn request(name: &'static str, value: &str) -> Request {
+        let mut request = Request::new(Body::empty());
+        for (known, good) in GOOD {
+            if known != name {
+                request.headers_mut().insert(known, HeaderValue::from_static(good));
+            }
+        }
+        if !value.is_empty() {
+            request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        request
+    }
+
+    fn status(mut request: Request) -> u16 {
+        accept(&mut request, &["a", "b"], 1024)
+            .map_or_else(|error| error.status.as_u16(), |(response, _)| response.status().as_u16())
+    }
+
+    #[test]
+    fn the_answer_has_the_key_of_the_standards_example() {
+        let mut request = request("sec-websocket-protocol", "x, b, a");
+        let (response, _) = accept(&mut request, &["a", "b"], 1024).unwrap();
+        assert_eq!(response.status(), 101);
+        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(response.headers()["sec-websocket-protocol"], "b");
+        let (response, _) = accept(&mut request, &[], 1024).unwrap();
+        assert!(!response.headers().contains_key("sec-websocket-protocol"));
+    }
+
+    #[test]
+    fn a_request_that_is_no_good_upgrade_is_refused() {
+        assert_eq!(status(request("accept", "")), 101);
+        for (name, value, expected) in [
+            ("connection", "close", 426),
+            ("upgrade", "", 426),
+            ("upgrade", "SPDY/3.1", 426),
+            ("upgrade", "h2c", 426),
+            ("sec-websocket-version", "", 426),
+            ("sec-websocket-version", "8", 426),
+            ("sec-websocket-key", "", 400),
+            ("sec-websocket-key", "c2hvcnQ=", 400),
+            ("sec-websocket-key", "no base64!", 400),
+            ("sec-websocket-protocol", "A, c", 400),
+        ] {
+            assert_eq!(status(request(name, value)), expected, "{name}: {value}");
+        }
+        let mut post = request("accept", "");
+        *post.method_mut() = Method::POST;
+        assert_eq!(status(post), 426);
+        let mut twice = request("accept", "");
+        twice.headers_mut().append("sec-websocket-key", HeaderValue::from_static(KEY));
+        assert_eq!(status(twice), 400);
+    }
+
+    #[test]
+    fn over_http_2_it_is_a_connect_with_the_websockets_protocol() {
+        let mut connect = request("accept", "");
+        *connect.version_mut() = Version::HTTP_2;
+        assert_eq!(status(connect), 400, "a GET stays a GET");
+        for (protocol, expected) in [("websocket", 200), ("connect-udp", 400)] {
+            let mut connect = request("accept", "");
+            *connect.version_mut() = Version::HTTP_2;
+            *connect.method_mut() = Method::CONNECT;
+            connect.extensions_mut().insert(Protocol::from_static(protocol));
+            assert_eq!(status(connect), expected, "{protocol}");
+        }
+    }
+}
