@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::proxy_listen::{self, ProxyFilter};
 use crate::api::{
     self, Banner, Callers, Csrf, FollowLimits, Follows, Gateway, LiveLists, Names, Readiness,
-    SettingsMap, Severity, Statics, Streams, Tags, Writes,
+    SettingsMap, Severity, Shells, Statics, Streams, Tags, TerminalLimits, Writes,
 };
 use crate::auth::{self, Authorizer};
 use crate::cache::{Cache, State, Usage};
@@ -174,6 +174,12 @@ fn gateway(
         writes: Writes::default(),
         live: LiveLists::default(),
         streams: Streams::default(),
+        shells: Shells::default(),
+        terminals: TerminalLimits {
+            idle: reads.terminal_idle,
+            total: reads.terminal_total,
+            recheck: reads.stream_recheck,
+        },
         follows: Follows::new(FollowLimits { recheck: reads.stream_recheck, ..Default::default() }),
         usage: extras.usage,
         csrf: extras.csrf,
@@ -241,7 +247,7 @@ impl Running {
             // The listeners return with their last connection, and a tunnel is one: an upgrade that
             // was accepted before the drain has its grace, too.
             tokio::select! {
-                _ = all => {}
+                _ = futures::future::join(all, self.gateway.shells.end()) => {}
                 () = tokio::time::sleep(grace) => {}
             }
             tunnels.end().await;
@@ -418,19 +424,18 @@ fn extras(web: Web, front: &Front, chosen: &Chosen, usage: Arc<Usage>) -> anyhow
 
 /// The key of CSRF tokens: from a file, else from a Secret that all replicas share, else our own.
 fn csrf(web: &Web, chosen: &Chosen) -> anyhow::Result<Csrf> {
-    if !web.csrf_protection {
-        return Ok(Csrf::off());
-    }
-    if let Some(file) = &web.csrf_key_file {
-        let refused = || format!("--csrf-key-file {}", file.display());
-        let text = std::fs::read_to_string(file).with_context(refused)?;
-        return Csrf::with_key(&text).map_err(anyhow::Error::msg).with_context(refused);
-    }
     let own = || (chosen.config.default_namespace.clone(), IN_CLUSTER_CSRF.to_owned());
-    Ok(match web.csrf_secret.clone().or_else(|| chosen.in_cluster.then(own)) {
-        Some((namespace, name)) => Csrf::shared(namespace, name),
-        None => Csrf::random(),
-    })
+    let secret = web.csrf_secret.clone().or_else(|| chosen.in_cluster.then(own));
+    let csrf = match (&web.csrf_key_file, secret) {
+        (Some(file), _) => {
+            let refused = || format!("--csrf-key-file {}", file.display());
+            let text = std::fs::read_to_string(file).with_context(refused)?;
+            Csrf::with_key(&text).map_err(anyhow::Error::msg).with_context(refused)?
+        }
+        (None, Some((namespace, name))) => Csrf::shared(namespace, name),
+        (None, None) => Csrf::random(),
+    };
+    Ok(if web.csrf_protection { csrf } else { csrf.off() })
 }
 
 fn statics(front: &Front, locale: Option<&str>) -> anyhow::Result<Option<Statics>> {

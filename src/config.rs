@@ -132,6 +132,9 @@ pub struct Reads {
     pub shared_cache: bool,
     pub stale_while_away: Duration,
     pub stream_recheck: Duration,
+    /// Of shells: without a byte, and at all.
+    pub terminal_idle: Duration,
+    pub terminal_total: Duration,
 }
 
 /// The filters of the proxy listener: regular expressions as text, with `kubectl proxy`'s meaning.

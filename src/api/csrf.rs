@@ -72,9 +72,24 @@ impl Csrf {
         Ok(Self { on: true, secret: None, key: OnceCell::new_with(Some(new_key(&bytes))) })
     }
 
-    /// POSTs need no token: only for API clients that no browser is.
-    pub fn off() -> Self {
-        Self { on: false, ..Self::random() }
+    /// POSTs need no token: only for API clients that no browser is. The key stays, and what is
+    /// derived from it.
+    pub fn off(self) -> Self {
+        Self { on: false, ..self }
+    }
+
+    /// A key for this purpose alone (HKDF-Expand, RFC 5869). No token is one: theirs are MACs of
+    /// texts that begin with "none:".
+    pub async fn derived(
+        &self,
+        cluster: &Cluster,
+        purpose: &'static str,
+    ) -> Result<[u8; 32], ApiError> {
+        let key = self.key(cluster).await?;
+        let tag = hmac::sign(key, &[purpose.as_bytes(), &[1]].concat());
+        let mut derived = [0; 32];
+        derived.copy_from_slice(tag.as_ref());
+        Ok(derived)
     }
 
     async fn key(&self, cluster: &Cluster) -> Result<&hmac::Key, ApiError> {

@@ -16,6 +16,8 @@ mod deploy_file;
 mod detail;
 mod drain;
 mod error;
+mod exec;
+mod forward;
 mod gateways;
 mod join;
 mod list;
@@ -46,9 +48,15 @@ mod search;
 mod session;
 mod sets;
 mod settings;
+mod shell;
+mod shell_session;
+mod sockjs;
+mod sockjs_frames;
+mod sockjs_polling;
 mod statics;
 mod stream;
 mod target;
+mod terminal;
 mod usage;
 mod validate;
 mod view;
@@ -68,7 +76,9 @@ pub use probes::Readiness;
 pub use respond::Tags;
 pub use session::Names;
 pub use settings::SettingsMap;
+pub use shell::Shells;
 pub use statics::Statics;
+pub use terminal::Limits as TerminalLimits;
 pub use view::LiveLists;
 pub use written::Writes;
 
@@ -115,6 +125,9 @@ pub struct Gateway {
     pub live: LiveLists,
     /// Live answers: their places and what they share.
     pub streams: Streams,
+    pub terminals: TerminalLimits,
+    /// Shells that are open.
+    pub shells: Shells,
     /// Logs that are followed.
     pub follows: Follows,
     pub usage: Arc<Usage>,
@@ -156,6 +169,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     let ours = Router::new()
         .nest("/api/v1", contract(&gateway))
         .merge(web(&gateway))
+        .route("/api/sockjs", any(sockjs::serve))
+        .route("/api/sockjs/{*rest}", any(sockjs::serve))
         .route("/livez", get(probes::livez))
         .route("/healthz", get(probes::livez))
         .route("/readyz", get(probes::readyz))
@@ -221,6 +236,13 @@ fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
         .route("/node/{name}/cordon", put(drain::cordon))
         .route("/node/{name}/uncordon", put(drain::cordon))
         .route("/node/{name}/drain", put(drain::drain))
+        .route("/pod/{namespace}/{name}/shell/{container}", get(shell::open))
+        .route("/pod/{namespace}/{name}/exec", get(exec::exec).connect(exec::exec))
+        .route("/pod/{namespace}/{name}/attach", get(exec::attach).connect(exec::attach))
+        .route(
+            "/pod/{namespace}/{name}/portforward/{port}",
+            get(forward::forward).connect(forward::forward),
+        )
         .route("/log/source/{namespace}/{name}/{kind}", get(logs::sources))
         .route("/log/file/{namespace}/{pod}/{container}", get(logs::file))
         .route("/log/follow/{kind}/{namespace}/{name}", get(log_merge::follow))

@@ -171,11 +171,24 @@ const FOLLOW: &[Parameter] = &[
     ("from", "string", "The id of the last event that was read, as Last-Event-ID."),
     ("container", "string", "Of a workload: this container only."),
 ];
+const SHELL: &[Parameter] =
+    &[("shell", "string", "This program alone; else bash, sh, powershell and cmd are tried.")];
+const EXEC: &[Parameter] = &[
+    ("container", "string", "Which container; the only one without it."),
+    ("command", "string", "The program, then each argument: as often as needed."),
+    ("tty", "bool", "With a terminal."),
+    ("stdin", "bool", "Takes input."),
+];
+const ATTACH: &[Parameter] = &[
+    ("container", "string", "Which container; the only one without it."),
+    ("tty", "bool", "With a terminal."),
+    ("stdin", "bool", "Takes input."),
+];
 const VERBOSE: &[Parameter] = &[("verbose", "string", "Tells how each kind stands.")];
 
 /// All of them, by who offers them; the kinds' own are not here.
 pub const ROUTES: &[&[Route]] =
-    &[SERVER, SESSION, OBJECTS, FORMS, CUSTOM, LOGS, USAGE, FRONTEND, PASSTHROUGH];
+    &[SERVER, SESSION, OBJECTS, FORMS, CUSTOM, LOGS, USAGE, FRONTEND, PASSTHROUGH, SHELLS];
 
 const SERVER: &[Route] = &[
     get("/", "home", "The web frontend's page; what this is where there is no frontend")
@@ -213,6 +226,32 @@ const SESSION: &[Route] = &[
         .refuses(Refuses::Item)
         .open(),
     get("/api/v1/me", "me", "Who the caller is").json("User").refuses(Refuses::Item),
+];
+
+const SHELLS: &[Route] = &[
+    get(
+        "/api/v1/pod/{namespace}/{name}/shell/{container}",
+        "openShell",
+        "The id that binds a SockJS session to a shell of a container",
+    )
+    .query(SHELL)
+    .json("TerminalResponse"),
+    get("/api/v1/pod/{namespace}/{name}/exec", "exec", "A process in a container, by WebSocket")
+        .query(EXEC)
+        .status(101),
+    get(
+        "/api/v1/pod/{namespace}/{name}/attach",
+        "attach",
+        "A container's own process, by WebSocket",
+    )
+    .query(ATTACH)
+    .status(101),
+    get(
+        "/api/v1/pod/{namespace}/{name}/portforward/{port}",
+        "forwardPort",
+        "A connection to a port of a pod, by WebSocket",
+    )
+    .status(101),
 ];
 
 const OBJECTS: &[Route] = &[

@@ -122,7 +122,11 @@ pub(super) async fn forward(
 }
 
 /// May the caller `create` the subresource? API servers before 1.35 let `get` open a shell.
-async fn review_create(gateway: &Gateway, user: &User, info: &RequestInfo) -> Result<(), ApiError> {
+pub(super) async fn review_create(
+    gateway: &Gateway,
+    user: &User,
+    info: &RequestInfo,
+) -> Result<(), ApiError> {
     let attributes = Attributes {
         verb: "create".into(),
         group: info.group.clone(),
@@ -154,7 +158,7 @@ fn denial(info: &RequestInfo, user: &str) -> String {
 
 /// What the cluster calls the caller; empty when it does not say, as the API server words it for
 /// a user without a name.
-async fn user_name(gateway: &Gateway, user: &User) -> String {
+pub(super) async fn user_name(gateway: &Gateway, user: &User) -> String {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Review {

@@ -4,18 +4,28 @@
 //! It knows no caller and no message: who may have a socket is decided before, what is said over it
 //! by who takes it. No compression is agreed on.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::SinkExt as _;
+use futures::stream::{SplitSink, SplitStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::error::ApiError;
 use crate::upstream::wanted_upgrade;
@@ -28,8 +38,23 @@ const KEY_BYTES: usize = 16;
 /// few sockets that carry much, ours are many that mostly wait.
 const BUFFER: usize = 8 << 10;
 
-/// A client's websocket.
+/// Bytes of a close frame that are left for its reason (RFC 6455, 5.5).
+const REASON: usize = 123;
+/// How long a message may wait for a client that does not read.
+const WRITE: Duration = Duration::from_secs(20);
+/// How long a goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// What a client may still have sent when we say goodbye: read, so that it hears us.
+const LAST_WORDS: u64 = 4 << 20;
+/// Between pings; proxies give up after 60 s of silence.
+pub const BEAT: Duration = Duration::from_secs(20);
+/// So many pings without a sign of life, and the client is gone.
+const SILENT: u32 = 3;
+
+/// A client's websocket, and its halves.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub type Sink = SplitSink<Socket, Message>;
+pub type Source = SplitStream<Socket>;
 
 /// A socket that exists once the answer has reached the client.
 pub struct Upgrading {
@@ -82,6 +107,109 @@ pub fn accept(
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
     }
     Ok((response, upgrading))
+}
+
+/// Whether the client took it in time.
+pub async fn put(sink: &mut Sink, message: Message) -> bool {
+    matches!(timeout(WRITE, sink.send(message)).await, Ok(Ok(())))
+}
+
+/// Tells a client why its socket ends, and ends it.
+pub async fn farewell(mut sink: Sink, source: Source, frame: CloseFrame) {
+    let farewell = async {
+        if sink.send(Message::Close(Some(frame))).await.is_err() {
+            return;
+        }
+        if let Ok(mut socket) = sink.reunite(source) {
+            let wire = socket.get_mut();
+            let _ = wire.shutdown().await;
+            let mut rest = wire.take(LAST_WORDS);
+            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+        }
+    };
+    let _ = timeout(FAREWELL, farewell).await;
+}
+
+/// Whether a client is still there: it has to answer pings, or to say anything else.
+#[derive(Default)]
+pub struct Pulse {
+    unanswered: AtomicU32,
+    /// We do not read just now, and so hear nothing.
+    deaf: AtomicBool,
+}
+
+impl Pulse {
+    pub fn heard(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// Called before and after what keeps us from reading.
+    pub fn deafen(&self, deaf: bool) {
+        self.heard();
+        self.deaf.store(deaf, Ordering::Relaxed);
+    }
+
+    /// Pings, every [`BEAT`]; whether the client is still there.
+    pub async fn beat(&self, sink: &mut Sink) -> bool {
+        !self.is_gone() && put(sink, Message::Ping(Bytes::new())).await
+    }
+
+    fn is_gone(&self) -> bool {
+        let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed);
+        unanswered >= SILENT && !self.deaf.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes that come in pieces as the text that messages have to be (RFC 6455, 5.6): what is no UTF-8
+/// becomes U+FFFD, an incomplete character waits for the next piece.
+#[derive(Default)]
+pub struct Utf8 {
+    /// At most three bytes.
+    tail: Vec<u8>,
+}
+
+impl Utf8 {
+    pub fn feed(&mut self, bytes: &[u8]) -> String {
+        let mut held = std::mem::take(&mut self.tail);
+        let mut rest = if held.is_empty() {
+            bytes
+        } else {
+            held.extend_from_slice(bytes);
+            held.as_slice()
+        };
+        let mut text = String::with_capacity(rest.len());
+        loop {
+            let error = match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    return text;
+                }
+                Err(error) => error,
+            };
+            let (valid, odd) = rest.split_at(error.valid_up_to());
+            text.push_str(std::str::from_utf8(valid).unwrap_or_default());
+            let Some(length) = error.error_len() else {
+                self.tail = odd.to_vec();
+                return text;
+            };
+            text.push(char::REPLACEMENT_CHARACTER);
+            rest = odd.get(length..).unwrap_or_default();
+        }
+    }
+
+    /// What is left when nothing more comes.
+    pub fn end(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.tail)).into_owned()
+    }
+}
+
+/// A close frame with as much of the reason as it has room for.
+pub fn close_frame(code: CloseCode, reason: &str) -> CloseFrame {
+    let mut end = reason.len().min(REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    CloseFrame { code, reason: reason[..end].into() }
 }
 
 /// RFC 8441: a CONNECT with `:protocol`. Other HTTP/2 requests cannot become anything else.

@@ -123,6 +123,14 @@ pub(super) struct Layer {
     #[arg(long, env = "BINNACLE_STREAM_RECHECK", hide_env_values = true, value_name = "SECONDS")]
     pub(super) stream_recheck: Option<String>,
 
+    /// A shell without a byte in either direction is ended after this long (default: 30m)
+    #[arg(long, env = "BINNACLE_TERMINAL_IDLE", hide_env_values = true, value_name = "TIME")]
+    pub(super) terminal_idle: Option<String>,
+
+    /// No shell lasts longer than this (default: 12h)
+    #[arg(long, env = "BINNACLE_TERMINAL_TOTAL", hide_env_values = true, value_name = "TIME")]
+    pub(super) terminal_total: Option<String>,
+
     /// How long we keep accepting after SIGTERM, while load balancers notice, in seconds (default: 5)
     #[arg(long, env = "BINNACLE_DRAIN_DELAY", hide_env_values = true, value_name = "SECONDS")]
     pub(super) drain_delay: Option<String>,

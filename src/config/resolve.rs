@@ -264,6 +264,7 @@ impl Reader {
     fn reads(&mut self, from: &mut Layer) -> Result<Reads, Exit> {
         let stale = from.stale_while_away.take();
         let recheck = from.stream_recheck.take();
+        let (idle, total) = (from.terminal_idle.take(), from.terminal_total.take());
         Ok(Reads {
             namespaces: self.many("namespaces", from.namespaces.take(), &[], values::namespace)?,
             shared_cache: self.one(
@@ -274,6 +275,8 @@ impl Reader {
             )?,
             stale_while_away: self.one("stale-while-away", stale, "60", values::duration)?,
             stream_recheck: self.one("stream-recheck", recheck, "10", values::duration)?,
+            terminal_idle: self.one("terminal-idle", idle, "30m", values::duration)?,
+            terminal_total: self.one("terminal-total", total, "12h", values::duration)?,
         })
     }
 

@@ -66,20 +66,28 @@ impl User {
             .filter(|(name, _)| is_impersonation(name))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        let mut context = hmac::Context::with_key(&KEY);
-        match &credentials {
+        let mut user =
+            Self { credentials, impersonation, fingerprint: Fingerprint([0; 32]), expires };
+        user.fingerprint = Fingerprint(user.fingerprint_under(&KEY));
+        user
+    }
+
+    /// The fingerprint under another key, which replicas may share: names this caller on each.
+    pub fn fingerprint_under(&self, key: &hmac::Key) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(key);
+        match &self.credentials {
             Credentials::Bearer(value) => context.update(value.as_bytes()),
             Credentials::Kubeconfig => context.update(b"\0kubeconfig"),
         }
-        for (name, value) in &impersonation {
+        for (name, value) in &self.impersonation {
             context.update(b"\n");
             context.update(name.as_str().as_bytes());
             context.update(b":");
             context.update(value.as_bytes());
         }
-        let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(context.sign().as_ref());
-        Self { credentials, impersonation, fingerprint: Fingerprint(fingerprint), expires }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.sign().as_ref());
+        digest
     }
 
     pub fn fingerprint(&self) -> Fingerprint {

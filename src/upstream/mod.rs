@@ -4,6 +4,7 @@
 //! try x509 before the token), the other has the kubeconfig's or service account's credentials.
 //! It decides nothing about rights and keeps nothing of what it carries.
 
+pub mod channel;
 mod discovery;
 mod error;
 mod identity;

@@ -22,6 +22,8 @@ pub const VALUES: &[(&str, &str, &str)] = &[
     ("/api/v1/log/source/", "name", "tiles"),
     ("/api/v1/log/", "pod", "POD"),
     ("/api/v1/log/", "container", "main"),
+    ("/api/v1/pod/{namespace}/{name}/shell/", "container", "main"),
+    ("/api/v1/pod/{namespace}/{name}/portforward/", "port", "80"),
     ("/api/v1/metrics/pod/", "name", "POD"),
     ("/api/v1/metrics/node/", "name", "NODE"),
     ("/api/v1/integration/", "name", "sidecar"),
@@ -83,12 +85,18 @@ pub const OBJECTS: &[(&str, &str)] = &[
 ];
 
 /// Path, query. What an operation does not answer without.
-pub const QUERIES: &[(&str, &str)] = &[("/api/v1/search", "q=tiles")];
+pub const QUERIES: &[(&str, &str)] = &[
+    ("/api/v1/search", "q=tiles"),
+    ("/api/v1/pod/{namespace}/{name}/exec", "container=main&command=true"),
+];
 
 /// Path, status, reason. What cannot be answered with 200 here.
 pub const STATUSES: &[(&str, u16, &str)] = &[
     ("/api/v1/scale/{kind}/{name}", 404, "every kind with a scale has namespaces"),
     ("/api/v1/stream", 426, "a WebSocket; live.rs speaks it"),
+    ("/api/v1/pod/{namespace}/{name}/exec", 426, "a WebSocket; terminals.rs speaks it"),
+    ("/api/v1/pod/{namespace}/{name}/attach", 426, "the same"),
+    ("/api/v1/pod/{namespace}/{name}/portforward/{port}", 426, "the same"),
 ];
 
 /// Path, content type, reason. What is answered with another content type here.
@@ -98,6 +106,8 @@ pub const CONTENTS: &[(&str, &str, &str)] = &[("/", "text/plain", "no frontend i
 pub const LEFT_OUT: &[(&str, &str)] = &[
     ("/clusters/{cluster}", "the passthrough without a path"),
     ("/clusters/{cluster}/", "the same"),
+    ("/api/sockjs", "SockJS has a protocol of its own; shells.rs speaks it"),
+    ("/api/sockjs/{rest}", "the same"),
 ];
 
 /// Reads without an end: `log_streams.rs` reads them.

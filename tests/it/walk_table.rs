@@ -32,6 +32,14 @@ pub const PUBLIC: &[(&str, &str, &str)] = &[
 pub const HARMLESS: &[(&str, &str, &str)] = &[
     ("get", "/api/v1/me", "one's own name"),
     ("get", "/api/v1/stream", "it shows nothing before it is asked as any route is"),
+    (
+        "get",
+        "/api/v1/pod/{namespace}/{name}/shell/{container}",
+        "an id opens nothing: the right is asked for when it is bound",
+    ),
+    ("get", "/api/v1/pod/{namespace}/{name}/exec", "426: asked without an upgrade"),
+    ("get", "/api/v1/pod/{namespace}/{name}/attach", "426: asked without an upgrade"),
+    ("get", "/api/v1/pod/{namespace}/{name}/portforward/{port}", "426: asked without an upgrade"),
     ("get", "/api/v1/integration/{name}/state", "whether the usage source answers"),
     ("post", "/api/v1/appdeployment/validate/name", "a name that may not be read counts as free"),
 ];
@@ -71,11 +79,13 @@ pub const VALUES: &[(&str, &str, &str)] = &[
     ("/settings/pinnedresources/", "kind", "deployment"),
     ("/settings/pinnedresources/", "name", NAME),
     ("/api/v1/pod/", "container", "main"),
+    ("/api/v1/pod/", "port", "80"),
 ];
 
 /// Path, query. What an operation does not answer without.
 pub const QUERIES: &[(&str, &str)] = &[
     ("/api/v1/search", "q=walk&limit=500"),
+    ("/api/v1/pod/{namespace}/{name}/exec", "container=main&command=true"),
     ("/api/v1/scale/{kind}/{namespace}/{name}", "scaleBy=7"),
     ("/api/v1/scale/{kind}/{name}", "scaleBy=7"),
 ];

@@ -1,0 +1,188 @@
+//! `GET /api/v1/pod/{namespace}/{pod}/portforward/{port}`: a websocket that is one connection to
+//! one port of a pod, bytes as binary messages both ways. Another connection is another websocket.
+//!
+//! It knows nothing of what is spoken over it. Neither side can end its direction alone: the
+//! protocol behind it has no word for that, and browsers' websockets have none either.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use compact_str::CompactString;
+use futures::StreamExt as _;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::error::ApiError;
+use super::exec::{MESSAGE, code, refused};
+use super::related::known;
+use super::target::Target;
+use super::terminal::{self, Cause, End, Meter, Opened, Session, Verb};
+use super::view;
+use super::websocket::{self, BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put};
+use super::{Caller, Shared};
+use crate::i18n::{self, Locale};
+use crate::upstream::channel::{Input, Output, Receiver, Sender};
+
+/// What we speak, for browsers that bring their token among the protocols: one must be echoed.
+const PROTOCOLS: [&str; 1] = ["portforward.binnacle.v1"];
+/// After writing to the port has failed: how long its last words may take to come.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the API server may take to hear that we go.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The handler; see above.
+pub async fn forward(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let path = request.uri().path();
+    let pod = Target::of(path, known("pod")?, 2)?;
+    let port = path.rsplit('/').next().unwrap_or_default();
+    let Some(number) = port.parse::<u16>().ok().filter(|number| *number > 0) else {
+        return Err(ApiError::bad_request("error-forward-port", &[("port", port)]));
+    };
+    let session = Session {
+        namespace: pod.namespace,
+        pod: pod.name,
+        container: CompactString::default(),
+        command: Vec::new(),
+        tty: false,
+        stdin: true,
+        verb: Verb::Forward(number),
+        transport: "websocket",
+    };
+    let locale = gateway.locale_of(request.headers());
+    let (response, upgrading) = match websocket::accept(&mut request, &PROTOCOLS, MESSAGE) {
+        Ok(accepted) => accepted,
+        Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
+    };
+    let place = gateway.shells.place()?;
+    let opened = terminal::open(&gateway, &user, session, locale).await?;
+    gateway.shells.tasks.spawn(async move {
+        let _place = place;
+        match upgrading.socket().await {
+            Ok(socket) => carry(opened, socket, locale).await,
+            Err(error) => tracing::debug!(%error, "a websocket was agreed on, not made"),
+        }
+    });
+    Ok(response)
+}
+
+/// How one direction ended; the reason is for the audit log.
+struct Last {
+    /// What the client is told, if it is still there.
+    frame: Option<CloseFrame>,
+    reason: String,
+}
+
+impl Last {
+    fn gone() -> Self {
+        Self { frame: None, reason: "the client went away".into() }
+    }
+
+    fn of((cause, end): (Cause, End)) -> Self {
+        let frame = Some(close_frame(code(cause, &end), &end.reason));
+        Self { frame, reason: end.reason }
+    }
+
+    fn told(frame: CloseFrame) -> Self {
+        let reason = frame.reason.as_str().to_owned();
+        Self { frame: Some(frame), reason }
+    }
+}
+
+async fn carry(opened: Opened, socket: Socket, locale: Locale) {
+    let Opened { watch, channel, mut record } = opened;
+    let (mut sender, mut receiver) = channel.split();
+    let (mut sink, mut source) = socket.split();
+    let (pulse, meter) = (Pulse::default(), &record.meter);
+    let Last { frame, reason } = tokio::select! {
+        biased;
+        last = down(&mut receiver, &mut sink, meter, &pulse) => last,
+        ended = watch.over(meter) => Last::of(ended),
+        last = up(&mut source, &mut sender, meter, &pulse, locale) => last,
+    };
+    record.end = Some(End { code: None, reason });
+    drop(record);
+    let _ = timeout(GOODBYE, sender.close()).await;
+    drop(receiver);
+    if let Some(frame) = frame {
+        farewell(sink, source, frame).await;
+    }
+}
+
+/// From the client to the port.
+async fn up(
+    source: &mut Source,
+    sender: &mut Sender,
+    meter: &Meter,
+    pulse: &Pulse,
+    locale: Locale,
+) -> Last {
+    let failure = loop {
+        let next = tokio::select! {
+            next = source.next() => next,
+            failure = sender.idle() => break failure,
+        };
+        pulse.heard();
+        let data = match next {
+            Some(Ok(Message::Binary(data))) => data,
+            Some(Ok(Message::Text(_))) => {
+                let text = i18n::message(locale, "error-forward-text", &[]);
+                return Last::told(close_frame(CloseCode::Unsupported, &text));
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+            Some(Ok(Message::Close(_))) | None => return Last::gone(),
+            Some(Err(error)) => {
+                return refused(&error, locale).map_or_else(Last::gone, Last::told);
+            }
+        };
+        meter.typed(&data);
+        pulse.deafen(true);
+        if let Err(failure) = sender.send(Input::Stdin(data)).await {
+            break failure;
+        }
+        pulse.deafen(false);
+    };
+    sleep(LAST_WORDS).await;
+    Last::of((Cause::Broken, End { code: None, reason: failure.to_string() }))
+}
+
+/// From the port to the client. A port that ends without a word ended well.
+async fn down(receiver: &mut Receiver, sink: &mut Sink, meter: &Meter, pulse: &Pulse) -> Last {
+    let mut beat = interval_at(Instant::now() + BEAT, BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let next = tokio::select! {
+            next = receiver.next() => next,
+            _ = beat.tick() => {
+                if pulse.beat(sink).await {
+                    continue;
+                }
+                return Last::gone();
+            }
+        };
+        let data = match next {
+            Ok(Output::Stdout(data) | Output::Stderr(data)) => data,
+            Ok(Output::End(exit)) if exit.message.is_empty() => {
+                return Last::told(close_frame(CloseCode::Normal, ""));
+            }
+            Ok(Output::End(exit)) => {
+                let end = End { code: None, reason: exit.message };
+                return Last::of((Cause::Process, end));
+            }
+            Err(failure) => {
+                let end = End { code: None, reason: failure.to_string() };
+                return Last::of((Cause::Broken, end));
+            }
+        };
+        meter.showed(&data);
+        if !put(sink, Message::Binary(data)).await {
+            return Last::gone();
+        }
+    }
+}
