@@ -6,6 +6,7 @@
 mod review;
 mod rules;
 mod scope;
+mod sets;
 
 pub use review::Attributes;
 pub use scope::{Reach, Scope};
@@ -20,6 +21,7 @@ use futures::StreamExt as _;
 use http::StatusCode;
 use moka::future::Cache;
 
+use self::sets::Sets;
 use crate::kinds::KindDef;
 use crate::upstream::{Cluster, Failure, Fingerprint, User};
 
@@ -74,7 +76,8 @@ pub struct Authorizer {
     /// When a right was last confirmed: bridges an API server that is away, never a denial.
     confirmed: Cache<Question, Instant>,
     rules: Cache<(Fingerprint, CompactString), Arc<rules::Listable>>,
-    /// Callers of whom the three above may know something.
+    sets: Sets,
+    /// Callers of whom the four above may know something.
     known: Cache<Fingerprint, ()>,
     pub counts: Arc<Counts>,
 }
@@ -99,7 +102,7 @@ impl Authorizer {
         let rules = rules.time_to_live(DENIED_FOR).build();
         let known =
             Cache::builder().max_capacity(VERDICTS).time_to_live(ALLOWED_FOR + away).build();
-        Self { fresh, confirmed, rules, known, counts: Arc::default() }
+        Self { fresh, confirmed, rules, sets: Sets::default(), known, counts: Arc::default() }
     }
 
     /// What `user` may list of `kind` among `wanted` namespaces (empty: all of them). `known`
@@ -195,8 +198,9 @@ impl Authorizer {
             self.fresh.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
             self.confirmed.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
             self.rules.invalidate_entries_if(move |(caller, _), _| *caller == who).is_ok(),
+            self.sets.forget(who),
         ];
-        debug_assert_eq!(forgotten, [true; 3], "the caches are built to forget by closures");
+        debug_assert_eq!(forgotten, [true; 4], "the caches are built to forget by closures");
     }
 
     async fn listed_everywhere(&self, user: &User, kind: &'static KindDef) -> bool {
@@ -268,6 +272,7 @@ impl Authorizer {
         if question.namespace.is_some() {
             self.fresh.invalidate(&everywhere).await;
         }
+        self.sets.end(question.who, question.kind).await;
         let (who, kind) = (question.who, question.kind);
         let same = move |other: &Question, _: &Instant| other.who == who && other.kind == kind;
         let forgotten = self.confirmed.invalidate_entries_if(same).is_ok();
@@ -304,14 +309,25 @@ impl Authorizer {
         kind: &'static KindDef,
         candidates: &[CompactString],
     ) -> Result<BTreeSet<CompactString>, Refusal> {
+        if let Some(known) = self.sets.get(user.fingerprint(), kind.name, candidates).await
+            && !review::expired(user)
+        {
+            return Ok(known);
+        }
         let verdicts = futures::stream::iter(candidates.iter().cloned()).map(|namespace| async {
-            let allowed = self.permitted_in(cluster, user, kind, &namespace).await;
-            allowed.map(|allowed| allowed.then_some(namespace))
+            let verdict = self.permitted_in(cluster, user, kind, &namespace).await;
+            verdict.map(|(allowed, by_rules)| (allowed.then_some(namespace), by_rules))
         });
         let mut verdicts = verdicts.buffer_unordered(REVIEWS_AT_ONCE);
-        let mut permitted = BTreeSet::new();
+        let (mut permitted, mut by_rules) = (BTreeSet::new(), true);
         while let Some(verdict) = verdicts.next().await {
-            permitted.extend(verdict?);
+            let (namespace, of_rules) = verdict?;
+            permitted.extend(namespace);
+            by_rules &= of_rules;
+        }
+        // An access review is believed in for twice as long as a rules review: too long for a set.
+        if by_rules {
+            self.sets.put(user.fingerprint(), kind.name, candidates, &permitted).await;
         }
         Ok(permitted)
     }
@@ -347,13 +363,14 @@ impl Authorizer {
         Ok((everywhere.kinds().collect(), visible))
     }
 
+    /// Whether the caller may list here, and whether a rules review says so.
     async fn permitted_in(
         &self,
         cluster: &Cluster,
         user: &User,
         kind: &'static KindDef,
         namespace: &CompactString,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<(bool, bool), Refusal> {
         let question = Question {
             who: user.fingerprint(),
             kind: kind.name,
@@ -361,7 +378,7 @@ impl Authorizer {
         };
         // A denial that is younger than the rules.
         if matches!(self.fresh.get(&question).await, Some(Verdict::Denied(_))) {
-            return Ok(false);
+            return Ok((false, true));
         }
         let key = (user.fingerprint(), namespace.clone());
         let asking = rules::review(cluster, user, namespace);
@@ -378,11 +395,11 @@ impl Authorizer {
                 } else {
                     self.deny(&question).await;
                 }
-                Ok(allowed)
+                Ok((allowed, true))
             }
             None => match self.ask(cluster, user, kind, Some(namespace.clone())).await {
-                Ok(()) => Ok(true),
-                Err(Refusal::Denied(_)) => Ok(false),
+                Ok(()) => Ok((true, false)),
+                Err(Refusal::Denied(_)) => Ok((false, false)),
                 Err(unknown) => Err(unknown),
             },
         }
