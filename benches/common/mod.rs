@@ -4,8 +4,12 @@
 //! Linux only, because what a process used is read from `/proc`.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub mod cluster;
+pub mod fill;
+pub mod launch;
 pub mod load;
 pub mod process;
+pub mod recorder;
 pub mod stub;
 
 use std::fmt::Display;
