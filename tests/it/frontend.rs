@@ -7,17 +7,22 @@
 use std::time::Instant;
 
 use binnacle::kinds::by_name;
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
-use crate::frontend_table::{ALL, EVENT_QUERY, Is, LIST_QUERY, pages};
+use crate::frontend_table::{ALL, CRD, EVENT_QUERY, Is, LIST_QUERY, pages};
 use crate::gateway::{self, Answer, Options};
-use crate::people::{Person, bindings, create, workload};
+use crate::people::{Person, bindings, create, grant, workload};
 use crate::property_truth::Client;
 use crate::reads::{DEADLINE, POLL};
 use crate::schemas::{Names, furnish, names};
 
 const UNAUTHORIZED: &str = "MSG_LOGIN_UNAUTHORIZED_ERROR";
+/// Pages that are opened with one namespace chosen: all there are.
+const PAGES: usize = 72;
+/// Of these, those that differ with all namespaces chosen.
+const PAGES_OF_ALL: usize = 26;
 
 /// Somebody in front of the frontend.
 pub struct Seat<'a> {
@@ -206,7 +211,8 @@ impl Seat<'_> {
         assert_eq!((login.status, login.json()), (200, json!({"token": self.token})));
         let me = self.get("/api/v1/me").await.json();
         assert_eq!(me, json!({"name": self.name, "authenticated": true}));
-        for path in ["/config", "/settings/pinnedresources", "/api/v1/me", "/settings"] {
+        let pinned = "/settings/pinnedresources";
+        for path in ["/config", pinned, "/api/v1/me", "/settings", "/settings"] {
             assert_eq!(self.get(path).await.status, 200, "{path}");
         }
         assert_eq!(nobody("/systembanner").await.json()["message"], "");
@@ -214,7 +220,8 @@ impl Seat<'_> {
     }
 
     async fn opens_every_page(&self) {
-        for namespace in [self.space, ALL] {
+        for (namespace, all) in [(self.space, PAGES), (ALL, PAGES_OF_ALL)] {
+            let mut opened = 0;
             for page in pages() {
                 // Detail pages are the same whatever is chosen.
                 if namespace == ALL && !page.iter().any(|(path, _)| path.contains("/NS")) {
@@ -224,11 +231,38 @@ impl Seat<'_> {
                 for (path, is) in page {
                     self.asks(&path, is, namespace).await;
                 }
+                opened += 1;
             }
+            assert_eq!(opened, all, "pages opened with {namespace} chosen");
             assert_eq!(self.get("/api/v1/me").await.status, 200);
         }
         let cani = self.get("/settings/cani").await.json();
         assert_eq!(cani, json!({"allowed": self.is_admin}));
+    }
+
+    /// What the other person must not see is there to be seen, or not seeing it would say nothing.
+    async fn sees_the_other_namespace(&self) {
+        for kind in ["pod", "deployment", "service", "configmap", "secret"] {
+            let path = format!("/api/v1/{kind}/{ALL}?filterBy=name,gem");
+            let is_shown = || async { self.get(&path).await.text().contains(self.other) };
+            Cluster::eventually(&format!("{path} shows {}", self.other), is_shown).await;
+        }
+    }
+
+    /// What an admin pinned stays where somebody tries to unpin it who may not.
+    async fn keeps_its_pin_from(&self, person: &Seat<'_>) {
+        let (path, crd) = ("/settings/pinnedresources", self.names.fill(CRD));
+        let pin = json!({"kind": "customresourcedefinition", "name": crd,
+            "displayName": "Widget", "namespaced": true});
+        let sent = pin.to_string();
+        let answer = self.gateway.send(Method::PUT, self.token, path, &[], sent).await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+        let pinned = format!("{path}/customresourcedefinition/{crd}");
+        for (seat, status, left) in [(person, 403, json!([pin])), (self, 204, json!([]))] {
+            let answer = self.gateway.send(Method::DELETE, seat.token, &pinned, &[], "").await;
+            assert_eq!(answer.status, status, "as {}: {}", seat.name, answer.text());
+            assert_eq!(seat.get(path).await.json(), left, "as {}", seat.name);
+        }
     }
 }
 
@@ -242,24 +276,18 @@ fn frontend() -> tempfile::TempDir {
     folder
 }
 
-/// A service account with what Kubernetes' own role `edit` gives, in one namespace.
+/// A service account with Kubernetes' own role `edit` in one namespace, and beside it a role for
+/// the custom kind, which `edit` does not know.
 async fn editor(cluster: &Cluster, space: &str) -> Person {
     let person = Person::new(cluster, space, "editor").await;
-    let own = format!("{space}.example.com");
-    let groups = ["", "apps", "autoscaling", "batch", "networking.k8s.io", "policy", own.as_str()];
     let verbs = ["get", "list", "watch", "create", "update", "patch", "delete"];
-    let rules = json!([
-        {"apiGroups": groups, "resources": ["*"], "verbs": verbs},
-        {"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": ["get", "list"]},
-    ]);
-    let (api, name) = ("rbac.authorization.k8s.io", format!("{space}-edit"));
-    let version = format!("{api}/v1");
-    let role = json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": name},
-        "rules": rules});
-    create(cluster, &format!("/apis/{version}/clusterroles"), role).await;
-    let reference = json!({"apiGroup": api, "kind": "ClusterRole", "name": name});
-    let binding = json!({"apiVersion": version, "kind": "RoleBinding", "metadata": {"name": "edit"},
-        "roleRef": reference, "subjects": [person.subject]});
+    let group = format!("{space}.example.com");
+    let rules = json!([{"apiGroups": [group], "resources": ["*"], "verbs": verbs}]);
+    grant(cluster, Some(space), "custom", person.subject.clone(), rules).await;
+    let api = "rbac.authorization.k8s.io";
+    let reference = json!({"apiGroup": api, "kind": "ClusterRole", "name": "edit"});
+    let binding = json!({"apiVersion": format!("{api}/v1"), "kind": "RoleBinding",
+        "metadata": {"name": "edit"}, "roleRef": reference, "subjects": [person.subject]});
     create(cluster, &bindings(Some(space)), binding).await;
     let pods = format!("/api/v1/namespaces/{space}/pods");
     let may = || async { cluster.get(&person.token, &pods).await.0 == 200 };
@@ -301,6 +329,7 @@ async fn every_call_of_the_frontend_is_answered_to_an_admin_and_to_an_editor_of_
         Seat { cluster, gateway, token, name, names, space, other, is_admin }
     };
     let seats = [seat("token-admin", admin, true), seat("editor", editor.token.as_str(), false)];
+    seats[0].sees_the_other_namespace().await;
     for seat in &seats {
         seat.signs_in().await;
         seat.opens_every_page().await;
@@ -312,6 +341,7 @@ async fn every_call_of_the_frontend_is_answered_to_an_admin_and_to_an_editor_of_
         seat.configures().await;
         seat.deletes().await;
     }
+    seats[0].keeps_its_pin_from(&seats[1]).await;
     seats[1].is_refused_elsewhere().await;
     server.stop().await;
 }
@@ -328,4 +358,36 @@ fn what_the_frontend_reads_without_looking_is_told_where_it_is_not() {
     let listed = ["/errors is null", "/listMeta is {}", "/pods/warnings is null"];
     wrong.sort();
     assert_eq!(wrong, listed);
+}
+
+#[test]
+fn the_table_has_as_many_calls_as_the_pages_make() {
+    let pages = pages();
+    let lengths: Vec<usize> = pages.iter().take(6).map(Vec::len).collect();
+    assert_eq!(lengths, [8, 24, 24, 9, 3, 4], "workloads, overview, search and the groups");
+    for (kind, calls) in [
+        ("pod", 3),
+        ("deployment", 5),
+        ("replicaset", 4),
+        ("daemonset", 4),
+        ("replicationcontroller", 4),
+        ("statefulset", 3),
+        ("job", 3),
+        ("cronjob", 4),
+        ("node", 3),
+        ("namespace", 2),
+        ("service", 4),
+        ("ingress", 2),
+        ("serviceaccount", 3),
+        ("storageclass", 2),
+    ] {
+        let start = format!("{kind}/");
+        let is_detail = |page: &&Vec<(String, Is)>| {
+            matches!(page[0].1, Is::Detail) && page[0].0.starts_with(&start)
+        };
+        let found: Vec<usize> = pages.iter().filter(is_detail).map(Vec::len).collect();
+        assert_eq!(found, [calls], "calls of the detail page of {kind}");
+    }
+    let of_all = |page: &&Vec<(String, Is)>| page.iter().any(|(path, _)| path.contains("/NS"));
+    assert_eq!((pages.len(), pages.iter().filter(of_all).count()), (PAGES, PAGES_OF_ALL));
 }
