@@ -5,6 +5,7 @@
 //! It decides nothing about rights and keeps nothing of what it carries.
 
 pub mod channel;
+mod dial;
 mod discovery;
 mod error;
 mod identity;
@@ -38,6 +39,7 @@ use kube::client::ConfigExt as _;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
 
+use dial::Dial;
 use identity::Credentials;
 use items::Items;
 
@@ -54,7 +56,7 @@ pub const OBJECT_LIMIT: usize = 8 << 20;
 /// minutes: some fifty of them. TLS gives 16 KiB at a time anyway.
 const READ_BUFFER: usize = 64 << 10;
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Body>;
+type HttpClient = Client<HttpsConnector<Dial>, Body>;
 type OwnStack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
 /// One Kubernetes cluster.
@@ -81,10 +83,10 @@ impl Cluster {
         let parts = config.cluster_url.clone().into_parts();
         let mut anonymous = config.clone();
         anonymous.auth_info = Default::default();
-        let bearer = client(connector(&anonymous).map_err(|error| setup(&error))?);
+        let bearer = client(connector(&anonymous)?);
         let auth = config.auth_layer().map_err(|error| setup(&error))?;
         let extra = config.extra_headers_layer().map_err(|error| setup(&error))?;
-        let plain = client(connector(&config).map_err(|error| setup(&error))?);
+        let plain = client(connector(&config)?);
         let own = tower::ServiceBuilder::new()
             .option_layer(auth)
             .layer(extra)
@@ -272,7 +274,7 @@ impl Cluster {
 /// taken for gone. Load balancers forget idle connections after more than this.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-fn connector(config: &kube::Config) -> kube::Result<HttpsConnector<HttpConnector>> {
+fn connector(config: &kube::Config) -> Result<HttpsConnector<Dial>, UpstreamError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -281,10 +283,13 @@ fn connector(config: &kube::Config) -> kube::Result<HttpsConnector<HttpConnector
     tcp.set_keepalive_interval(Some(KEEPALIVE / 3));
     tcp.set_keepalive_retries(Some(3));
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    config.rustls_https_connector_with_connector(tcp)
+    let dial = Dial::new(tcp, config.proxy_url.as_ref())?;
+    config
+        .rustls_https_connector_with_connector(dial)
+        .map_err(|error| UpstreamError::Setup(error.to_string()))
 }
 
-fn client(connector: HttpsConnector<HttpConnector>) -> HttpClient {
+fn client(connector: HttpsConnector<Dial>) -> HttpClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(IDLE_CONNECTIONS)

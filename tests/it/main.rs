@@ -51,6 +51,7 @@ mod property_judge;
 mod property_plants;
 mod property_truth;
 mod property_world;
+mod proxied;
 mod raw;
 mod readme;
 mod reads;

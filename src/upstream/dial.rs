@@ -1,0 +1,99 @@
+//! How connections to the API server are made: straight, or through the proxy that the kubeconfig's
+//! `proxy-url` or the environment names. Where there is one, nothing goes past it.
+//!
+//! TLS is laid over it by the caller: a proxy sees addresses and bytes, no tokens.
+
+use std::task::{Context, Poll};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryFutureExt as _};
+use http::{HeaderValue, Uri};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
+use tokio::net::TcpStream;
+use tower::{BoxError, Service, ServiceExt as _};
+
+use super::UpstreamError;
+
+#[derive(Clone)]
+pub(super) enum Dial {
+    Straight(HttpConnector),
+    /// `CONNECT` (RFC 9110, 9.3.6).
+    Http(Tunnel<HttpConnector>),
+    /// SOCKS 5 (RFC 1928); the proxy finds the name.
+    Socks(SocksV5<HttpConnector>),
+}
+
+impl Dial {
+    /// `proxy` is `http://[user:password@]host:port` or `socks5://…`.
+    pub fn new(tcp: HttpConnector, proxy: Option<&Uri>) -> Result<Self, UpstreamError> {
+        let Some(proxy) = proxy else { return Ok(Self::Straight(tcp)) };
+        let (name, word) = user(proxy);
+        match proxy.scheme_str() {
+            Some("http") if name.is_empty() => Ok(Self::Http(Tunnel::new(proxy.clone(), tcp))),
+            Some("http") => {
+                let basic = format!("Basic {}", STANDARD.encode(format!("{name}:{word}")));
+                let value = HeaderValue::from_str(&basic)
+                    .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+                Ok(Self::Http(Tunnel::new(proxy.clone(), tcp).with_auth(value)))
+            }
+            Some("socks5") => {
+                let socks = SocksV5::new(proxy.clone(), tcp);
+                Ok(Self::Socks(if name.is_empty() { socks } else { socks.with_auth(name, word) }))
+            }
+            other => Err(UpstreamError::Setup(format!(
+                "the proxy of the cluster begins with {:?}; http:// and socks5:// are spoken here",
+                other.unwrap_or_default()
+            ))),
+        }
+    }
+}
+
+/// Name and password in a proxy's address.
+fn user(proxy: &Uri) -> (String, String) {
+    let authority = proxy.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let (user, _) = authority.rsplit_once('@').unwrap_or_default();
+    let (name, word) = user.split_once(':').unwrap_or((user, ""));
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    (plain(name), plain(word))
+}
+
+impl Service<Uri> for Dial {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        match self.clone() {
+            Self::Straight(tcp) => tcp.oneshot(to).map_err(Into::into).boxed(),
+            Self::Http(proxy) => proxy.oneshot(to).map_err(Into::into).boxed(),
+            Self::Socks(proxy) => proxy.oneshot(to).map_err(Into::into).boxed(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_taken_by_its_scheme_and_others_are_refused_by_name() {
+        let dial = |text: &str| Dial::new(HttpConnector::new(), Some(&text.parse().unwrap()));
+        assert!(matches!(dial("http://127.0.0.1:3128"), Ok(Dial::Http(_))));
+        assert!(matches!(dial("http://me:a%40b@127.0.0.1:3128"), Ok(Dial::Http(_))));
+        assert!(matches!(dial("socks5://127.0.0.1:1080"), Ok(Dial::Socks(_))));
+        let refused = dial("https://127.0.0.1:3128").err().unwrap().to_string();
+        assert!(refused.contains("https") && refused.contains("socks5://"), "{refused}");
+        assert!(matches!(Dial::new(HttpConnector::new(), None), Ok(Dial::Straight(_))));
+        let credentials = user(&"http://me:a%40b%3A@proxy:3128".parse().unwrap());
+        assert_eq!(credentials, ("me".to_owned(), "a@b:".to_owned()));
+    }
+}
