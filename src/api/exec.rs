@@ -31,9 +31,9 @@ use crate::i18n::{self, Locale};
 /// What we speak, for browsers that bring their token among the protocols: one must be echoed.
 const PROTOCOLS: [&str; 1] = ["exec.binnacle.v1"];
 /// Bytes of a client's message: what somebody may paste at once.
-pub(super) const MESSAGE: usize = 1 << 20;
+pub(super) const MESSAGE: usize = 256 << 10;
 /// Messages between the socket and the session; a full queue holds up whoever fills it.
-const QUEUE: usize = 64;
+const QUEUE: usize = 8;
 const TRANSPORT: &str = "websocket";
 
 /// A client's text message; a binary one is `stdin`.

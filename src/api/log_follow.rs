@@ -156,6 +156,7 @@ pub async fn follow(
         path: pod.path(&pods.resource),
         names: Arc::new(Names { pod: pod.name, container }),
         wanted,
+        uid: None,
     };
     let first = source.first().await?;
     let queue = Arc::new(Queue::default());

@@ -173,14 +173,16 @@ impl Workload {
         }
     }
 
-    fn source(&self, pod: &Pod, container: &CompactString) -> Source {
+    /// `is_new`: the pod came after the reader, who gets it from its beginning.
+    fn source(&self, pod: &Pod, container: &CompactString, is_new: bool) -> Source {
         let (namespace, name) = (self.namespace.clone(), pod.name.clone());
         Source {
             gateway: self.gateway.clone(),
             user: self.user.clone(),
             path: Target { namespace, name: name.clone() }.path(&self.pods),
             names: Arc::new(Names { pod: name, container: container.clone() }),
-            wanted: self.wanted.clone(),
+            wanted: if is_new { Arc::new(self.wanted.whole()) } else { self.wanted.clone() },
+            uid: Some(pod.uid.clone()),
         }
     }
 }
@@ -207,15 +209,16 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
     let mut crew = Crew::new(work.containers.len());
     let mut sources = JoinSet::new();
     let mut merge = Merge::default();
-    let mut is_over = false;
+    let (mut is_over, mut has_looked) = (false, false);
     while !is_over || !merge.is_empty() {
         let due = merge.due();
         tokio::select! {
             ended = &mut looking => return ended,
             Some(now) = seen.recv() => {
+                let is_new = std::mem::replace(&mut has_looked, true);
                 for pod in crew.see(now) {
                     for container in &work.containers {
-                        let (source, to) = (work.source(&pod, container), to.clone());
+                        let (source, to) = (work.source(&pod, container, is_new), to.clone());
                         let pod = pod.clone();
                         sources.spawn(async move {
                             let end = source.run(None, to).await;

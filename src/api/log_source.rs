@@ -86,6 +86,12 @@ impl Wanted {
         self
     }
 
+    /// The same for what began after the reader: all of it.
+    pub fn whole(&self) -> Self {
+        let upstream = self.upstream.iter().filter(|(name, _)| *name == "previous").cloned();
+        Self { upstream: upstream.collect(), from: None, filter: self.filter.clone(), ..*self }
+    }
+
     /// The API server's options, to begin or to go on from a place.
     fn options(&self, place: Option<Mark>) -> Vec<(&'static str, String)> {
         let mut options = vec![("timestamps", "true".to_owned()), ("follow", "true".to_owned())];
@@ -140,6 +146,8 @@ pub struct Source {
     pub path: String,
     pub names: Arc<Names>,
     pub wanted: Arc<Wanted>,
+    /// Of the pod, where another of its name must not be taken for it.
+    pub uid: Option<CompactString>,
 }
 
 impl Source {
@@ -235,6 +243,11 @@ impl Source {
         to.send(said).await.map_err(|_| Reason::Completed.into())
     }
 
+    fn is_another(&self, pod: &Value) -> bool {
+        let found = pod.pointer("/metadata/uid").and_then(Value::as_str);
+        self.uid.as_deref().is_some_and(|uid| found != Some(uid))
+    }
+
     /// Whether there will be more after a log has ended, or could not be had.
     async fn after(&self, outcome: Result<(), Failure>, tries: u32) -> Option<End> {
         let code = |failure: &Failure| failure.code().map(|code| code.as_u16());
@@ -245,6 +258,7 @@ impl Source {
             _ => {}
         }
         match body::get(&self.gateway, &self.user, &self.path).await {
+            Ok(pod) if self.is_another(&pod) => return Some(Reason::Gone.into()),
             Ok(pod) if !is_over(&pod, &self.names.container) => return None,
             Ok(_) => {}
             Err(failure) => match code(&failure) {

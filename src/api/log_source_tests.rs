@@ -113,3 +113,14 @@ fn a_filter_that_takes_all_the_time_is_ended() {
     filtering.spent = FILTERING * 2 + filtering.begun.elapsed();
     assert_eq!(filtering.accepts(&filter, "a"), Err(Reason::Filter.into()));
 }
+
+#[test]
+fn what_began_after_its_reader_is_read_from_its_beginning() {
+    let query = "tailLines=5&sinceSeconds=60&previous=true&timestamps=false&filter=a%2B";
+    let wanted = Wanted::of(query, &HeaderMap::new()).unwrap();
+    let whole = wanted.whole();
+    let options = whole.options(None);
+    let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["timestamps", "follow", "previous"]);
+    assert!(whole.filter.is_some() && whole.from.is_none());
+}

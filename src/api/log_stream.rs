@@ -202,7 +202,7 @@ impl Reader {
 }
 
 /// A regular expression that lines must match.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Filter(Regex);
 
 /// Why there is no filter.

@@ -34,9 +34,10 @@ use super::{Caller, Gateway, Shared, body, view};
 use crate::i18n::{self, Locale};
 use crate::upstream::{Fingerprint, User, is_impersonation};
 
-/// Connections and xhr sessions at once, bound or not: ten times what one instance is promised to
-/// hold, and at some 100 KiB each still no danger.
+/// Shells and ports at once: ten times what one instance is promised to hold.
 const MOST_OPEN: usize = 2_000;
+/// SockJS sessions at once that are not bound yet: anybody may begin one, and each has 30 s.
+const MOST_UNBOUND: usize = 500;
 /// How long a client that is connected may take to say which shell it wants. Frontends do it at
 /// once; over a bad mobile network that is seconds.
 const BIND_TIME: Duration = Duration::from_secs(30);
@@ -73,6 +74,8 @@ pub struct Shells {
     /// Sessions of the xhr transports.
     pub(super) polled: Polled,
     pub(super) tasks: TaskTracker,
+    /// Room for those who have not shown yet who they are.
+    unbound: Arc<Semaphore>,
     pub(super) ended: CancellationToken,
     /// Tells this process from other replicas.
     pub(super) replica: String,
@@ -81,12 +84,12 @@ pub struct Shells {
 impl Default for Shells {
     fn default() -> Self {
         let mut name = [0u8; 9];
-        // Without randomness no TLS works either.
         let _ = rand::fill(&mut name);
         Self {
             keys: OnceCell::new(),
             taken: Mutex::default(),
             places: Arc::new(Semaphore::new(MOST_OPEN)),
+            unbound: Arc::new(Semaphore::new(MOST_UNBOUND)),
             polled: Polled::default(),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
@@ -96,7 +99,7 @@ impl Default for Shells {
 }
 
 impl Shells {
-    /// Connections and xhr sessions that are open now.
+    /// Shells and ports that are open now.
     pub fn count(&self) -> usize {
         MOST_OPEN - self.places.available_permits()
     }
@@ -108,13 +111,18 @@ impl Shells {
         self.tasks.wait().await;
     }
 
-    /// Room for one more connection or xhr session, as long as it is held.
+    /// Room for one more shell or port whose right was shown.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let full = |_| {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            ApiError::with_status(status, "error-shell-too-many", &[])
-        };
-        self.places.clone().try_acquire_owned().map_err(full)
+        self.places.clone().try_acquire_owned().map_err(|_| Self::full())
+    }
+
+    /// Room for one more SockJS session that is not bound yet.
+    pub(super) fn waiting(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.unbound.clone().try_acquire_owned().map_err(|_| Self::full())
+    }
+
+    fn full() -> ApiError {
+        ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-shell-too-many", &[])
     }
 }
 
@@ -191,6 +199,8 @@ pub(super) struct Client {
     pub transport: &'static str,
     /// Who it turned out to be.
     pub bound: Arc<OnceLock<Fingerprint>>,
+    /// Given back when it is bound, for a place among the shells.
+    pub waiting: Option<OwnedSemaphorePermit>,
 }
 
 impl Client {
@@ -207,7 +217,7 @@ impl Client {
             namespace = name(|ticket| ticket.namespace.as_str()),
             pod = name(|ticket| ticket.pod.as_str()),
             container = name(|ticket| ticket.container.as_str()),
-            reason = %i18n::message(Locale::EN, message, args), "a shell was refused"
+            reason = ?i18n::message(Locale::EN, message, args), "a shell was refused"
         );
         Close::new(FAILED, i18n::message(self.locale, message, args))
     }
@@ -232,14 +242,18 @@ pub(super) fn begin(gateway: &Arc<Gateway>, client: Client) -> Ends {
 
 async fn converse(
     gateway: Arc<Gateway>,
-    client: Client,
+    mut client: Client,
     mut said: mpsc::Receiver<String>,
     told: mpsc::Sender<Told>,
 ) {
-    let close = match bind(&gateway, &client, &mut said).await {
-        Bound::Gone => return,
-        Bound::Refused(close) => close,
-        Bound::To(bound) => {
+    let bound = bind(&gateway, &client, &mut said).await;
+    client.waiting = None;
+    let place = gateway.shells.place();
+    let close = match (bound, &place) {
+        (Bound::Gone, _) => return,
+        (Bound::Refused(close), _) => close,
+        (Bound::To(_), Err(_)) => client.refuse(None, "error-shell-too-many", &[]),
+        (Bound::To(bound), Ok(_)) => {
             let (user, ticket) = *bound;
             let talk = Talk { gateway: &gateway, client: &client, user, ticket };
             let Some(close) = talk.through(&mut said, &told).await else { return };
@@ -352,7 +366,6 @@ impl Talk<'_> {
             verb: Verb::Exec,
             transport: self.client.transport,
         };
-        // There is room for all of them.
         for known in early.iter().filter_map(typed_by) {
             let _ = types.try_send(known);
         }
@@ -402,7 +415,12 @@ impl Talk<'_> {
                     started.store(true, Ordering::Relaxed);
                 }
             }
-            if types.send(typed).await.is_err() {
+            // A process that does not read must not keep what its client has left.
+            let sent = tokio::select! {
+                sent = types.send(typed) => sent,
+                () = told.closed() => return Outcome::Gone,
+            };
+            if sent.is_err() {
                 // The process has ended; what it has to say still comes.
                 std::future::pending::<()>().await;
             }

@@ -179,8 +179,9 @@ pub(super) async fn client(
     transport: &'static str,
 ) -> Result<Client, ApiError> {
     let locale = gateway.locale_of(asked.headers);
+    let waiting = Some(gateway.shells.waiting()?);
     let users = shell::users(gateway, asked).await?;
-    Ok(Client { users, locale, transport, bound: Arc::default() })
+    Ok(Client { users, locale, transport, bound: Arc::default(), waiting })
 }
 
 pub(super) fn going_away() -> Close {
@@ -216,11 +217,9 @@ async fn websocket(
     let transport = if framed { "sockjs-websocket" } else { "sockjs-raw-websocket" };
     let asked = Asked::of(&request);
     let client = client(&gateway, &asked, transport).await?;
-    let place = gateway.shells.place()?;
     let (response, upgrading) = websocket::accept(&mut request, &[], LARGEST)?;
     let shells = gateway.clone();
     shells.shells.tasks.spawn(async move {
-        let _place = place;
         match upgrading.socket().await {
             Ok(socket) => over(&gateway, socket, client, framed).await,
             Err(_) => tracing::debug!("a websocket was agreed on, not made"),

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::time::timeout;
 
 use super::Gateway;
@@ -93,8 +93,6 @@ struct Polling {
     /// Whether there is such a connection.
     attached: watch::Sender<bool>,
     transport: &'static str,
-    /// Its room among all that are open.
-    _place: OwnedSemaphorePermit,
 }
 
 struct State {
@@ -203,7 +201,6 @@ fn interrupted() -> Close {
 
 /// Begins a session, whose first poll this is; `None` when another poll was faster.
 fn begin(gateway: &Arc<Gateway>, name: &str, client: Client) -> Result<Option<Attached>, ApiError> {
-    let place = gateway.shells.place()?;
     let owners = client.users.iter().map(User::fingerprint).collect();
     let (bound, transport) = (client.bound.clone(), client.transport);
     let (say, inbox) = shell::begin(gateway, client);
@@ -214,7 +211,6 @@ fn begin(gateway: &Arc<Gateway>, name: &str, client: Client) -> Result<Option<At
         inbox: Arc::new(tokio::sync::Mutex::new(inbox)),
         attached: watch::Sender::new(true),
         transport,
-        _place: place,
     });
     if !gateway.shells.polled.add(name, &polling) {
         return Ok(None);

@@ -162,11 +162,12 @@ impl Session {
         }
     }
 
+    /// What a stranger put into the path or the query is quoted: it must not make a line of its own.
     fn refused(&self, error: &ApiError) {
         let Self { namespace, pod, container, verb, transport, .. } = self;
         tracing::warn!(
-            target: "audit", event = "terminal-refused", %namespace, %pod, %container,
-            ?verb, transport, status = error.status.as_u16(), reason = %error.text(Locale::EN),
+            target: "audit", event = "terminal-refused", ?namespace, ?pod, ?container,
+            ?verb, transport, status = error.status.as_u16(), reason = ?error.text(Locale::EN),
             "a session was refused"
         );
     }
@@ -471,7 +472,7 @@ impl Record {
     fn begin(user: String, session: Session) -> Self {
         let Session { namespace, pod, container, verb, transport, .. } = &session;
         tracing::info!(
-            target: "audit", event = "terminal-begun", user, %namespace, %pod, %container, ?verb,
+            target: "audit", event = "terminal-begun", user, ?namespace, ?pod, ?container, ?verb,
             transport, "a session began"
         );
         Self { user, session, meter: Meter::new(), end: None }
@@ -486,10 +487,10 @@ impl Drop for Record {
         let reason = if end.code.is_some() { "" } else { end.reason.as_str() };
         let Meter { begun, typed, shown, .. } = &self.meter;
         tracing::info!(
-            target: "audit", event = "terminal-ended", user = self.user, %namespace, %pod,
-            %container, ?verb, transport, seconds = begun.elapsed().as_secs_f64(),
+            target: "audit", event = "terminal-ended", user = self.user, ?namespace, ?pod,
+            ?container, ?verb, transport, seconds = begun.elapsed().as_secs_f64(),
             bytes_in = typed.load(Ordering::Relaxed), bytes_out = shown.load(Ordering::Relaxed),
-            code = end.code, reason, "a session ended"
+            code = end.code, ?reason, "a session ended"
         );
     }
 }
