@@ -156,10 +156,11 @@ fn gateway(
     front: Front,
     extras: Extras,
 ) -> Gateway {
+    let rights = cache.clone();
     Gateway {
         cluster,
         cache,
-        authorizer: Authorizer::new(reads.stale_while_away),
+        authorizer: Authorizer::new(reads.stale_while_away, move || rights.changes_of_rights()),
         callers,
         discovery: Discovery::default(),
         tunnels: Tunnels::default(),

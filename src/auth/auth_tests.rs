@@ -5,6 +5,10 @@ use http::HeaderMap;
 use super::*;
 use crate::kinds::by_name;
 
+fn authorizer() -> Authorizer {
+    Authorizer::new(Duration::from_secs(60), || Some(1))
+}
+
 fn question(user: &User) -> Question {
     Question { who: user.fingerprint(), kind: by_name("pod").unwrap().name, namespace: None }
 }
@@ -15,7 +19,7 @@ fn refusal(code: u16) -> Arc<Failure> {
 
 #[tokio::test]
 async fn a_confirmed_right_bridges_an_api_server_that_is_away_but_not_refused_credentials() {
-    let authorizer = Authorizer::new(Duration::from_secs(60));
+    let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     let other = User::bearer("b", &HeaderMap::new()).unwrap();
     for user in [&user, &other] {
@@ -34,7 +38,7 @@ async fn a_confirmed_right_bridges_an_api_server_that_is_away_but_not_refused_cr
 
 #[tokio::test]
 async fn a_denial_in_one_namespace_ends_what_was_confirmed_in_all_and_in_others() {
-    let authorizer = Authorizer::new(Duration::from_secs(60));
+    let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     let everywhere = question(&user);
     let within = |name: &str| Question { namespace: Some(name.into()), ..question(&user) };
@@ -50,18 +54,18 @@ async fn a_denial_in_one_namespace_ends_what_was_confirmed_in_all_and_in_others(
 
 #[tokio::test]
 async fn a_denial_ends_the_set_that_it_contradicts_confirmed_or_not() {
-    let authorizer = Authorizer::new(Duration::from_secs(60));
+    let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     let (who, names) = (user.fingerprint(), [CompactString::from("a")]);
-    authorizer.sets.put(who, "pod", &names, &BTreeSet::from(names.clone())).await;
+    authorizer.sets.put(who, "pod", (&names, None), &BTreeSet::from(names.clone())).await;
     let denied = Question { namespace: Some("a".into()), ..question(&user) };
     authorizer.deny(&denied).await;
-    assert_eq!(authorizer.sets.get(who, "pod", &names).await, None);
+    assert_eq!(authorizer.sets.get(who, "pod", (&names, None)).await, None);
 }
 
 #[tokio::test]
 async fn a_denial_of_what_was_never_confirmed_takes_no_other_right() {
-    let authorizer = Authorizer::new(Duration::from_secs(60));
+    let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     let within = |name: &str| Question { namespace: Some(name.into()), ..question(&user) };
     authorizer.confirmed.insert(within("b"), Instant::now()).await;
@@ -72,7 +76,7 @@ async fn a_denial_of_what_was_never_confirmed_takes_no_other_right() {
 
 #[tokio::test]
 async fn credentials_that_are_refused_anywhere_end_every_right() {
-    let authorizer = Authorizer::new(Duration::from_secs(60));
+    let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     authorizer.known.insert(user.fingerprint(), ()).await;
     authorizer.confirmed.insert(question(&user), Instant::now()).await;
@@ -87,9 +91,40 @@ async fn credentials_that_are_refused_anywhere_end_every_right() {
 
 #[tokio::test]
 async fn an_expired_token_bridges_nothing() {
-    let authorizer = Authorizer::new(Duration::from_secs(60));
+    let authorizer = authorizer();
     // {"exp":1}
     let user = User::bearer("e30.eyJleHAiOjF9.x", &HeaderMap::new()).unwrap();
     authorizer.confirmed.insert(question(&user), Instant::now()).await;
     assert!(authorizer.bridge(&user, &question(&user), refusal(503)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_denial_ends_the_rules_that_it_contradicts_and_a_revocation_all_of_the_caller() {
+    let authorizer = authorizer();
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    let other = User::bearer("b", &HeaderMap::new()).unwrap();
+    let ruled = |user: &User, name: &str| Ruled {
+        who: user.fingerprint(),
+        namespace: name.into(),
+        epoch: None,
+    };
+    let within = |name: &str| Question { namespace: Some(name.into()), ..question(&user) };
+    let known = [ruled(&user, "a"), ruled(&user, "b"), ruled(&other, "a")];
+    for ruled in &known {
+        authorizer.rules.insert(ruled.clone(), Arc::default()).await;
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for ruled in &known {
+            left.push(authorizer.rules.get(ruled).await.is_some());
+        }
+        left
+    };
+    authorizer.contradict(&question(&user)).await;
+    assert_eq!(left().await, [true; 3], "it was never allowed in all namespaces");
+    authorizer.contradict(&within("a")).await;
+    assert_eq!(left().await, [false, true, true]);
+    authorizer.confirmed.insert(within("c"), Instant::now()).await;
+    authorizer.contradict(&within("c")).await;
+    assert_eq!(left().await, [false, false, true]);
 }

@@ -3,6 +3,7 @@
 //!
 //! It holds no tokens (only their keyed hash), knows no roles, and never uses our own rights.
 
+mod epoch;
 mod review;
 mod rules;
 mod scope;
@@ -21,6 +22,7 @@ use futures::StreamExt as _;
 use http::StatusCode;
 use moka::future::Cache;
 
+use self::epoch::Epoch;
 use self::sets::Sets;
 use crate::kinds::KindDef;
 use crate::upstream::{Cluster, Failure, Fingerprint, User};
@@ -29,6 +31,10 @@ use crate::upstream::{Cluster, Failure, Fingerprint, User};
 const ALLOWED_FOR: Duration = Duration::from_secs(10);
 /// A new right must show soon, yet a client that retries must not become a flood of reviews.
 const DENIED_FOR: Duration = Duration::from_secs(5);
+/// The same of a rules review while no role and no binding has changed, as far as our watches tell:
+/// a caller of a thousand namespaces would otherwise cost a thousand reviews every five seconds. It
+/// has an end because a dead watch tells nothing (for up to 90 s), and groups may come from outside.
+const UNCHANGED_FOR: Duration = Duration::from_secs(30);
 /// Verdicts kept: 2,000 users with 30 kinds; each is about 200 bytes.
 const VERDICTS: u64 = 60_000;
 /// Reviews at once for one request: a user with rights in many namespaces must not crowd out others.
@@ -46,6 +52,14 @@ struct Question {
     who: Fingerprint,
     kind: &'static str,
     namespace: Option<CompactString>,
+}
+
+/// What one rules review tells of: a caller, a namespace, and the epoch in which it was asked for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Ruled {
+    who: Fingerprint,
+    namespace: CompactString,
+    epoch: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -78,8 +92,11 @@ pub struct Authorizer {
     fresh: Cache<Question, Verdict>,
     /// When a right was last confirmed: bridges an API server that is away, never a denial.
     confirmed: Cache<Question, Instant>,
-    rules: Cache<(Fingerprint, CompactString), Arc<rules::Listable>>,
+    rules: Cache<Ruled, Arc<rules::Listable>>,
     sets: Sets,
+    epoch: Arc<Epoch>,
+    /// How often callers were denied something; each counts at one of these places.
+    denials: Arc<[AtomicU64; 64]>,
     /// Callers of whom the four above may know something.
     known: Cache<Fingerprint, ()>,
     pub counts: Arc<Counts>,
@@ -95,17 +112,21 @@ pub struct Counts {
 
 impl Authorizer {
     /// `away`: how long a confirmed right outlives its freshness while nobody can be asked.
-    pub fn new(away: Duration) -> Self {
+    /// `changes` counts what roles and bindings have changed, `None` while nobody would hear of it.
+    pub fn new(away: Duration, changes: impl Fn() -> Option<u64> + Send + Sync + 'static) -> Self {
         // Closures are how `forget` finds everything of one caller.
         let fresh = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
         let confirmed = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
         let rules = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
         let fresh = fresh.expire_after(review::Expiry).build();
         let confirmed = confirmed.time_to_live(ALLOWED_FOR + away).build();
-        let rules = rules.time_to_live(DENIED_FOR).build();
+        let rules = rules.expire_after(review::Expiry).build();
         let known =
             Cache::builder().max_capacity(VERDICTS).time_to_live(ALLOWED_FOR + away).build();
-        Self { fresh, confirmed, rules, sets: Sets::default(), known, counts: Arc::default() }
+        let epoch = Arc::new(Epoch::of(Box::new(changes)));
+        let denials = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        let (sets, counts) = (Sets::default(), Arc::default());
+        Self { fresh, confirmed, rules, sets, epoch, denials, known, counts }
     }
 
     /// What `user` may list of `kind` among `wanted` namespaces (empty: all of them). `known`
@@ -200,10 +221,19 @@ impl Authorizer {
         let forgotten = [
             self.fresh.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
             self.confirmed.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
-            self.rules.invalidate_entries_if(move |(caller, _), _| *caller == who).is_ok(),
+            self.forget_rules(who),
             self.sets.forget(who),
         ];
         debug_assert_eq!(forgotten, [true; 4], "the caches are built to forget by closures");
+    }
+
+    fn forget_rules(&self, who: Fingerprint) -> bool {
+        self.rules.invalidate_entries_if(move |ruled, _| ruled.who == who).is_ok()
+    }
+
+    /// Counts what was denied to this caller against what was known.
+    fn denials(&self, who: Fingerprint) -> &AtomicU64 {
+        &self.denials[who.spread(self.denials.len())]
     }
 
     async fn listed_everywhere(&self, user: &User, kind: &'static KindDef) -> bool {
@@ -256,23 +286,39 @@ impl Authorizer {
                 return Ok(Verdict::Allowed);
             }
             self.known.insert(question.who, ()).await;
-            self.deny(question).await;
+            self.contradict(question).await;
             review::words_of_denial(cluster, user, kind, namespace).await
         };
         self.fresh.try_get_with(question.clone(), asking).await
     }
 
-    /// A denial where a right was confirmed before is a revocation. Whatever else was confirmed of
+    /// A denial that no rules review has told: it is younger than those that are remembered.
+    async fn contradict(&self, question: &Question) {
+        if let Some(namespace) = &question.namespace {
+            self.denials(question.who).fetch_add(1, Ordering::AcqRel);
+            for epoch in [None, self.epoch.settled()] {
+                let ruled = Ruled { who: question.who, namespace: namespace.clone(), epoch };
+                self.rules.invalidate(&ruled).await;
+            }
+        }
+        if self.deny(question).await {
+            let forgotten = self.forget_rules(question.who);
+            debug_assert!(forgotten, "the cache is built to forget by closures");
+        }
+    }
+
+    /// A denial where a right was confirmed before is a revocation; whether it was one. Whatever else was confirmed of
     /// this kind may have rested on the same binding (a right in all namespaces on the one that is
     /// denied here, or the other way round), so none of it bridges an API server that is away.
-    async fn deny(&self, question: &Question) {
+    async fn deny(&self, question: &Question) -> bool {
         let everywhere = Question { namespace: None, ..question.clone() };
         self.sets.end(question.who, question.kind).await;
         let own = self.confirmed.remove(question).await;
         let wide = self.confirmed.remove(&everywhere).await;
         if own.is_none() && wide.is_none() {
-            return;
+            return false;
         }
+        self.denials(question.who).fetch_add(1, Ordering::AcqRel);
         if question.namespace.is_some() {
             self.fresh.invalidate(&everywhere).await;
         }
@@ -280,6 +326,7 @@ impl Authorizer {
         let same = move |other: &Question, _: &Instant| other.who == who && other.kind == kind;
         let forgotten = self.confirmed.invalidate_entries_if(same).is_ok();
         debug_assert!(forgotten, "the cache is built to forget by closures");
+        true
     }
 
     /// Nobody could be asked: a right that was confirmed shortly before still stands. A 429 is no
@@ -294,7 +341,7 @@ impl Authorizer {
             Some(StatusCode::UNAUTHORIZED) => self.forget(question.who).await,
             // Somebody answered, and it was no: impersonation refused, for one.
             Some(code) if !code.is_server_error() && code != StatusCode::TOO_MANY_REQUESTS => {
-                self.deny(question).await;
+                self.contradict(question).await;
             }
             Some(StatusCode::TOO_MANY_REQUESTS) => {}
             _ if !review::expired(user) && self.confirmed.contains_key(question) => return Ok(()),
@@ -312,14 +359,16 @@ impl Authorizer {
         kind: &'static KindDef,
         candidates: &[CompactString],
     ) -> Result<BTreeSet<CompactString>, Refusal> {
-        if let Some(known) = self.sets.get(user.fingerprint(), kind.name, candidates).await
+        let (who, epoch) = (user.fingerprint(), self.epoch.settled());
+        let among = (candidates, epoch);
+        if let Some(known) = self.sets.get(who, kind.name, among).await
             && !review::expired(user)
         {
             return Ok(known);
         }
-        let begun = Instant::now();
+        let (begun, denials) = (Instant::now(), self.denials(who).load(Ordering::Acquire));
         let verdicts = futures::stream::iter(candidates.iter().cloned()).map(|namespace| async {
-            let verdict = self.permitted_in(cluster, user, kind, &namespace).await;
+            let verdict = self.permitted_in(cluster, user, kind, (&namespace, epoch)).await;
             verdict.map(|(allowed, by_rules)| (allowed.then_some(namespace), by_rules))
         });
         let mut verdicts = verdicts.buffer_unordered(REVIEWS_AT_ONCE);
@@ -332,7 +381,11 @@ impl Authorizer {
         // An access review is believed in for twice as long as a rules review: too long for a set,
         // as are verdicts that took their time.
         if by_rules && begun.elapsed() < AT_ONCE {
-            self.sets.put(user.fingerprint(), kind.name, candidates, &permitted).await;
+            self.sets.put(who, kind.name, among, &permitted).await;
+            // What was denied meanwhile found no set to end.
+            if self.denials(who).load(Ordering::Acquire) != denials {
+                self.sets.end(who, kind.name).await;
+            }
         }
         Ok(permitted)
     }
@@ -345,10 +398,11 @@ impl Authorizer {
         user: &User,
         candidates: &[CompactString],
     ) -> Result<(Vec<&'static KindDef>, Vec<Visible>), Refusal> {
+        let epoch = self.epoch.settled();
         let review = async |namespace: CompactString| {
-            let key = (user.fingerprint(), namespace.clone());
+            let ruled = Ruled { who: user.fingerprint(), namespace: namespace.clone(), epoch };
             let asking = rules::review(cluster, user, &namespace);
-            let listable = self.rules.try_get_with(key, asking).await;
+            let listable = self.rules.try_get_with(ruled, asking).await;
             listable.map_err(Refusal::Unknown).map(|listable| (namespace, listable))
         };
         let (_, everywhere) = review(NOWHERE.into()).await?;
@@ -374,7 +428,7 @@ impl Authorizer {
         cluster: &Cluster,
         user: &User,
         kind: &'static KindDef,
-        namespace: &CompactString,
+        (namespace, epoch): (&CompactString, Option<u64>),
     ) -> Result<(bool, bool), Refusal> {
         let question = Question {
             who: user.fingerprint(),
@@ -385,9 +439,9 @@ impl Authorizer {
         if matches!(self.fresh.get(&question).await, Some(Verdict::Denied(_))) {
             return Ok((false, true));
         }
-        let key = (user.fingerprint(), namespace.clone());
+        let ruled = Ruled { who: user.fingerprint(), namespace: namespace.clone(), epoch };
         let asking = rules::review(cluster, user, namespace);
-        let reviewed = self.rules.entry(key).or_try_insert_with(asking).await;
+        let reviewed = self.rules.entry(ruled).or_try_insert_with(asking).await;
         let reviewed = reviewed.ok().filter(|_| !review::expired(user));
         let asked_now = reviewed.as_ref().is_some_and(|entry| entry.is_fresh());
         match reviewed.and_then(|entry| entry.value().allows(kind)) {

@@ -9,7 +9,8 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ALLOWED_FOR, DENIED_FOR, Question, Verdict};
+use super::rules::Listable;
+use super::{ALLOWED_FOR, DENIED_FOR, Question, Ruled, UNCHANGED_FOR, Verdict};
 use crate::kinds::KindDef;
 use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
 
@@ -124,8 +125,14 @@ pub(super) fn expired_token() -> Failure {
     }
 }
 
-/// Allowed and denied verdicts live for different times.
+/// Allowed and denied verdicts live for different times, and so do rules.
 pub(super) struct Expiry;
+
+impl moka::Expiry<Ruled, Arc<Listable>> for Expiry {
+    fn expire_after_create(&self, of: &Ruled, _: &Arc<Listable>, _: Instant) -> Option<Duration> {
+        Some(if of.epoch.is_some() { UNCHANGED_FOR } else { DENIED_FOR })
+    }
+}
 
 impl moka::Expiry<Question, Verdict> for Expiry {
     fn expire_after_create(&self, _: &Question, verdict: &Verdict, _: Instant) -> Option<Duration> {

@@ -12,6 +12,7 @@ use crate::kinds::{KINDS, KindDef, Resource};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
 /// The kinds of [`KINDS`] that may be listed in a namespace.
+#[derive(Default)]
 pub(super) struct Listable {
     complete: bool,
     namespace: bool,

@@ -14,13 +14,16 @@ use moka::future::Cache;
 
 use crate::upstream::Fingerprint;
 
-/// A set is made of verdicts of at most 5 s, so that nothing in it is believed in for longer than
-/// one allowed by itself (10 s).
+/// A set is made of verdicts of at most 5 s, or of some that no change of a role has touched, so
+/// that nothing in it is believed in for much longer than by itself.
 const KEPT_FOR: Duration = Duration::from_secs(3);
 /// Callers with kinds; a set of 500 namespaces has some 20 KiB.
 const SETS: u64 = 2_000;
 
 type Key = (Fingerprint, &'static str);
+
+/// What a set was found among, and in which epoch its verdicts were asked for.
+pub(super) type Among<'a> = (&'a [CompactString], Option<u64>);
 
 #[derive(Clone)]
 pub(super) struct Sets {
@@ -36,25 +39,25 @@ impl Default for Sets {
 }
 
 impl Sets {
-    /// The set that was found among these very candidates.
+    /// The set that was found among these very candidates in this very epoch.
     pub async fn get(
         &self,
         who: Fingerprint,
         kind: &'static str,
-        candidates: &[CompactString],
+        among: Among<'_>,
     ) -> Option<BTreeSet<CompactString>> {
         let (of, set) = self.known.get(&(who, kind)).await?;
-        (of == self.hasher.hash_one(candidates)).then(|| (*set).clone())
+        (of == self.hasher.hash_one(among)).then(|| (*set).clone())
     }
 
     pub async fn put(
         &self,
         who: Fingerprint,
         kind: &'static str,
-        candidates: &[CompactString],
+        among: Among<'_>,
         set: &BTreeSet<CompactString>,
     ) {
-        let of = self.hasher.hash_one(candidates);
+        let of = self.hasher.hash_one(among);
         self.known.insert((who, kind), (of, Arc::new(set.clone()))).await;
     }
 
@@ -77,23 +80,24 @@ mod tests {
     use crate::upstream::User;
 
     #[tokio::test]
-    async fn a_set_holds_for_its_caller_kind_and_candidates_until_one_right_ends() {
+    async fn a_set_holds_for_its_caller_kind_candidates_and_epoch_until_one_right_ends() {
         let sets = Sets::default();
         let who = |token| User::bearer(token, &HeaderMap::new()).unwrap().fingerprint();
         let (one, other) = (who("a"), who("b"));
         let names: Vec<CompactString> = vec!["x".into(), "y".into()];
         let set = BTreeSet::from([names[0].clone()]);
         for (caller, kind) in [(one, "pod"), (one, "event"), (other, "pod")] {
-            sets.put(caller, kind, &names, &set).await;
+            sets.put(caller, kind, (&names, Some(1)), &set).await;
         }
-        assert_eq!(sets.get(one, "pod", &names).await, Some(set));
-        assert_eq!(sets.get(one, "pod", &names[..1]).await, None, "of other namespaces");
-        assert_eq!(sets.get(one, "node", &names).await, None);
+        assert_eq!(sets.get(one, "pod", (&names, Some(1))).await, Some(set));
+        assert_eq!(sets.get(one, "pod", (&names[..1], Some(1))).await, None, "of other namespaces");
+        assert_eq!(sets.get(one, "pod", (&names, Some(2))).await, None, "of another epoch");
+        assert_eq!(sets.get(one, "node", (&names, Some(1))).await, None);
         sets.end(one, "pod").await;
-        assert_eq!(sets.get(one, "pod", &names).await, None);
-        assert!(sets.get(one, "event", &names).await.is_some());
+        assert_eq!(sets.get(one, "pod", (&names, Some(1))).await, None);
+        assert!(sets.get(one, "event", (&names, Some(1))).await.is_some());
         assert!(sets.forget(one));
-        assert_eq!(sets.get(one, "event", &names).await, None);
-        assert!(sets.get(other, "pod", &names).await.is_some());
+        assert_eq!(sets.get(one, "event", (&names, Some(1))).await, None);
+        assert!(sets.get(other, "pod", (&names, Some(1))).await.is_some());
     }
 }

@@ -29,6 +29,9 @@ use tokio_util::task::TaskTracker;
 use crate::kinds::{KINDS, KindDef, by_name};
 use crate::upstream::Cluster;
 
+/// Where RBAC keeps who may do what.
+const RIGHTS: [&str; 4] = ["clusterrole", "clusterrolebinding", "role", "rolebinding"];
+
 /// One kind's store and how current it is.
 pub struct Feed {
     pub kind: &'static KindDef,
@@ -175,6 +178,15 @@ impl Cache {
 
     pub fn feed(&self, kind: &'static KindDef) -> Option<&Arc<Feed>> {
         self.feeds.get(kind.index()).filter(|feed| feed.kind.is_kept())
+    }
+
+    /// How often roles and bindings have changed; `None` while one of the watches would not tell.
+    pub fn changes_of_rights(&self) -> Option<u64> {
+        let changes = RIGHTS.iter().map(|name| {
+            let feed = self.feed(by_name(name)?)?;
+            (feed.state() == State::Current).then(|| feed.changes())
+        });
+        changes.sum()
     }
 
     /// Whether every kind is either synced or refused.

@@ -37,6 +37,14 @@ pub(super) enum Credentials {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint([u8; 32]);
 
+impl Fingerprint {
+    /// One of so many places, evenly by caller.
+    pub fn spread(&self, places: usize) -> usize {
+        let [first, second, ..] = self.0;
+        usize::from(u16::from_be_bytes([first, second])) % places.max(1)
+    }
+}
+
 static KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
     let mut seed = [0u8; 32];
     // Without randomness no TLS works either; a zero key only makes fingerprints guessable to
