@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::proxy_listen::{self, ProxyFilter};
 use crate::api::{
-    self, Banner, Callers, Csrf, FollowLimits, Follows, Gateway, LiveLists, Names, Readiness,
+    self, Banner, Callers, Csrf, FollowLimits, Follows, Gateway, Kept, LiveLists, Names, Readiness,
     SettingsMap, Severity, Shells, Statics, Streams, Tags, TerminalLimits, Writes,
 };
 use crate::auth::{self, Authorizer};
@@ -174,6 +174,7 @@ fn gateway(
         tags: Tags::default(),
         writes: Writes::default(),
         live: LiveLists::default(),
+        kept: Kept::default(),
         streams: Streams::default(),
         shells: Shells::default(),
         terminals: TerminalLimits {

@@ -3,6 +3,7 @@
 //! request means, and how large its body may be, is decided behind the service.
 
 mod stream;
+mod streams;
 
 use std::convert::Infallible;
 use std::io;
@@ -18,7 +19,7 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 use stream::Stream;
+use streams::Streams;
 
 /// After an accept error that lasts (out of file descriptors), the first and the longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -49,6 +51,10 @@ const ENDING: Duration = Duration::from_secs(2);
 /// may see a reset in place of the answer.
 const HARD_HEADER_FACTOR: usize = 4;
 
+/// What an HTTP/2 client may send on one stream before we have read it: a quarter of what hyper lets it
+/// send on all, so that a shell that reads nothing does not hold up all that shares its connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
 /// A period that is never waited for.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -66,11 +72,11 @@ pub struct Limits {
     /// From there to the first request's complete head.
     pub header_time: Duration,
     /// From an answer to the next request's complete head (HTTP/1; hyper has one timer for both), between
-    /// one and two of it from request to request (HTTP/2).
+    /// one and two of it without any stream (HTTP/2).
     pub idle: Duration,
     /// Request line and headers, in bytes; above it the answer is 431.
     pub header_bytes: usize,
-    /// Requests at once on one HTTP/2 connection.
+    /// Requests and WebSockets at once on one HTTP/2 connection.
     pub streams: u32,
     /// Between two pings that find out whether an HTTP/2 client is still there; it has as long to answer.
     pub ping: Duration,
@@ -101,7 +107,7 @@ impl Default for Limits {
 pub struct Drain {
     /// Accept no more, finish what was accepted, then close.
     pub stop: CancellationToken,
-    /// Close now. Tunnels have to watch it themselves: after an upgrade their bytes are not ours.
+    /// Close now. Tunnels have to watch it themselves: after an HTTP/1 upgrade their bytes are not ours.
     pub kill: CancellationToken,
 }
 
@@ -278,9 +284,10 @@ impl Server {
         let io = TokioIo::new(stream);
         let requests = service_fn(move |request| answer(service.clone(), line.clone(), request));
         if http2 {
-            let connection = self.http2().serve_connection(io, requests);
+            let streams = Streams::default();
+            let connection = self.http2(streams.clone()).serve_connection(io, requests);
             // GOAWAY lets requests finish that are under way, so it can be said at once.
-            let idle = Some(self.limits.idle);
+            let idle = Some((self.limits.idle, streams));
             self.drive(connection, |c| c.graceful_shutdown(), (Duration::ZERO, idle), &asked).await;
         } else {
             let connection = self.http1().serve_connection(io, requests);
@@ -290,13 +297,13 @@ impl Server {
     }
 
     /// Runs a connection to its end: its own, that of a drain, of a client that never asks anything, or of
-    /// one (HTTP/2, where hyper has no such timer) that has asked nothing for `idle`: what is under way,
-    /// a watch for one, goes on to its end, and the client's next request opens another connection.
+    /// one (HTTP/2, where hyper has no such timer) that has asked nothing for `idle` and has no stream
+    /// open, be it a watch or a WebSocket: the client's next request opens another connection.
     async fn drive<C>(
         &self,
         connection: C,
         finish: impl Fn(Pin<&mut C>),
-        (linger, idle): (Duration, Option<Duration>),
+        (linger, idle): (Duration, Option<(Duration, Streams)>),
         asked: &AtomicU64,
     ) where
         C: Future<Output = Result<(), hyper::Error>>,
@@ -304,9 +311,9 @@ impl Server {
         let mut connection = pin!(connection);
         let mut first_request = pin!(sleep(self.limits.header_time));
         let mut waiting = true;
-        let mut look = tokio::time::interval(idle.unwrap_or(LONG));
+        let mut look = tokio::time::interval(idle.as_ref().map_or(LONG, |(period, _)| *period));
         look.reset();
-        let mut before = 0;
+        let mut before = Some(0);
         let mut last_call = pin!(sleep(linger));
         let (mut stopping, mut finishing) = (false, false);
         loop {
@@ -327,8 +334,9 @@ impl Server {
                     waiting = false;
                 }
                 _ = look.tick(), if idle.is_some() && !finishing => {
-                    let now = asked.load(Ordering::Relaxed);
-                    if now == before {
+                    let is_empty = idle.as_ref().is_none_or(|(_, streams)| streams.is_empty());
+                    let now = is_empty.then(|| asked.load(Ordering::Relaxed));
+                    if now.is_some() && now == before {
                         finishing = true;
                         finish(connection.as_mut());
                     }
@@ -355,11 +363,14 @@ impl Server {
         builder
     }
 
-    fn http2(&self) -> http2::Builder<TokioExecutor> {
+    fn http2(&self, streams: Streams) -> http2::Builder<Streams> {
         let header_list = u32::try_from(self.hard_header_bytes()).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(streams);
         builder
             .timer(TokioTimer::new())
+            // WebSockets (RFC 8441): browsers open them on the connection that they have.
+            .enable_connect_protocol()
+            .initial_stream_window_size(STREAM_WINDOW)
             .max_concurrent_streams(self.limits.streams)
             .max_header_list_size(header_list)
             .keep_alive_interval(self.limits.ping)

@@ -79,7 +79,7 @@ impl Callers {
         if let Some(token) = bearer(headers)? {
             return self.with_token(&token, headers);
         }
-        if let Some(token) = subprotocol_token(headers) {
+        if let Some(token) = subprotocol_token(asked.method, headers) {
             if self.local_token.as_ref().is_some_and(|local| same(local, &token)) {
                 refuse_cross_site(asked)?;
                 refuse_rebound_name(asked)?;

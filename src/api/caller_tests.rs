@@ -139,3 +139,11 @@ fn over_http_2_the_name_is_taken_from_the_address() {
     assert_eq!(ask("https://evil.example:8443/", "https://evil.example:8443"), Err(403));
     assert_eq!(ask("/", "https://localhost:8443"), Err(403), "no name at all");
 }
+
+#[test]
+fn over_http_2_a_websocket_brings_its_token_by_connect() {
+    let list = "base64url.bearer.authorization.k8s.io.dG9rZW4, v5.channel.k8s.io";
+    let headers = headers(&[("sec-websocket-protocol", list)]);
+    assert!(find(&person(), Method::CONNECT, &headers, None).is_ok());
+    assert!(find(&person(), Method::GET, &headers, None).is_err());
+}

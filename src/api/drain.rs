@@ -1,8 +1,9 @@
-//! Cordon, uncordon and drain of a node, as the caller, with kubectl's rules about which pods may
-//! go. A drain evicts, so that disruption budgets are kept; what they refuse is asked again until
-//! the time is over, and then named with the API server's own words.
+//! Cordon, uncordon and drain of a node, as the caller. A drain evicts, so that disruption budgets
+//! are kept; what they refuse is asked again until the time is over, and then named with the API
+//! server's own words. Which pods may go: `drain_pods`.
 //!
-//! It ends with its client: a drain that nobody waits for evicts no more.
+//! It ends with its client: a drain that nobody waits for evicts no more. What is gone is gone, and
+//! the node stays cordoned.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,19 +15,18 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{self, JSON, MERGE, get, send};
+use super::drain_pods::{Pod, Spec, chosen, named, text, words};
 use super::error::ApiError;
 use super::related::known;
-use super::target::{Target, encoded};
+use super::target::Target;
 use super::written::Wrote;
 use super::{Caller, Gateway, Shared};
-use crate::i18n::Locale;
+use crate::i18n::{self, Locale};
 use crate::upstream::{Failure, User};
 
 /// The contract's default, and the longest that a request may take.
@@ -37,50 +37,6 @@ const AT_ONCE: usize = 16;
 const AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks whether an evicted pod is gone.
 const LOOK: Duration = Duration::from_secs(1);
-/// Pods of the node that are asked for at once; Kubernetes is built for 110 a node.
-const PAGE: usize = 250;
-/// Pods that a message names.
-const NAMED: usize = 10;
-
-/// The contract's `NodeDrainSpec`; `timeout` is in nanoseconds.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct Spec {
-    force: bool,
-    timeout: u64,
-    grace_period_seconds: i64,
-    ignore_all_daemon_sets: bool,
-    delete_empty_dir_data: bool,
-}
-
-impl Default for Spec {
-    fn default() -> Self {
-        Self {
-            force: true,
-            timeout: 0,
-            grace_period_seconds: -1,
-            ignore_all_daemon_sets: true,
-            delete_empty_dir_data: true,
-        }
-    }
-}
-
-/// What becomes of a pod.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
-    Evict,
-    /// It does not stand in the way: of a daemon set, a mirror of a file.
-    Skip,
-    /// kubectl's own reason.
-    Refuse(&'static str),
-}
-
-/// A pod that is evicted.
-struct Pod {
-    path: String,
-    shown: String,
-    uid: String,
-}
 
 /// `PUT /api/v1/node/{name}/cordon` and `…/uncordon`: 204, whatever it was before.
 pub async fn cordon(
@@ -101,6 +57,7 @@ pub async fn cordon(
 struct Run {
     gateway: Arc<Gateway>,
     user: User,
+    locale: Locale,
     spec: Spec,
     until: Instant,
     turns: Semaphore,
@@ -131,27 +88,30 @@ pub async fn drain(
     let locale = gateway.locale_of(&head.headers);
     let node = set(&gateway, &user, &target.path(&kind.resource), true).await?;
     gateway.writes.note(&user, &Wrote::of(kind, "", &node));
-    let pods = pods(&gateway, &user, &target.name, &spec).await?;
+    let pods = chosen(&gateway, &user, &target.name, &spec, locale).await?;
     let accept = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let live = accept.is_some_and(|accept| accept.contains("text/event-stream"));
     let (tell, heard) = mpsc::channel(AT_ONCE);
     let turns = Semaphore::new(AT_ONCE);
     let tell = live.then_some(tell);
-    let run = Run { gateway: gateway.clone(), user: user.clone(), spec, until, turns, tell };
+    let (ours, caller) = (gateway.clone(), user.clone());
+    let run = Run { gateway: ours, user: caller, locale, spec, until, turns, tell };
     if live {
-        return Ok(progress(run, pods, heard, locale));
+        return Ok(progress(run, pods, heard));
     }
     run.all(&pods).await?;
     Ok(body::wrote(&gateway, &user, (kind, ""), &node, StatusCode::ACCEPTED.into_response()))
 }
 
 /// The run as a stream of events, which does the work while it is read.
-fn progress(run: Run, pods: Vec<Pod>, mut heard: mpsc::Receiver<News>, locale: Locale) -> Response {
+fn progress(run: Run, pods: Vec<Pod>, mut heard: mpsc::Receiver<News>) -> Response {
     let work = async move {
         run.tell("cordoned", json!({ "pods": pods.len() })).await;
         let done = match run.all(&pods).await {
             Ok(()) => json!({ "status": 202, "message": "" }),
-            Err(error) => json!({ "status": error.status.as_u16(), "message": error.text(locale) }),
+            Err(error) => {
+                json!({ "status": error.status.as_u16(), "message": error.text(run.locale) })
+            }
         };
         run.tell("done", done).await;
     };
@@ -171,6 +131,11 @@ fn progress(run: Run, pods: Vec<Pod>, mut heard: mpsc::Receiver<News>, locale: L
 }
 
 impl Run {
+    /// A reason of ours, in the caller's language.
+    fn said(&self, id: &'static str) -> String {
+        i18n::message(self.locale, id, &[])
+    }
+
     async fn tell(&self, name: &'static str, data: Value) {
         if let Some(tell) = &self.tell {
             // Nobody listens any more: the stream is being dropped, and this with it.
@@ -186,14 +151,14 @@ impl Run {
             return Ok(());
         }
         let (gone, all) = ((pods.len() - left.len()).to_string(), pods.len().to_string());
-        let left = named(left.into_iter());
+        let left = named(left, self.locale);
         let args = [("gone", gone.as_str()), ("all", all.as_str()), ("left", left.as_str())];
         Err(ApiError::with_status(StatusCode::CONFLICT, "error-drain-left", &args))
     }
 
     /// Evicts a pod and waits until it is gone; the error says why it is not.
     async fn evicted(&self, pod: &Pod) -> Result<(), String> {
-        let reason = Mutex::new("the time was over before its turn".to_owned());
+        let reason = Mutex::new(self.said("note-drain-no-time"));
         let known = || reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let outcome = match timeout_at(self.until, self.evict(pod, &reason)).await {
             Ok(outcome) => outcome,
@@ -248,55 +213,41 @@ impl Run {
         self.tell("evicting", json!({ "pod": pod.shown })).await;
         loop {
             match self.ask(Method::POST, &path, Some(&eviction)).await {
-                // Two budgets for one pod are refused by a status with code 201.
-                Ok(said) if text(&said, "/status") == "Failure" => {
-                    return Err(text(&said, "/message").to_owned());
-                }
                 Ok(_) => break,
                 Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => return Ok(()),
                 // Another pod of that name: this one is gone.
                 Err(failure) if failure.code() == Some(StatusCode::CONFLICT) => break,
                 Err(failure) if is_passing(&failure) => {
-                    let why = words(&failure);
+                    let why = words(&failure, self.locale);
                     self.tell("waiting", json!({ "pod": pod.shown, "reason": why })).await;
                     wait(why);
                     tokio::time::sleep(AGAIN).await;
                 }
-                Err(failure) => return Err(words(&failure)),
+                Err(failure) => return Err(words(&failure, self.locale)),
             }
         }
-        wait("still terminating".to_owned());
+        wait(self.said("note-drain-terminating"));
         loop {
             match self.ask(Method::GET, &pod.path, None).await {
                 Ok(now) if text(&now, "/metadata/uid") == pod.uid => {}
                 Ok(_) => return Ok(()),
                 Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => return Ok(()),
-                Err(failure) if is_passing(&failure) => wait(words(&failure)),
-                Err(failure) => return Err(words(&failure)),
+                Err(failure) if is_passing(&failure) => wait(words(&failure, self.locale)),
+                Err(failure) => return Err(words(&failure, self.locale)),
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 }
 
-/// A budget that holds the pod, or an API server that has other work.
+/// A budget that holds the pod, or an API server that has other work or is away. A 500 is final, as
+/// for kubectl: so are two budgets for one pod refused (pkg/registry/core/pod/storage/eviction.go).
 fn is_passing(failure: &Failure) -> bool {
-    failure
-        .code()
-        .is_none_or(|code| code == StatusCode::TOO_MANY_REQUESTS || code.is_server_error())
-}
-
-/// The API server's words, with the causes, which name the budget.
-fn words(failure: &Failure) -> String {
-    let mut words = failure.to_string();
-    let Failure::Status { details: Some(details), .. } = failure else { return words };
-    let causes = details.get("causes").and_then(Value::as_array).into_iter().flatten();
-    for cause in causes.map(|cause| text(cause, "/message")) {
-        if !words.contains(cause) {
-            words = format!("{words} {cause}");
-        }
-    }
-    words
+    failure.code().is_none_or(|code| match code {
+        StatusCode::TOO_MANY_REQUESTS => true,
+        StatusCode::INTERNAL_SERVER_ERROR => false,
+        code => code.is_server_error(),
+    })
 }
 
 async fn set(
@@ -309,139 +260,20 @@ async fn set(
     send(gateway, user, Method::PATCH, path, MERGE, patch).await
 }
 
-/// The pods to evict; an error that names those which must not go.
-async fn pods(
-    gateway: &Gateway,
-    user: &User,
-    node: &str,
-    spec: &Spec,
-) -> Result<Vec<Pod>, ApiError> {
-    let selector = format!("spec.nodeName%3D{}", encoded(node));
-    let (mut items, mut token) = (Vec::new(), String::new());
-    loop {
-        let path = format!("/api/v1/pods?fieldSelector={selector}&limit={PAGE}&continue={token}");
-        let list = get(gateway, user, &path).await?;
-        items.extend(list.get("items").and_then(Value::as_array).into_iter().flatten().cloned());
-        token =
-            utf8_percent_encode(text(&list, "/metadata/continue"), NON_ALPHANUMERIC).to_string();
-        if token.is_empty() {
-            break;
-        }
-    }
-    let (mut evicted, mut refused) = (Vec::new(), Vec::new());
-    for pod in &items {
-        let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
-        let shown = format!("{namespace}/{name}");
-        match fate(pod, spec) {
-            Fate::Skip => {}
-            Fate::Refuse(why) => refused.push(format!("{shown} ({why})")),
-            Fate::Evict => evicted.push(Pod {
-                path: format!("/api/v1/namespaces/{}/pods/{}", encoded(namespace), encoded(name)),
-                shown,
-                uid: text(pod, "/metadata/uid").to_owned(),
-            }),
-        }
-    }
-    if refused.is_empty() {
-        return Ok(evicted);
-    }
-    let refused = named(refused.into_iter());
-    let args = [("pods", refused.as_str())];
-    Err(ApiError::with_status(StatusCode::CONFLICT, "error-drain-refused", &args))
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// kubectl's filters (k8s.io/kubectl/pkg/drain/filters.go).
-fn fate(pod: &Value, spec: &Spec) -> Fate {
-    let annotations = pod.pointer("/metadata/annotations");
-    if annotations.is_some_and(|all| all.get("kubernetes.io/config.mirror").is_some()) {
-        return Fate::Skip;
-    }
-    if matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") {
-        return Fate::Evict;
-    }
-    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    let mut owners = owners.into_iter().flatten();
-    let controller = owners.find(|owner| owner.get("controller") == Some(&Value::Bool(true)));
-    match controller.map(|owner| (text(owner, "/apiVersion"), text(owner, "/kind"))) {
-        Some(("apps/v1", "DaemonSet")) if spec.ignore_all_daemon_sets => return Fate::Skip,
-        Some(("apps/v1", "DaemonSet")) => {
-            return Fate::Refuse("of a daemon set; ignoreAllDaemonSets skips it");
-        }
-        None if !spec.force => return Fate::Refuse("without a controller; force evicts it"),
-        _ => {}
-    }
-    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    if !spec.delete_empty_dir_data && { volumes }.any(|volume| volume.get("emptyDir").is_some()) {
-        return Fate::Refuse("with data in an emptyDir; deleteEmptyDirData gives it up");
-    }
-    Fate::Evict
-}
-
-fn named(mut all: impl ExactSizeIterator<Item = String>) -> String {
-    let count = all.len();
-    let shown: Vec<String> = all.by_ref().take(NAMED).collect();
-    match count.saturating_sub(NAMED) {
-        0 => shown.join("; "),
-        more => format!("{}; and {more} more", shown.join("; ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pod(more: Value) -> Value {
-        let owner = json!([{"kind": "ReplicaSet", "controller": true}]);
-        let mut pod =
-            json!({"metadata": {"ownerReferences": owner}, "status": {"phase": "Running"}});
-        for (pointer, value) in more.as_object().unwrap() {
-            pod[pointer.as_str()] = value.clone();
-        }
-        pod
-    }
+    use crate::upstream::UpstreamError;
 
     #[test]
-    fn pods_go_by_kubectls_rules() {
-        let (lax, strict) = (
-            Spec::default(),
-            Spec {
-                force: false,
-                ignore_all_daemon_sets: false,
-                delete_empty_dir_data: false,
-                ..Spec::default()
-            },
-        );
-        let bare = json!({"metadata": {}});
-        let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
-        let daemon = json!({"metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "controller": true}]}});
-        let scratch = json!({"spec": {"volumes": [{"name": "a", "emptyDir": {}}]}});
-        let ended = json!({"metadata": {}, "status": {"phase": "Succeeded"}});
-        let refused = |fate: Fate| matches!(fate, Fate::Refuse(_));
-        for (object, easy) in [
-            (json!({}), Fate::Evict),
-            (bare.clone(), Fate::Evict),
-            (mirror, Fate::Skip),
-            (daemon.clone(), Fate::Skip),
-            (scratch.clone(), Fate::Evict),
-        ] {
-            assert_eq!(fate(&pod(object.clone()), &lax), easy, "{object}");
+    fn what_passes_is_waited_for_and_a_refusal_is_final() {
+        let said = |code: u16| Failure::status(StatusCode::from_u16(code).unwrap(), b"");
+        for code in [429, 502, 503, 504] {
+            assert!(is_passing(&said(code)), "{code}");
         }
-        for object in [bare, daemon, scratch] {
-            assert!(refused(fate(&pod(object.clone()), &strict)), "{object}");
+        for code in [400, 403, 500] {
+            assert!(!is_passing(&said(code)), "{code}");
         }
-        assert_eq!(fate(&pod(ended), &strict), Fate::Evict);
-    }
-
-    #[test]
-    fn a_message_names_some_and_counts_the_rest() {
-        let all = |count: usize| {
-            named((0..count).map(|at| at.to_string()).collect::<Vec<_>>().into_iter())
-        };
-        assert_eq!(all(2), "0; 1");
-        assert!(all(13).ends_with("9; and 3 more"));
+        assert!(is_passing(&UpstreamError::Timeout.into()));
     }
 }

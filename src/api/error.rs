@@ -158,7 +158,15 @@ impl ApiError {
 
     /// The answer in this locale.
     pub fn into_text_response(self, locale: Locale) -> Response {
-        (self.status, self.text(locale)).into_response()
+        let mut response = (self.status, self.text(locale)).into_response();
+        // It names what would be right (RFC 9110, 15.5.22; RFC 6455, 4.4).
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
     }
 }
 
@@ -269,5 +277,20 @@ impl From<Malformed> for ApiError {
     fn from(error: Malformed) -> Self {
         tracing::warn!(%error, "the API server's object cannot be shown");
         Self::new(StatusCode::BAD_GATEWAY, Fault::Upstream, Text::Verbatim(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_426_names_the_protocol_and_the_version_that_are_spoken() {
+        let status = StatusCode::UPGRADE_REQUIRED;
+        let error = ApiError::with_status(status, "error-websocket-upgrade", &[]);
+        let response = error.into_text_response(Locale::EN);
+        let header = |name: &str| response.headers()[name].to_str().unwrap();
+        let said = ["connection", "upgrade", "sec-websocket-version"].map(header);
+        assert_eq!(said, ["Upgrade", "websocket", "13"]);
     }
 }

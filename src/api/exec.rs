@@ -3,6 +3,8 @@
 //!
 //! It translates messages; what may begin and for how long is `terminal`'s to say.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -23,18 +25,20 @@ use super::log_lines::parameter;
 use super::related::known;
 use super::target::Target;
 use super::terminal::{self, Cause, End, Opened, Session, Shown, Typed, Verb};
+use super::terminal_record::Record;
 use super::view;
 use super::websocket::{self, BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put};
-use super::{Caller, Shared};
+use super::{Caller, Gateway, Shared};
 use crate::i18n::{self, Locale};
+use crate::upstream::User;
 
 /// What we speak, for browsers that bring their token among the protocols: one must be echoed.
 const PROTOCOLS: [&str; 1] = ["exec.binnacle.v1"];
 /// Bytes of a client's message: what somebody may paste at once.
-pub(super) const MESSAGE: usize = 256 << 10;
+const MESSAGE: usize = 256 << 10;
 /// Messages between the socket and the session; a full queue holds up whoever fills it.
 const QUEUE: usize = 8;
-const TRANSPORT: &str = "websocket";
+pub(super) const TRANSPORT: &str = "websocket";
 
 /// A client's text message; a binary one is `stdin`.
 #[derive(Deserialize)]
@@ -58,13 +62,26 @@ pub async fn attach(state: Shared, who: Caller, request: Request) -> Result<Resp
 async fn serve(
     State(gateway): Shared,
     Caller(user): Caller,
-    mut request: Request,
+    request: Request,
     verb: Verb,
 ) -> Result<Response, ApiError> {
     let pod = Target::of(request.uri().path(), known("pod")?, 1)?;
     let session = asked(pod, verb, request.uri().query().unwrap_or_default())?;
+    upgrade(gateway, user, request, &PROTOCOLS, session, talk).await
+}
+
+/// Opens a session, and a websocket for it that `carry` takes to its end. What may not begin is
+/// refused before the upgrade.
+pub(super) async fn upgrade<F: Future<Output = ()> + Send + 'static>(
+    gateway: Arc<Gateway>,
+    user: User,
+    mut request: Request,
+    protocols: &[&'static str],
+    session: Session,
+    carry: impl FnOnce(Opened, Socket, Locale) -> F + Send + 'static,
+) -> Result<Response, ApiError> {
     let locale = gateway.locale_of(request.headers());
-    let (response, upgrading) = match websocket::accept(&mut request, &PROTOCOLS, MESSAGE) {
+    let (response, upgrading) = match websocket::accept(&mut request, protocols, MESSAGE) {
         Ok(accepted) => accepted,
         Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
     };
@@ -73,7 +90,7 @@ async fn serve(
     gateway.shells.tasks.spawn(async move {
         let _place = place;
         match upgrading.socket().await {
-            Ok(socket) => talk(opened, socket, locale).await,
+            Ok(socket) => carry(opened, socket, locale).await,
             Err(error) => tracing::debug!(%error, "a websocket was agreed on, not made"),
         }
     });
@@ -114,12 +131,16 @@ async fn talk(opened: Opened, socket: Socket, locale: Locale) {
     let (types, typed) = mpsc::channel(QUEUE);
     let (shows, shown) = mpsc::channel(QUEUE);
     let (mut sink, mut source) = socket.split();
+    let (user, session) = (opened.record.user.clone(), opened.record.session.clone());
     let running = opened.run(typed, shows);
     let passing = pass(&mut sink, &mut source, types, shown, locale);
     let (cause, last) = tokio::join!(running, passing);
     let frame = match last {
         Last::Gone => return,
-        Last::Refused(frame) => frame,
+        Last::Refused(frame) => {
+            Record::frame_refused(&user, &session, frame.code.into());
+            frame
+        }
         Last::Ended(end) => close_frame(code(cause, &end), &end.reason),
     };
     farewell(sink, source, frame).await;
@@ -134,18 +155,10 @@ async fn pass(
     locale: Locale,
 ) -> Last {
     let pulse = Pulse::default();
-    let last = tokio::select! {
+    tokio::select! {
         last = read(source, types, &pulse, locale) => last,
         last = write(sink, shown, &pulse) => last,
-    };
-    if let Last::Refused(frame) = &last {
-        tracing::warn!(
-            target: "audit", event = "terminal-frame-refused", transport = TRANSPORT,
-            // Not the reason: it may repeat what was typed.
-            code = u16::from(frame.code), "a frame was refused"
-        );
     }
-    last
 }
 
 /// What the person does.
@@ -245,7 +258,7 @@ async fn write(sink: &mut Sink, mut shown: mpsc::Receiver<Shown>, pulse: &Pulse)
 pub(super) fn code(cause: Cause, end: &End) -> CloseCode {
     match cause {
         Cause::Process if end.code.is_some() => CloseCode::Normal,
-        Cause::Policy => CloseCode::Policy,
+        Cause::Policy(_) | Cause::Frame => CloseCode::Policy,
         Cause::Shutdown => CloseCode::Away,
         Cause::Process | Cause::Broken | Cause::Gone => CloseCode::Error,
     }

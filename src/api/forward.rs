@@ -16,12 +16,12 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::error::ApiError;
-use super::exec::{MESSAGE, code, refused};
+use super::exec::{TRANSPORT, code, refused, upgrade};
 use super::related::known;
 use super::target::Target;
-use super::terminal::{self, Cause, End, Meter, Opened, Session, Verb};
-use super::view;
-use super::websocket::{self, BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put};
+use super::terminal::{Cause, End, Ended, Opened, Session, Verb, gone};
+use super::terminal_record::Meter;
+use super::websocket::{BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put};
 use super::{Caller, Shared};
 use crate::i18n::{self, Locale};
 use crate::upstream::channel::{Input, Output, Receiver, Sender};
@@ -37,7 +37,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub async fn forward(
     State(gateway): Shared,
     Caller(user): Caller,
-    mut request: Request,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let path = request.uri().path();
     let pod = Target::of(path, known("pod")?, 2)?;
@@ -53,45 +53,31 @@ pub async fn forward(
         tty: false,
         stdin: true,
         verb: Verb::Forward(number),
-        transport: "websocket",
+        transport: TRANSPORT,
     };
-    let locale = gateway.locale_of(request.headers());
-    let (response, upgrading) = match websocket::accept(&mut request, &PROTOCOLS, MESSAGE) {
-        Ok(accepted) => accepted,
-        Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
-    };
-    let place = gateway.shells.place()?;
-    let opened = terminal::open(&gateway, &user, session, locale).await?;
-    gateway.shells.tasks.spawn(async move {
-        let _place = place;
-        match upgrading.socket().await {
-            Ok(socket) => carry(opened, socket, locale).await,
-            Err(error) => tracing::debug!(%error, "a websocket was agreed on, not made"),
-        }
-    });
-    Ok(response)
+    upgrade(gateway, user, request, &PROTOCOLS, session, carry).await
 }
 
-/// How one direction ended; the reason is for the audit log.
+/// How one direction ended.
 struct Last {
     /// What the client is told, if it is still there.
     frame: Option<CloseFrame>,
-    reason: String,
+    /// For the audit log.
+    ended: Ended,
 }
 
 impl Last {
     fn gone() -> Self {
-        Self { frame: None, reason: "the client went away".into() }
+        Self { frame: None, ended: gone() }
     }
 
-    fn of((cause, end): (Cause, End)) -> Self {
-        let frame = Some(close_frame(code(cause, &end), &end.reason));
-        Self { frame, reason: end.reason }
+    fn of(ended: Ended) -> Self {
+        let (cause, end) = &ended;
+        Self { frame: Some(close_frame(code(*cause, end), &end.reason)), ended }
     }
 
-    fn told(frame: CloseFrame) -> Self {
-        let reason = frame.reason.as_str().to_owned();
-        Self { frame: Some(frame), reason }
+    fn told(cause: Cause, frame: CloseFrame) -> Self {
+        Self { frame: Some(frame), ended: (cause, End::default()) }
     }
 }
 
@@ -100,13 +86,13 @@ async fn carry(opened: Opened, socket: Socket, locale: Locale) {
     let (mut sender, mut receiver) = channel.split();
     let (mut sink, mut source) = socket.split();
     let (pulse, meter) = (Pulse::default(), &record.meter);
-    let Last { frame, reason } = tokio::select! {
+    let Last { frame, ended } = tokio::select! {
         biased;
         last = down(&mut receiver, &mut sink, meter, &pulse) => last,
         ended = watch.over(meter) => Last::of(ended),
         last = up(&mut source, &mut sender, meter, &pulse, locale) => last,
     };
-    record.end = Some(End { code: None, reason });
+    record.end = Some(ended);
     drop(record);
     let _ = timeout(GOODBYE, sender.close()).await;
     drop(receiver);
@@ -133,12 +119,13 @@ async fn up(
             Some(Ok(Message::Binary(data))) => data,
             Some(Ok(Message::Text(_))) => {
                 let text = i18n::message(locale, "error-forward-text", &[]);
-                return Last::told(close_frame(CloseCode::Unsupported, &text));
+                return Last::told(Cause::Frame, close_frame(CloseCode::Unsupported, &text));
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
             Some(Ok(Message::Close(_))) | None => return Last::gone(),
             Some(Err(error)) => {
-                return refused(&error, locale).map_or_else(Last::gone, Last::told);
+                let told = |frame| Last::told(Cause::Frame, frame);
+                return refused(&error, locale).map_or_else(Last::gone, told);
             }
         };
         meter.typed(&data);
@@ -169,7 +156,7 @@ async fn down(receiver: &mut Receiver, sink: &mut Sink, meter: &Meter, pulse: &P
         let data = match next {
             Ok(Output::Stdout(data) | Output::Stderr(data)) => data,
             Ok(Output::End(exit)) if exit.message.is_empty() => {
-                return Last::told(close_frame(CloseCode::Normal, ""));
+                return Last::told(Cause::Process, close_frame(CloseCode::Normal, ""));
             }
             Ok(Output::End(exit)) => {
                 let end = End { code: None, reason: exit.message };

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::join::{Joins, kinds_joined};
+use super::kept::{Baked, Recipe};
 use super::listing;
 use super::respond::{Freshness, Reply};
 use super::view::{self, NoView, View};
@@ -29,9 +30,10 @@ pub async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wanted = namespaces(request.uri().path(), kind)?;
-    let query = ListQuery::parse(request.uri().query(), kind)?;
+    let asked = request.uri().query();
+    let query = ListQuery::parse(asked, kind)?;
     let locale = gateway.locale_of(request.headers());
-    let reply = answer(&gateway, &user, kind, &wanted, &query, locale).await?;
+    let reply = answer(&gateway, &user, (kind, &wanted), (asked, &query), locale).await?;
     Ok(reply.warned(&query.warnings).respond(&gateway, request.headers()))
 }
 
@@ -67,9 +69,8 @@ pub fn is_namespace(name: &str) -> Result<(), ApiError> {
 async fn answer(
     gateway: &Gateway,
     user: &User,
-    kind: &'static KindDef,
-    wanted: &[CompactString],
-    query: &ListQuery,
+    (kind, wanted): (&'static KindDef, &[CompactString]),
+    (asked, query): (Option<&str>, &ListQuery),
     locale: Locale,
 ) -> Result<Reply, ApiError> {
     let (primary, (mut joins, mut errors), (usage, unknown)) = tokio::join!(
@@ -89,6 +90,12 @@ async fn answer(
         }
         Err(NoView::Failed(error)) => return Err(error),
     };
+    let freshness = Freshness::of(primary.iter().chain(joins.views()));
+    let recipe = primary.as_ref().filter(|_| errors.is_empty());
+    let recipe = recipe.and_then(|rows| Recipe::of(kind, asked, rows, &joins));
+    if let Some(baked) = recipe.as_ref().and_then(|recipe| gateway.kept.get(recipe)) {
+        return Ok(Reply::baked(baked, freshness));
+    }
     let page = match &primary {
         Some(view) => view.store().select(&view.scope, query),
         None if kind.name == "namespace" => {
@@ -102,12 +109,14 @@ async fn answer(
         }
         None => Page::default(),
     };
-    let freshness = Freshness::of(primary.iter().chain(joins.views()));
     let status = primary.as_ref().map(|view| joins.status(kind, view)).unwrap_or_default();
     let total = primary.as_ref().and_then(|view| total(kind, view, query, &joins));
     let body = listing::body(kind, &status, (&joins, total), &page, Some(&errors))
         .map_err(|error| ApiError::internal(&error))?;
-    Ok(Reply::json(body, freshness).denied(denied))
+    let Some(recipe) = recipe else { return Ok(Reply::json(body, freshness).denied(denied)) };
+    let baked = Baked { tag: gateway.tags.of(&body), body: body.into() };
+    gateway.kept.put(&recipe, &baked);
+    Ok(Reply::baked(baked, freshness))
 }
 
 /// Usage of all rows that the query's filter leaves, whatever the page: `cumulativeMetrics`.

@@ -6,24 +6,30 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::iter;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts as _, Request, State};
-use axum::middleware::Next;
+use axum::extract::{FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, stream};
+use futures::channel::mpsc;
+use futures::{SinkExt as _, Stream, StreamExt as _, stream};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use moka::future::Cache;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::Caller;
 use super::error::ApiError;
 use super::live_diff::{Change, change};
-use super::live_hub::{Ask, Live, Seen, Whole, lock};
+use super::live_held::Whole;
+use super::live_hub::{Ask, Live, Seen, lock};
+use super::{CONTRACT, Caller, Gateway, view};
 use crate::i18n::Locale;
 use crate::upstream::{Fingerprint, User};
 
@@ -31,6 +37,9 @@ use crate::upstream::{Fingerprint, User};
 const OF_ONE: usize = 100;
 /// Streams of all callers: what is built for, at some 10 KiB and a body each.
 const IN_ALL: usize = 10_000;
+/// How many callers are remembered as good ones, and how long: a page of a dozen streams asks the
+/// API server once. What may be shown is asked for each evaluation all the same.
+const KNOWN: (u64, Duration) = (10_000, Duration::from_secs(600));
 /// Evaluations at once for one caller, as many requests as a page sends side by side.
 const TURNS: usize = 8;
 /// When a reader may come back whose stream has ended for a reason that stays, in milliseconds:
@@ -40,10 +49,23 @@ const LATER: u64 = 30_000;
 const ELSEWHERE: (u64, u64) = (1_000, 3_000);
 /// Who waits for an event must see that there is a stream before it; a comment is no event.
 const COMMENT: &[u8] = b": \n\n";
+/// Whoever takes nothing for so long does not read any more; proxies give up as early.
+const WRITE: Duration = Duration::from_secs(60);
+/// Bytes given to a connection at once: so much stays there, whoever does not read.
+const PIECE: usize = 64 << 10;
 
-/// How many streams there are.
-#[derive(Default)]
-pub struct Places(Arc<Mutex<Taken>>);
+/// How many streams there are, and who may have one.
+pub struct Places {
+    taken: Arc<Mutex<Taken>>,
+    known: Cache<Fingerprint, ()>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let known = Cache::builder().max_capacity(KNOWN.0).time_to_live(KNOWN.1);
+        Self { taken: Arc::default(), known: known.build() }
+    }
+}
 
 #[derive(Default)]
 struct Taken {
@@ -64,10 +86,18 @@ pub struct Seat {
 }
 
 impl Places {
+    /// An error unless the API server has taken the caller's credentials some time ago: nobody
+    /// else has a place, or anything evaluated, while it is silent.
+    pub async fn verified(&self, gateway: &Gateway, user: &User) -> Result<(), ApiError> {
+        let verified = view::verified(gateway, user);
+        let known = self.known.try_get_with(user.fingerprint(), verified).await;
+        known.map_err(|error| error.as_ref().clone())
+    }
+
     /// A place for one more stream of this caller, or 429.
     pub fn seat(&self, user: &User) -> Result<Seat, ApiError> {
         let who = user.fingerprint();
-        let mut taken = lock(&self.0);
+        let mut taken = lock(&self.taken);
         let own = taken.each.get(&who).map_or(0, |person| person.streams);
         if own >= OF_ONE || taken.all >= IN_ALL {
             let (busy, most) = (StatusCode::TOO_MANY_REQUESTS, OF_ONE.to_string());
@@ -78,11 +108,11 @@ impl Places {
         let person = taken.each.entry(who).or_insert_with(|| Person { streams: 0, turns: turns() });
         person.streams += 1;
         let turns = person.turns.clone();
-        Ok(Seat { taken: self.0.clone(), who, turns })
+        Ok(Seat { taken: self.taken.clone(), who, turns })
     }
 
     pub fn taken(&self) -> usize {
-        lock(&self.0).all
+        lock(&self.taken).all
     }
 }
 
@@ -158,7 +188,7 @@ impl News {
     }
 
     /// As an event stream has it; the body itself is not copied.
-    fn frame(self) -> Vec<Bytes> {
+    fn frame(self) -> [Bytes; 3] {
         let mut head = String::new();
         if let Some(retry) = self.retry {
             head.push_str(&format!("retry: {retry}\n"));
@@ -167,7 +197,7 @@ impl News {
             head.push_str(&format!("id: {tag}\n"));
         }
         head.push_str(&format!("event: {}\ndata: ", self.event));
-        vec![head.into(), self.data, Bytes::from_static(b"\n\n")]
+        [head.into(), self.data, Bytes::from_static(b"\n\n")]
     }
 }
 
@@ -196,10 +226,11 @@ impl Reader {
             () = streams.ended() => None,
             first = first => first,
         };
-        let Some(Seen { whole, trouble, end }) = first else {
+        let Some(Seen { whole, trouble, failed, end }) = first else {
             let away = StatusCode::SERVICE_UNAVAILABLE;
             return Err(ApiError::with_status(away, "error-shutting-down", &[]));
         };
+        let whole = whole.filter(|_| !failed);
         if let (None, Some(error)) = (&whole, end.or(trouble)) {
             return Err(error.as_ref().clone());
         }
@@ -232,7 +263,7 @@ impl Reader {
 
     /// What this reader has not been told yet.
     fn news(&mut self) -> Option<News> {
-        let Seen { whole, trouble, end } = self.seen.borrow_and_update().clone();
+        let Seen { whole, trouble, end, .. } = self.seen.borrow_and_update().clone();
         let known = self.sent.as_ref().map(|sent| sent.tag.as_str());
         if let Some(whole) = whole.filter(|whole| known != Some(whole.tag.as_str())) {
             let sent = self.sent.replace(whole.clone());
@@ -262,30 +293,37 @@ impl Reader {
     }
 }
 
-/// Around the routes of plain answers: whoever accepts an event stream gets one.
-pub async fn live(State(live): State<Live>, request: Request, next: Next) -> Response {
-    if request.method() != Method::GET || !wants_events(request.headers()) {
-        return next.run(request).await;
-    }
-    begin(&live, request).await.unwrap_or_else(ApiError::into_response)
+/// The event stream of a plain answer's route.
+pub async fn live(live: &Live, request: Request) -> Response {
+    begin(live, request).await.unwrap_or_else(ApiError::into_response)
 }
 
-fn wants_events(headers: &HeaderMap) -> bool {
-    let mut all = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    all.any(|accept| accept.contains("text/event-stream"))
+/// Whether a request is for an event stream. On the way of every read: nothing is copied.
+pub fn is_wanted(method: &Method, headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let has = |accept: &HeaderValue| {
+        let mut parts = accept.as_bytes().windows(EVENTS.len());
+        parts.any(|part| part.eq_ignore_ascii_case(EVENTS))
+    };
+    method == Method::GET && headers.get_all(header::ACCEPT).iter().any(has)
 }
 
 async fn begin(live: &Live, request: Request) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
     let Caller(user) = Caller::from_request_parts(&mut parts, &live.gateway).await?;
     let locale = live.gateway.locale_of(&parts.headers);
-    let Some(target) = parts.uri.path_and_query().cloned() else {
+    let target = parts.uri.path_and_query().and_then(|target| {
+        let within = target.as_str().strip_prefix(CONTRACT)?;
+        PathAndQuery::try_from(within).ok()
+    });
+    let Some(target) = target else {
         return Err(ApiError::bad_request("error-bad-path", &[("reason", parts.uri.path())]));
     };
+    live.gateway.streams.places.verified(&live.gateway, &user).await?;
     let last = parts.headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let reader = Reader::open(live, Ask { user, target, locale }, last).await?;
     let heartbeat = live.gateway.streams.pace.load().heartbeat;
-    let mut response = Response::new(Body::from_stream(events(reader, heartbeat)));
+    let mut response = Response::new(Body::from_stream(events(reader, heartbeat, WRITE)));
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream"),
@@ -298,21 +336,65 @@ async fn begin(live: &Live, request: Request) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// The stream's bytes, made as they are read: what a slow reader leaves is not queued.
+/// The stream's bytes, made as they are read: what a slow reader leaves is not queued. A task tells
+/// them, since a connection that takes nothing asks for nothing, and a body by itself would wait
+/// as long as the connection lives. The hand-over costs some 300 bytes (tokio's would cost 2 KiB),
+/// and one piece for a reader who is behind.
 fn events(
     reader: Reader,
     heartbeat: Duration,
+    write: Duration,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    let comment = || vec![Bytes::from_static(COMMENT)];
-    let frames = stream::unfold(reader, move |mut reader| async move {
-        let frames = match tokio::time::timeout(heartbeat, reader.next()).await {
-            Ok(news) => news?.frame(),
+    let (to, pieces) = mpsc::channel(0);
+    let telling = AbortOnDropHandle::new(tokio::spawn(tell(reader, heartbeat, write, to)));
+    stream::unfold((pieces, telling), |(mut pieces, telling)| async move {
+        let piece = pieces.next().await?;
+        Some((Ok(piece), (pieces, telling)))
+    })
+}
+
+/// Tells until the end, or until nothing was taken for `write`: then the reader's place and what
+/// it holds are free, whatever becomes of the connection.
+async fn tell(
+    mut reader: Reader,
+    heartbeat: Duration,
+    write: Duration,
+    mut to: mpsc::Sender<Bytes>,
+) {
+    let comment = || [Bytes::from_static(COMMENT), Bytes::new(), Bytes::new()];
+    let mut frame = comment();
+    while put(&mut to, frame, write).await {
+        frame = match timeout(heartbeat, reader.next()).await {
+            Ok(Some(news)) => news.frame(),
+            Ok(None) => return,
             Err(_) => comment(),
         };
-        Some((frames, reader))
-    });
-    let frames = stream::iter([comment()]).chain(frames);
-    frames.flat_map(|frames| stream::iter(frames.into_iter().map(Ok)))
+    }
+}
+
+/// Whether it was taken, each piece in time.
+async fn put(to: &mut mpsc::Sender<Bytes>, frame: [Bytes; 3], write: Duration) -> bool {
+    for piece in pieces(frame) {
+        // Done when it has been taken, not when it lies there.
+        if !matches!(timeout(write, to.send(piece)).await, Ok(Ok(()))) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Copies of what follows one another, one at a time: a body of which a part lies in a connection
+/// must be gone when nobody holds it.
+fn pieces(mut parts: [Bytes; 3]) -> impl Iterator<Item = Bytes> + Send {
+    iter::from_fn(move || {
+        let left: usize = parts.iter().map(Bytes::len).sum();
+        let mut piece: Vec<u8> = Vec::with_capacity(left.min(PIECE));
+        for part in &mut parts {
+            let room = PIECE - piece.len();
+            piece.extend_from_slice(&part.split_to(part.len().min(room)));
+        }
+        (!piece.is_empty()).then(|| piece.into())
+    })
 }
 
 #[cfg(test)]

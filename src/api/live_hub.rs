@@ -11,8 +11,7 @@
 //! with his own credentials, and refusals name him. The costly part of it, keeping and encoding the
 //! rows, is shared by all already.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,15 +22,17 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Request, StatusCode, Uri, header};
+use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tower::ServiceExt as _;
 
 use super::error::ApiError;
 use super::live::{Places, Seat};
+use super::live_held::{Held, Whole};
 use super::respond::{AGE, Denied, SOURCE, SOURCES};
-use super::{Caller, Gateway};
+use super::{CONTRACT, Caller, Gateway};
 use crate::cache::{Feed, State};
 use crate::i18n::Locale;
 use crate::kinds::{KindDef, by_name};
@@ -39,12 +40,12 @@ use crate::upstream::{Fingerprint, User};
 
 /// Largest body that is sent live; a page of a thousand pods has 1.5 MB.
 const LARGEST: usize = 8 << 20;
-/// All bodies that are held, to tell what changed in them.
-const HELD: usize = 256 << 20;
 /// Longer than any read of the API server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What takes long is done rarely: at most a fifth of the time is spent on it.
 const REST: u32 = 4;
+/// How long nobody looks whether a token is over: clocks are set, and machines sleep.
+const CLOCK: Duration = Duration::from_secs(5);
 
 /// How often what is done. A field of [`Streams`], so that tests need not wait.
 #[derive(Debug, Clone)]
@@ -83,8 +84,7 @@ pub struct Streams {
     pub pace: ArcSwap<Pace>,
     pub places: Places,
     entries: Mutex<HashMap<Key, Arc<Entry>>>,
-    /// Bytes of all bodies that are held.
-    held: Arc<AtomicUsize>,
+    pub(super) held: Held,
     ended: CancellationToken,
 }
 
@@ -110,31 +110,6 @@ impl Streams {
     pub fn ending(&self) -> CancellationToken {
         self.ended.clone()
     }
-
-    /// A body to keep, unless too much is kept already.
-    pub(super) fn hold(&self, tag: String, body: Bytes) -> Result<Arc<Whole>, ApiError> {
-        let before = self.held.fetch_add(body.len(), Ordering::Relaxed);
-        // From here on dropping it gives the bytes back.
-        let whole = Arc::new(Whole { tag, body, held: self.held.clone() });
-        if before + whole.body.len() > HELD {
-            let busy = StatusCode::SERVICE_UNAVAILABLE;
-            return Err(ApiError::with_status(busy, "error-live-too-much", &[]));
-        }
-        Ok(whole)
-    }
-}
-
-/// The body of a plain answer, on one line, and its ETag.
-pub struct Whole {
-    pub tag: String,
-    pub body: Bytes,
-    held: Arc<AtomicUsize>,
-}
-
-impl Drop for Whole {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.body.len(), Ordering::Relaxed);
-    }
 }
 
 /// What the latest evaluation found. Readers see the latest alone: who is slow misses what lay
@@ -144,6 +119,8 @@ pub struct Seen {
     pub whole: Option<Arc<Whole>>,
     /// Why `whole` may not be current.
     pub trouble: Option<Arc<ApiError>>,
+    /// The plain answer is `trouble` itself: `whole` is for those who have seen it alone.
+    pub failed: bool,
     /// Nothing more comes, and why.
     pub end: Option<Arc<ApiError>>,
 }
@@ -162,7 +139,7 @@ impl Seen {
                 if !same {
                     self.whole = Some(whole);
                 }
-                self.trouble = trouble;
+                (self.trouble, self.failed) = (trouble, false);
                 self.end = denied;
                 news
             }
@@ -171,7 +148,10 @@ impl Seen {
                 *self = Self { end: Some(error), ..Self::default() };
                 true
             }
-            Err(error) => self.trouble.replace(error).is_none(),
+            Err(error) => {
+                self.failed = true;
+                self.trouble.replace(error).is_none()
+            }
         }
     }
 }
@@ -234,11 +214,19 @@ pub struct Live {
     pub gateway: Arc<Gateway>,
     /// The routes of plain answers, below `/api/v1`.
     reads: Router,
+    templates: Arc<HashSet<String>>,
 }
 
 impl Live {
-    pub fn new(gateway: Arc<Gateway>, reads: Router) -> Self {
-        Self { gateway, reads }
+    /// `templates`: of the routes of `reads`, as they stand behind [`CONTRACT`].
+    pub fn new(gateway: Arc<Gateway>, reads: Router, templates: HashSet<String>) -> Self {
+        Self { gateway, reads, templates: Arc::new(templates) }
+    }
+
+    /// Whether the route of this template may be live.
+    pub fn has(&self, template: &str) -> bool {
+        let ours = template.strip_prefix(self.gateway.base_path.as_str()).unwrap_or(template);
+        ours.strip_prefix(CONTRACT).is_some_and(|rest| self.templates.contains(rest))
     }
 
     /// The answers to this from now on; evaluations begin with the first reader and end with the
@@ -259,7 +247,8 @@ impl Live {
 
     /// Asks our own route. The caller is an extension, which no request from outside can bring:
     /// neither headers nor cookies are needed again, and what they told of writes is heard once.
-    async fn evaluate(&self, ask: &Ask) -> Result<Found, ApiError> {
+    /// `known` is what it brought before.
+    async fn evaluate(&self, ask: &Ask, known: Option<Arc<Whole>>) -> Result<Found, ApiError> {
         let request = Request::get(Uri::from(ask.target.clone()))
             .header(header::ACCEPT, "application/json")
             .header(header::ACCEPT_LANGUAGE, ask.locale.tag())
@@ -267,10 +256,15 @@ impl Live {
             .body(Body::empty())
             .map_err(|error| ApiError::internal(&error))?;
         let Ok(response) = self.reads.clone().oneshot(request).await;
-        self.read(ask, response).await
+        self.read(ask, response, known).await
     }
 
-    async fn read(&self, ask: &Ask, response: Response) -> Result<Found, ApiError> {
+    async fn read(
+        &self,
+        ask: &Ask,
+        response: Response,
+        known: Option<Arc<Whole>>,
+    ) -> Result<Found, ApiError> {
         let (mut head, body) = response.into_parts();
         if let Some(error) = head.extensions.remove::<Arc<ApiError>>() {
             return Err(error.as_ref().clone());
@@ -292,12 +286,16 @@ impl Live {
             let code = StatusCode::NOT_ACCEPTABLE;
             return Err(ApiError::with_status(code, "error-not-live", &[]));
         }
+        // Held once: to find that nothing has changed must not need room for it.
+        if let Some(whole) = known.filter(|known| known.tag == tag) {
+            return Ok(Found { whole, trouble, denied, after });
+        }
         let body = to_bytes(body, LARGEST).await.map_err(|_| {
             let most = (LARGEST >> 20).to_string();
             let args = [("most", most.as_str())];
             ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, "error-live-too-large", &args)
         })?;
-        let whole = self.gateway.streams.hold(tag, on_one_line(body))?;
+        let whole = self.gateway.streams.held.hold(&ask.user, tag, on_one_line(body))?;
         Ok(Found { whole, trouble, denied, after })
     }
 
@@ -336,6 +334,18 @@ struct Work {
 
 impl Work {
     async fn run(self) {
+        tokio::select! {
+            biased;
+            () = expiry(&self.ask.user) => {
+                self.forget();
+                let over = Err(Arc::new(ApiError::unauthorized()));
+                self.entry.seen.send_if_modified(|seen| seen.take(over));
+            }
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&self) {
         let streams = &self.live.gateway.streams;
         loop {
             // Before: what changes while we look is looked at again.
@@ -362,7 +372,8 @@ impl Work {
     async fn found(&self) -> (Option<After>, Duration) {
         let turn = self.turns.acquire().await;
         let begun = Instant::now();
-        let evaluation = timeout(PATIENCE, self.live.evaluate(&self.ask)).await;
+        let known = self.entry.seen.borrow().whole.clone();
+        let evaluation = timeout(PATIENCE, self.live.evaluate(&self.ask, known)).await;
         let took = begun.elapsed();
         drop(turn);
         let late = || {
@@ -447,6 +458,19 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         self.forget();
+    }
+}
+
+/// Returns when the caller's token says of itself that it is over: an API server that is away
+/// does not.
+async fn expiry(user: &User) {
+    let Some(at) = user.expires() else { return std::future::pending().await };
+    loop {
+        let left = at.saturating_sub(Timestamp::now().as_second());
+        if left <= 0 {
+            return;
+        }
+        sleep(Duration::from_secs(left.unsigned_abs()).min(CLOCK)).await;
     }
 }
 

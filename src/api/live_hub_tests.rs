@@ -3,7 +3,8 @@
 use super::*;
 
 fn found(streams: &Streams, tag: &str) -> Result<Found, Arc<ApiError>> {
-    let whole = streams.hold(tag.to_owned(), Bytes::from_static(b"{}")).unwrap();
+    let user = ask("/pod").user;
+    let whole = streams.held.hold(&user, tag.to_owned(), Bytes::from_static(b"{}")).unwrap();
     Ok(Found { whole, trouble: None, denied: None, after: After::default() })
 }
 
@@ -52,14 +53,30 @@ fn what_passes_by_itself_ends_nothing() {
 }
 
 #[test]
-fn bodies_are_held_in_bounds_and_given_back() {
-    let streams = Streams::default();
-    let large = Bytes::from(vec![b' '; HELD / 2 + 1]);
-    let first = streams.hold("1".into(), large.clone()).unwrap();
-    assert!(streams.hold("2".into(), large.clone()).is_err());
-    assert_eq!(streams.held.load(Ordering::Relaxed), large.len());
-    drop(first);
-    assert_eq!(streams.held.load(Ordering::Relaxed), 0);
+fn what_failed_is_told_from_what_is_only_old() {
+    let (streams, mut seen) = (Streams::default(), Seen::default());
+    seen.take(found(&streams, "1"));
+    seen.take(Err(error(StatusCode::SERVICE_UNAVAILABLE)));
+    assert!(seen.failed && seen.whole.is_some());
+    let mut stale = found(&streams, "1").unwrap();
+    stale.trouble = Some(error(StatusCode::SERVICE_UNAVAILABLE));
+    seen.take(Ok(stale));
+    assert!(!seen.failed && seen.trouble.is_some());
+}
+
+#[tokio::test]
+async fn a_token_that_says_when_it_is_over_is_over_then() {
+    use base64::Engine as _;
+    use futures::FutureExt as _;
+    let of = |exp: i64| {
+        let claims = serde_json::json!({ "exp": exp }).to_string();
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
+        User::bearer(&format!("e30.{claims}.x"), &http::HeaderMap::new()).unwrap()
+    };
+    let now = Timestamp::now().as_second();
+    assert!(expiry(&of(now)).now_or_never().is_some());
+    assert!(expiry(&of(now + 3600)).now_or_never().is_none());
+    assert!(expiry(&ask("/pod").user).now_or_never().is_none());
 }
 
 #[test]

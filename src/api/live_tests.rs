@@ -18,7 +18,7 @@ fn whole(streams: &Streams, tag: &str, rows: &[(&str, u8)]) -> Arc<Whole> {
     let row = |(uid, shown): &(&str, u8)| json!({"objectMeta": {"uid": uid}, "shown": shown, "more": more});
     let rows: Vec<Value> = rows.iter().map(row).collect();
     let body = json!({"pods": rows, "errors": []}).to_string();
-    streams.hold(tag.to_owned(), body.into()).unwrap()
+    streams.held.hold(&user("a"), tag.to_owned(), body.into()).unwrap()
 }
 
 fn seen(whole: &Arc<Whole>) -> Seen {
@@ -165,8 +165,58 @@ fn only_who_accepts_an_event_stream_gets_one() {
     let wants = |accept: &'static str| {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        wants_events(&headers)
+        assert!(!is_wanted(&Method::POST, &headers), "{accept}");
+        is_wanted(&Method::GET, &headers)
     };
-    assert!(wants("text/event-stream") && wants("application/json, text/event-stream;q=0.9"));
-    assert!(!wants("application/json") && !wants("*/*") && !wants_events(&HeaderMap::new()));
+    assert!(wants("text/event-stream") && wants("application/json, Text/Event-Stream;q=0.9"));
+    assert!(!wants("application/json") && !wants("*/*") && !wants("text/event"));
+    assert!(!is_wanted(&Method::GET, &HeaderMap::new()));
+}
+
+#[tokio::test]
+async fn who_takes_nothing_for_a_while_has_no_place_and_holds_nothing_any_more() {
+    let streams = Streams::default();
+    let first = whole(&streams, "1", &[("a", 0)]);
+    let sender = watch::Sender::new(seen(&first));
+    let one = reader(&streams, &sender, None);
+    let brief = Duration::from_millis(20);
+    let mut events = std::pin::pin!(events(one, brief, brief));
+    assert_eq!(events.next().await, Some(Ok(Bytes::from_static(COMMENT))));
+    let gone = async {
+        while (streams.places.taken(), sender.receiver_count()) != (0, 0) {
+            tokio::time::sleep(brief).await;
+        }
+    };
+    timeout(WRITE, gone).await.unwrap();
+    sender.send_replace(Seen::default());
+    assert_eq!(Arc::strong_count(&first), 1, "the reader holds it no more");
+    // What lay there comes, and no more.
+    let rest: Vec<_> = events.collect().await;
+    assert!(rest.len() <= 1, "{rest:?}");
+}
+
+#[tokio::test]
+async fn who_goes_away_has_no_place_any_more() {
+    let streams = Streams::default();
+    let sender = watch::Sender::new(seen(&whole(&streams, "1", &[("a", 0)])));
+    let mut events = Box::pin(events(reader(&streams, &sender, None), WRITE, WRITE));
+    assert!(events.next().await.is_some() && events.next().await.is_some());
+    drop(events);
+    let gone = async {
+        while streams.places.taken() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(WRITE, gone).await.unwrap();
+}
+
+#[test]
+fn a_long_event_is_given_in_pieces_that_are_copies() {
+    let data = Bytes::from(vec![b'x'; 3 * PIECE]);
+    let parts = || [Bytes::from_static(b"head"), data.clone(), Bytes::from_static(b"\n\n")];
+    let all: Vec<Bytes> = pieces(parts()).collect();
+    assert_eq!(all.concat(), parts().concat());
+    assert_eq!(all.len(), 4);
+    assert!(all.iter().all(|piece| piece.len() <= PIECE) && data.is_unique());
+    assert_eq!(pieces([Bytes::new(), Bytes::new(), Bytes::new()]).count(), 0);
 }

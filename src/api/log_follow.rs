@@ -14,10 +14,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{SinkExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -29,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::ApiError;
-use super::log_source::{HAND_OVER, Names, Said, Source, Wanted};
+use super::log_source::{self, HAND_OVER, Names, Opening, Said, Source, Wanted};
 use super::log_stream::{End, News, Queue, Reason};
 use super::logs::X_ACCEL_BUFFERING;
 use super::related::known;
@@ -37,7 +36,7 @@ use super::target::{Target, segment};
 use super::websocket::{self, Socket};
 use super::{Caller, Gateway, Shared};
 use crate::auth::Attributes;
-use crate::upstream::{Fingerprint, User};
+use crate::upstream::{Failure, Fingerprint, User};
 
 /// A sign of life on a quiet stream: proxies commonly end one after a minute without a byte.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -52,6 +51,9 @@ const MESSAGE: usize = 4 << 10;
 const PROTOCOLS: [&str; 1] = ["v1.logs.binnacle"];
 /// Milliseconds after which readers come again whom our end sent away: not all of them at once.
 const RETRY: (u64, u64) = (500, 2_500);
+/// Looks at a right that may bring neither yes nor no from an API server that does answer: a
+/// minute, as looks come by default. Whoever lost the right may bring about a 429 himself.
+const UNJUDGED: u32 = 6;
 
 /// What may be chosen of following.
 #[derive(Debug, Clone)]
@@ -62,28 +64,36 @@ pub struct Limits {
     pub all: usize,
     /// Of those, of one caller.
     pub of_one: usize,
+    /// Containers of followed workloads at once, of all readers and of those of one caller: each
+    /// is a connection to the API server, of which there are some 28,000 ports, and files fewer.
+    pub sources: (usize, usize),
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { recheck: Duration::from_secs(10), all: 2_000, of_one: 1_000 }
+        let recheck = Duration::from_secs(10);
+        Self { recheck, all: 2_000, of_one: 1_000, sources: (2_000, 400) }
     }
 }
 
-type Seats = Arc<Mutex<HashMap<Fingerprint, usize>>>;
+/// How many places each caller has taken of those that there are.
+#[derive(Clone, Default)]
+struct Taken(Arc<Mutex<HashMap<Fingerprint, usize>>>);
 
 /// Logs that are followed now.
 #[derive(Default)]
 pub struct Follows {
     limits: Limits,
     ending: CancellationToken,
-    seats: Seats,
+    readers: Taken,
+    sources: Taken,
 }
 
-/// A reader's place; given back when dropped.
+/// Places that are taken together; given back when dropped.
 pub struct Seat {
-    seats: Seats,
+    taken: Taken,
     who: Fingerprint,
+    count: usize,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,7 +107,7 @@ impl Follows {
 
     /// Readers that there are now.
     pub fn count(&self) -> usize {
-        locked(&self.seats).values().sum()
+        locked(&self.readers.0).values().sum()
     }
 
     /// Tells every reader, and later ones, that this server ends.
@@ -111,25 +121,37 @@ impl Follows {
 
     /// A place for one more reader, or 429.
     pub fn seat(&self, user: &User) -> Result<Seat, ApiError> {
+        let seat = self.readers.take(user, 1, (self.limits.all, self.limits.of_one));
+        let busy = StatusCode::TOO_MANY_REQUESTS;
+        seat.ok_or_else(|| ApiError::with_status(busy, "error-too-many-followed-logs", &[]))
+    }
+
+    /// Places for a further pod of this many containers in a followed workload, if there are any.
+    pub fn pod(&self, user: &User, containers: usize) -> Option<Seat> {
+        self.sources.take(user, containers, self.limits.sources)
+    }
+}
+
+impl Taken {
+    fn take(&self, user: &User, count: usize, (all, of_one): (usize, usize)) -> Option<Seat> {
         let who = user.fingerprint();
-        let mut seats = locked(&self.seats);
-        let own = seats.get(&who).copied().unwrap_or_default();
-        if own >= self.limits.of_one || seats.values().sum::<usize>() >= self.limits.all {
-            let busy = StatusCode::TOO_MANY_REQUESTS;
-            return Err(ApiError::with_status(busy, "error-too-many-followed-logs", &[]));
+        let mut taken = locked(&self.0);
+        let own = taken.get(&who).copied().unwrap_or_default() + count;
+        if own > of_one || taken.values().sum::<usize>() + count > all {
+            return None;
         }
-        seats.insert(who, own + 1);
-        Ok(Seat { seats: self.seats.clone(), who })
+        taken.insert(who, own);
+        Some(Seat { taken: self.clone(), who, count })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut seats = locked(&self.seats);
-        match seats.get_mut(&self.who) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                seats.remove(&self.who);
+        let mut taken = locked(&self.taken.0);
+        if let Some(own) = taken.get_mut(&self.who) {
+            *own = own.saturating_sub(self.count);
+            if *own == 0 {
+                taken.remove(&self.who);
             }
         }
     }
@@ -148,17 +170,20 @@ pub async fn follow(
     let container = segment(path.rsplit('/').nth(1).unwrap_or_default())?;
     let query = request.uri().query().unwrap_or_default();
     let wanted = Arc::new(Wanted::of(query, request.headers())?);
-    let seat = gateway.follows.seat(&user)?;
     let right = right(&pod.namespace, &pod.name);
-    let source = Source {
+    let mut source = Source {
         gateway: gateway.clone(),
         user: user.clone(),
         path: pod.path(&pods.resource),
         names: Arc::new(Names { pod: pod.name, container }),
         wanted,
+        filter: None,
         uid: None,
     };
     let first = source.first().await?;
+    // Strangers get neither a pattern compiled nor a place.
+    source.filter = log_source::filter(query)?;
+    let seat = gateway.follows.seat(&user)?;
     let queue = Arc::new(Queue::default());
     let lines = queue.clone();
     let begun = Timestamp::now();
@@ -192,22 +217,49 @@ pub fn right(namespace: &str, pod: &str) -> Attributes {
     }
 }
 
-/// Returns when a right is gone. An API server that gives no answer takes no right.
+/// Returns when a right is gone.
 async fn revoked(gateway: &Gateway, user: &User, right: &Attributes) -> End {
+    let mut standing = Standing::default();
     loop {
         sleep(gateway.follows.recheck()).await;
         if user.expires().is_some_and(|at| at <= Timestamp::now().as_second()) {
             return Reason::Unauthorized.into();
         }
-        match gateway.authorizer.review(&gateway.cluster, user, right).await {
-            Ok(true) => {}
-            Ok(false) => return Reason::Denied.into(),
-            Err(failure) => match failure.code() {
-                Some(StatusCode::UNAUTHORIZED) => return Reason::Unauthorized.into(),
-                // Impersonation is no longer allowed, for one.
-                Some(StatusCode::FORBIDDEN) => return End::of(Reason::Denied, &failure),
-                _ => {}
-            },
+        let answer = gateway.authorizer.review(&gateway.cluster, user, right).await;
+        if let Some(end) = standing.hear(gateway.authorizer.heed(user, answer).await) {
+            return end;
+        }
+    }
+}
+
+/// Whether a right still stands, by what is said of it again and again.
+#[derive(Default)]
+struct Standing {
+    /// Answers since the last yes that were no verdict.
+    unjudged: u32,
+}
+
+impl Standing {
+    /// The end, if it has come. An API server that is away takes no right; one that is there and
+    /// does not judge takes it in the end.
+    fn hear(&mut self, answer: Result<bool, Failure>) -> Option<End> {
+        let failure = match answer {
+            Ok(true) => {
+                self.unjudged = 0;
+                return None;
+            }
+            Ok(false) => return Some(Reason::Denied.into()),
+            Err(failure) => failure,
+        };
+        match failure.code() {
+            Some(StatusCode::UNAUTHORIZED) => Some(Reason::Unauthorized.into()),
+            // Impersonation is no longer allowed, for one.
+            Some(StatusCode::FORBIDDEN) => Some(End::of(Reason::Denied, &failure)),
+            Some(code) if code.is_client_error() => {
+                self.unjudged += 1;
+                (self.unjudged >= UNJUDGED).then(|| End::of(Reason::Failed, &failure))
+            }
+            _ => None,
         }
     }
 }
@@ -220,33 +272,45 @@ fn shutdown() -> End {
     End { retry: Some(retry), ..Reason::Shutdown.into() }
 }
 
-/// A log's body that breaks off when the right to read it is gone, or this server ends. A good
-/// end would look like the log's own.
-pub fn judged(gateway: &Arc<Gateway>, user: &User, pod: &Target, log: Incoming) -> Body {
+/// A log's body that breaks off when the right to read it is gone, or this server ends.
+pub fn judged(
+    gateway: &Arc<Gateway>,
+    user: &User,
+    pod: &Target,
+    opening: Opening,
+    seat: Seat,
+) -> Body {
     let (gateway, user) = (gateway.clone(), user.clone());
     let right = right(&pod.namespace, &pod.name);
-    let ended = Box::pin(async move {
+    let ended = async move {
         tokio::select! {
             end = revoked(&gateway, &user, &right) => end,
             () = gateway.follows.ending.cancelled() => shutdown(),
         }
-    });
-    let frames = futures::stream::unfold(Some((log, ended)), |state| async move {
-        let (mut log, mut ended) = state?;
-        loop {
-            let frame = tokio::select! {
-                biased;
-                end = &mut ended => {
-                    return Some((Err(io::Error::other(end.data().to_string())), None));
-                }
-                frame = log.frame() => frame?,
-            };
-            match frame.map(http_body::Frame::into_data) {
-                Ok(Ok(data)) => return Some((Ok(data), Some((log, ended)))),
-                Ok(Err(_)) => {}
-                Err(error) => return Some((Err(io::Error::other(error)), None)),
-            }
-        }
+    };
+    broken_off(opening, ended, seat)
+}
+
+/// The body until it is `ended`, and then an error: a good end would look like the log's own.
+fn broken_off(
+    opening: Opening,
+    ended: impl Future<Output = End> + Send + 'static,
+    seat: Seat,
+) -> Body {
+    let log = opening
+        .map_err(io::Error::other)
+        .map_ok(|log| log.into_data_stream().map_err(io::Error::other))
+        .try_flatten_stream();
+    let begun = Some((Box::pin(log), Box::pin(ended), seat));
+    let frames = stream::unfold(begun, |state| async move {
+        let (mut log, mut ended, seat) = state?;
+        let data: Result<_, io::Error> = tokio::select! {
+            biased;
+            end = &mut ended => Err(io::Error::other(end.data().to_string())),
+            data = log.next() => data?,
+        };
+        let more = data.is_ok().then_some((log, ended, seat));
+        Some((data, more))
     });
     Body::from_stream(frames)
 }
@@ -311,7 +375,7 @@ fn is_socket(request: &Request) -> bool {
 }
 
 fn events(told: Told) -> Response {
-    let events = futures::stream::unfold(Some(told), |told| async move {
+    let events = stream::unfold(Some(told), |told| async move {
         let told = told?;
         let news = told.queue.next().await;
         let more = (!matches!(news, News::End(_))).then_some(told);

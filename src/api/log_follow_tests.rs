@@ -1,6 +1,7 @@
 //! Places for readers, and how news look on either kind of stream.
 
 use super::*;
+use crate::upstream::UpstreamError;
 
 fn user(token: &str) -> User {
     User::bearer(token, &http::HeaderMap::new()).unwrap()
@@ -20,6 +21,64 @@ fn readers_have_places_together_and_each_for_himself() {
     assert_eq!(follows.count(), 2);
     assert!(follows.seat(&b).is_ok());
     assert_eq!(follows.count(), 2, "given back at once");
+}
+
+#[test]
+fn pods_of_followed_workloads_have_places_of_their_own() {
+    let follows = Follows::new(Limits { sources: (5, 4), ..Limits::default() });
+    let (a, b) = (user("a"), user("b"));
+    let first = follows.pod(&a, 3).unwrap();
+    assert!(follows.pod(&a, 2).is_none(), "more than one caller's");
+    let _second = follows.pod(&b, 2).unwrap();
+    assert!(follows.pod(&a, 1).is_none(), "more than there are");
+    assert_eq!(follows.count(), 0, "they are no readers");
+    drop(first);
+    assert!(follows.pod(&a, 3).is_some());
+}
+
+#[test]
+fn a_right_stands_while_nobody_can_be_asked_but_not_for_ever_without_a_verdict() {
+    let code = |code: u16| Err(Failure::status(StatusCode::from_u16(code).unwrap(), b"so"));
+    let mut standing = Standing::default();
+    for _ in 0..2 * UNJUDGED {
+        assert_eq!(standing.hear(code(503)), None);
+        assert_eq!(standing.hear(Err(UpstreamError::Timeout.into())), None);
+    }
+    for _ in 1..UNJUDGED {
+        assert_eq!(standing.hear(code(429)), None);
+    }
+    assert_eq!(standing.hear(Ok(true)), None);
+    for _ in 1..UNJUDGED {
+        assert_eq!(standing.hear(code(429)), None, "a verdict came between");
+        assert_eq!(standing.hear(code(500)), None);
+    }
+    assert_eq!(standing.hear(code(429)), Some(End::of(Reason::Failed, &"so")));
+    assert_eq!(standing.hear(code(401)), Some(Reason::Unauthorized.into()));
+    assert_eq!(standing.hear(code(403)), Some(End::of(Reason::Denied, &"so")));
+    assert_eq!(standing.hear(Ok(false)), Some(Reason::Denied.into()));
+}
+
+#[tokio::test]
+async fn a_followed_file_has_a_place_until_it_breaks_off_or_its_reader_is_gone() {
+    let follows = Follows::default();
+    let silent = || -> Opening { Box::pin(std::future::pending()) };
+    let denied = std::future::ready(End::from(Reason::Denied));
+    let body = broken_off(silent(), denied, follows.seat(&user("a")).unwrap());
+    assert_eq!(follows.count(), 1);
+    let words = body.collect().await.err().unwrap().to_string();
+    assert!(words.contains("denied"), "{words}");
+    assert_eq!(follows.count(), 0);
+
+    let refusal = Failure::status(StatusCode::BAD_REQUEST, b"waiting to start");
+    let refused: Opening = Box::pin(std::future::ready(Err(refusal)));
+    let seat = follows.seat(&user("a")).unwrap();
+    let body = broken_off(refused, std::future::pending(), seat);
+    let words = body.collect().await.err().unwrap().to_string();
+    assert!(words.contains("waiting to start"), "{words}");
+
+    let seat = follows.seat(&user("a")).unwrap();
+    drop(broken_off(silent(), std::future::pending(), seat));
+    assert_eq!(follows.count(), 0);
 }
 
 #[tokio::test]
@@ -48,7 +107,7 @@ async fn news_are_events_and_messages() {
         ),
     ];
     for (news, text, expected) in all {
-        let events = futures::stream::iter([Ok::<_, Infallible>(event(&news))]);
+        let events = stream::iter([Ok::<_, Infallible>(event(&news))]);
         let body = Sse::new(events).into_response().into_body().collect().await.unwrap();
         assert_eq!(String::from_utf8_lossy(&body.to_bytes()), text);
         let message = message(&news).into_text().unwrap();

@@ -20,10 +20,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::ApiError;
-use super::log_follow::{Reading, right};
+use super::log_follow::{Reading, Seat, right};
 use super::log_lines::parameter;
-use super::log_source::{HAND_OVER, Names, Said, Source, Wanted};
-use super::log_stream::{End, QUEUE, Queue, Reason};
+use super::log_source::{self, HAND_OVER, Names, Said, Source, Wanted};
+use super::log_stream::{End, Filter, QUEUE, Queue, Reason};
 use super::logs::{names, pods_of, source};
 use super::related::known;
 use super::target::{Target, segment};
@@ -42,6 +42,9 @@ const NAMED: usize = 50;
 const TAIL: usize = 100;
 /// How long a line waits for earlier ones of other pods.
 const WINDOW: Duration = Duration::from_millis(500);
+/// How long a log that has just begun may take for its first lines: until then nobody who resumes
+/// is taken past them. What comes later still, or out of the window, a resumed stream may lack.
+const SETTLING: Duration = Duration::from_secs(5);
 /// Between two looks at the pods: in the shared cache, and by a list as the caller.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
@@ -58,7 +61,6 @@ pub async fn follow(
     let query = request.uri().query().unwrap_or_default();
     let wanted = Arc::new(Wanted::of(query, request.headers())?.or_tail(TAIL));
     let container = parameter(query, "container").filter(|name| !name.is_empty());
-    let seat = gateway.follows.seat(&user)?;
     let at = view::served(&gateway, &user, kind).await?;
     let path = target.path(&at);
     let owner = body::get(&gateway, &user, &path).await?;
@@ -71,6 +73,7 @@ pub async fn follow(
         let args = [("namespace", target.namespace.as_str())];
         return Err(ApiError::with_status(StatusCode::FORBIDDEN, "error-no-log-right", &args));
     }
+    let filter = log_source::filter(query)?;
     let pods = known("pod")?.resource;
     let namespace = target.namespace;
     let work = Workload {
@@ -83,9 +86,12 @@ pub async fn follow(
         containers,
         pods,
         wanted,
+        filter,
     };
     // Whoever may not list the pods learns it from the answer.
     work.pods(&work.owner).await?;
+    // Taken by callers alone who have been found to have the right.
+    let seat = gateway.follows.seat(&user)?;
     let queue = Arc::new(Queue::default());
     let reading = Reading { gateway, user, right, seat, queue: queue.clone() };
     reading.answer(&mut request, run(work, queue))
@@ -108,6 +114,7 @@ struct Workload {
     /// Where the API server has pods.
     pods: Resource,
     wanted: Arc<Wanted>,
+    filter: Option<Arc<Filter>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,6 +189,7 @@ impl Workload {
             path: Target { namespace, name: name.clone() }.path(&self.pods),
             names: Arc::new(Names { pod: name, container: container.clone() }),
             wanted: if is_new { Arc::new(self.wanted.whole()) } else { self.wanted.clone() },
+            filter: self.filter.clone(),
             uid: Some(pod.uid.clone()),
         }
     }
@@ -209,14 +217,18 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
     let mut crew = Crew::new(work.containers.len());
     let mut sources = JoinSet::new();
     let mut merge = Merge::default();
-    let (mut is_over, mut has_looked) = (false, false);
+    let mut is_over = false;
     while !is_over || !merge.is_empty() {
         let due = merge.due();
         tokio::select! {
             ended = &mut looking => return ended,
             Some(now) = seen.recv() => {
-                let is_new = std::mem::replace(&mut has_looked, true);
-                for pod in crew.see(now) {
+                let place = |containers| work.gateway.follows.pod(&work.user, containers);
+                let new = crew.see(now, place);
+                if !new.is_empty() {
+                    merge.begins(Instant::now());
+                }
+                for (pod, is_new) in new {
                     for container in &work.containers {
                         let (source, to) = (work.source(&pod, container, is_new), to.clone());
                         let pod = pod.clone();
@@ -236,7 +248,7 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
         while let Some(said) = merge.next(Instant::now()) {
-            let id = merge.newest.map(|at| at.to_string());
+            let id = merge.place(Instant::now()).map(|at| at.to_string());
             let entry = work.wanted.entry(&said.line, Some(&*said.names), id);
             queue.put(entry, said.line.at.is_some_and(|at| at < begun)).await;
         }
@@ -255,14 +267,25 @@ struct Crew {
     /// How many containers each has, and how many pods there is room for.
     containers: usize,
     room: usize,
-    active: BTreeMap<CompactString, (CompactString, usize)>,
+    active: BTreeMap<CompactString, Active>,
     /// Those that have ended and are still listed.
     done: HashSet<CompactString>,
+    has_looked: bool,
+    /// Those that the first look found and that have not been followed yet.
+    old: HashSet<CompactString>,
     beyond: Vec<CompactString>,
     /// What could not be followed, by the uid of its pod.
     failed: Vec<(CompactString, Value)>,
     is_over: bool,
     told: Value,
+}
+
+/// A pod that is followed.
+struct Active {
+    name: CompactString,
+    /// Containers that have not ended.
+    left: usize,
+    _seat: Seat,
 }
 
 impl Crew {
@@ -271,24 +294,37 @@ impl Crew {
         Self { containers, room, ..Self::default() }
     }
 
-    /// Takes note of the pods; returns those to follow from now on.
-    fn see(&mut self, seen: Seen) -> Vec<Pod> {
+    /// Takes note of the pods; returns those to follow from now on, and whether they came after
+    /// the first look. A pod for whose containers there is no `place` is beyond.
+    fn see(&mut self, seen: Seen, place: impl Fn(usize) -> Option<Seat>) -> Vec<(Pod, bool)> {
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
         self.is_over = seen.is_over;
         let listed: HashSet<&CompactString> = seen.pods.iter().map(|pod| &pod.uid).collect();
         self.done.retain(|uid| listed.contains(uid));
+        self.old.retain(|uid| listed.contains(uid));
         self.failed.retain(|(uid, _)| listed.contains(uid));
         self.beyond.clear();
-        let mut new = Vec::new();
+        let (mut new, mut is_full) = (Vec::new(), false);
         for pod in &seen.pods {
-            if self.active.contains_key(&pod.uid) || self.done.contains(&pod.uid) {
+            let is_known = self.active.contains_key(&pod.uid) || self.done.contains(&pod.uid);
+            if is_known || self.containers == 0 {
                 continue;
             }
-            if self.active.len() >= self.room {
+            is_full |= self.active.len() >= self.room;
+            let seat = if is_full { None } else { place(self.containers) };
+            let Some(seat) = seat else {
+                // Who gets none is not asked again for each of thousands of pods.
+                is_full = true;
                 self.beyond.push(pod.name.clone());
-            } else if self.containers > 0 {
-                self.active.insert(pod.uid.clone(), (pod.name.clone(), self.containers));
-                new.push(pod.clone());
-            }
+                if is_first {
+                    self.old.insert(pod.uid.clone());
+                }
+                continue;
+            };
+            let is_new = !is_first && !self.old.remove(&pod.uid);
+            let active = Active { name: pod.name.clone(), left: self.containers, _seat: seat };
+            self.active.insert(pod.uid.clone(), active);
+            new.push((pod.clone(), is_new));
         }
         new
     }
@@ -301,7 +337,7 @@ impl Crew {
             self.failed.push((pod.uid.clone(), failed));
         }
         match self.active.get_mut(&pod.uid) {
-            Some((_, left)) if *left > 1 => *left -= 1,
+            Some(active) if active.left > 1 => active.left -= 1,
             _ => {
                 self.active.remove(&pod.uid);
                 self.done.insert(pod.uid.clone());
@@ -315,7 +351,7 @@ impl Crew {
 
     /// The pods as they are told, if that has changed.
     fn news(&mut self) -> Option<Value> {
-        let mut following: Vec<_> = self.active.values().map(|(name, _)| name).collect();
+        let mut following: Vec<_> = self.active.values().map(|pod| &pod.name).collect();
         following.sort_unstable();
         let failed: Vec<&Value> = self.failed.iter().map(|(_, failed)| failed).collect();
         let news = json!({
@@ -344,6 +380,8 @@ struct Merge {
     until: Option<Timestamp>,
     /// The newest time that has gone out.
     newest: Option<Timestamp>,
+    /// When logs began that may still bring earlier lines, with what was the newest then.
+    settling: VecDeque<(Instant, Option<Timestamp>)>,
 }
 
 impl Merge {
@@ -374,6 +412,20 @@ impl Merge {
             self.arrivals.pop_front();
             self.until = Some(at);
         }
+    }
+
+    /// More logs have begun.
+    fn begins(&mut self, now: Instant) {
+        self.settling.push_back((now, self.newest));
+    }
+
+    /// The time to resume at, where no log that has just begun is passed over: its readers get
+    /// lines of those seconds twice rather than not at all.
+    fn place(&mut self, now: Instant) -> Option<Timestamp> {
+        while self.settling.front().is_some_and(|(begun, _)| *begun + SETTLING <= now) {
+            self.settling.pop_front();
+        }
+        self.settling.front().map_or(self.newest, |(_, newest)| *newest)
     }
 
     fn is_full(&self) -> bool {

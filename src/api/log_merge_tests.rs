@@ -1,6 +1,7 @@
 //! The order of merged lines, and which pods are followed.
 
 use super::*;
+use crate::api::log_follow::{Follows, Limits};
 use crate::api::log_stream::Reader;
 
 fn said(pod: &str, milli: u32) -> Said {
@@ -54,6 +55,54 @@ fn without_room_lines_wait_less() {
     assert!(out >= 10 && merge.arrivals.len() <= QUEUE.0, "{out} lines went out");
 }
 
+#[test]
+fn who_resumes_is_not_taken_past_the_first_lines_of_a_log_that_has_just_begun() {
+    let (mut merge, now) = (Merge::default(), Instant::now());
+    merge.begins(now);
+    merge.push(now, said("a", 10));
+    assert_eq!(due(&mut merge, now + WINDOW), ["a10"]);
+    assert_eq!(merge.place(now + WINDOW), None, "others may bring earlier ones");
+    let later = now + SETTLING;
+    assert_eq!(merge.place(later), said("a", 10).line.at);
+    merge.begins(later);
+    merge.push(later, said("a", 20));
+    assert_eq!(due(&mut merge, later + WINDOW), ["a20"]);
+    assert_eq!(merge.place(later + WINDOW), said("a", 10).line.at);
+    assert_eq!(merge.place(later + SETTLING), said("a", 20).line.at);
+}
+
+fn user() -> User {
+    User::bearer("a", &http::HeaderMap::new()).unwrap()
+}
+
+/// The pods to follow from now on, with places for all of them.
+fn see(crew: &mut Crew, seen: Seen) -> Vec<Pod> {
+    let follows = Follows::default();
+    let new = crew.see(seen, |containers| follows.pod(&user(), containers));
+    new.into_iter().map(|(pod, _)| pod).collect()
+}
+
+#[test]
+fn pods_without_a_place_are_beyond_and_only_what_came_after_the_reader_is_new() {
+    let follows = Follows::new(Limits { sources: (3, 2), ..Limits::default() });
+    let mut crew = Crew::new(1);
+    let mut look = |pods: &[(&str, &str)], ended: &[(&str, &str)]| {
+        for pod in seen(ended, false).pods {
+            crew.ended(&pod, "main", &Reason::Completed.into());
+        }
+        let new = crew.see(seen(pods, false), |containers| follows.pod(&user(), containers));
+        let new: Vec<_> = new.into_iter().map(|(pod, is_new)| (pod.name, is_new)).collect();
+        (new, crew.beyond.clone())
+    };
+    let [a, b, c, d] = [("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")];
+    let told = |name: &str, is_new| (CompactString::from(name), is_new);
+    assert_eq!(look(&[a, b, c], &[]), (vec![told("a", false), told("b", false)], vec!["c".into()]));
+    assert_eq!(look(&[b, c, d], &[a]), (vec![told("c", false)], vec!["d".into()]));
+    assert_eq!(look(&[c, d], &[b]), (vec![told("d", true)], vec![]));
+    drop(crew);
+    assert!(follows.pod(&user(), 2).is_some(), "given back");
+}
+
 fn seen(pods: &[(&str, &str)], is_over: bool) -> Seen {
     let pod = |(uid, name): &(&str, &str)| Pod { uid: (*uid).into(), name: (*name).into() };
     Seen { pods: pods.iter().map(pod).collect(), is_over }
@@ -63,7 +112,7 @@ fn seen(pods: &[(&str, &str)], is_over: bool) -> Seen {
 fn pods_come_and_go_and_one_that_has_ended_is_not_begun_again() {
     let mut crew = Crew::new(2);
     let (a, b) = (("1", "web-a"), ("2", "web-b"));
-    let new = crew.see(seen(&[a, b], false));
+    let new = see(&mut crew, seen(&[a, b], false));
     assert_eq!(new.len(), 2);
     let expected =
         json!({"following": ["web-a", "web-b"], "beyond": [], "beyondCount": 0, "failed": []});
@@ -73,10 +122,10 @@ fn pods_come_and_go_and_one_that_has_ended_is_not_begun_again() {
     crew.ended(&new[0], "main", &completed);
     assert!(crew.active.contains_key("1"), "its other container goes on");
     crew.ended(&new[0], "side", &completed);
-    assert!(crew.see(seen(&[a, b], false)).is_empty());
+    assert!(see(&mut crew, seen(&[a, b], false)).is_empty());
     assert_eq!(crew.news().unwrap()["following"], json!(["web-b"]));
     // The same name is another pod.
-    let again = crew.see(seen(&[("3", "web-a"), b], false));
+    let again = see(&mut crew, seen(&[("3", "web-a"), b], false));
     assert_eq!(again, [Pod { uid: "3".into(), name: "web-a".into() }]);
     assert!(crew.done.is_empty(), "what is no longer listed is forgotten");
 }
@@ -88,7 +137,7 @@ fn pods_beyond_the_limit_are_named_and_followed_when_there_is_room() {
         .map(|at| Pod { uid: at.to_string().into(), name: format!("web-{at:03}").into() })
         .collect();
     let look = || Seen { pods: pods.clone(), is_over: false };
-    assert_eq!(crew.see(look()).len(), PODS);
+    assert_eq!(see(&mut crew, look()).len(), PODS);
     let news = crew.news().unwrap();
     assert_eq!(news["beyond"], json!(["web-050", "web-051", "web-052"]));
     assert_eq!(news["beyondCount"], 3);
@@ -98,7 +147,7 @@ fn pods_beyond_the_limit_are_named_and_followed_when_there_is_room() {
         {"pod": "web-000", "container": "main", "reason": "failed", "message": "no such log"}
     ]);
     assert_eq!(crew.news().unwrap()["failed"], failed);
-    assert_eq!(crew.see(look()), [pods[PODS].clone()]);
+    assert_eq!(see(&mut crew, look()), [pods[PODS].clone()]);
     assert_eq!(Crew::new(4).room, CONTAINERS / 4, "many containers, fewer pods");
     assert_eq!(Crew::new(1_000).room, 1);
 }
@@ -107,7 +156,7 @@ fn pods_beyond_the_limit_are_named_and_followed_when_there_is_room() {
 fn it_is_over_when_nothing_is_left_and_nothing_will_come() {
     let mut crew = Crew::new(1);
     assert!(!crew.is_over());
-    let new = crew.see(seen(&[("1", "a")], true));
+    let new = see(&mut crew, seen(&[("1", "a")], true));
     assert!(!crew.is_over());
     crew.ended(&new[0], "main", &Reason::Gone.into());
     assert!(crew.is_over());

@@ -23,7 +23,7 @@ use super::error::ApiError;
 use super::log_lines::parameter;
 use super::log_stream::{End, Entry, Filter, Line, Mark, Reader, Reason};
 use super::logs::{file_options, log_path, open};
-use super::{Gateway, body};
+use super::{Gateway, body, view};
 use crate::upstream::{Failure, UpstreamError, User};
 
 /// How long an answer waits for the API server's word. A kubelet may answer with the first line
@@ -47,7 +47,6 @@ pub struct Wanted {
     upstream: Vec<(&'static str, String)>,
     previous: bool,
     timestamps: bool,
-    filter: Option<Filter>,
     from: Option<Mark>,
 }
 
@@ -57,10 +56,6 @@ impl Wanted {
         let given = |name: &str| parameter(query, name).filter(|value| !value.is_empty());
         let mut upstream = file_options(query)?;
         upstream.retain(|(name, _)| !matches!(*name, "timestamps" | "follow"));
-        let filter = given("filter").map(|pattern| Filter::new(&pattern)).transpose();
-        let filter = filter.map_err(|error| {
-            ApiError::bad_request("error-bad-log-filter", &[("reason", &error.to_string())])
-        })?;
         let sent = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
         let sent = sent.filter(|id| !id.is_empty()).map(str::to_owned);
         let from = sent.or_else(|| given("from").map(Into::into));
@@ -73,7 +68,6 @@ impl Wanted {
             previous: upstream.iter().any(|(name, _)| *name == "previous"),
             timestamps: given("timestamps").is_none_or(|value| value != "false"),
             upstream,
-            filter,
             from: from.transpose()?,
         })
     }
@@ -89,7 +83,7 @@ impl Wanted {
     /// The same for what began after the reader: all of it.
     pub fn whole(&self) -> Self {
         let upstream = self.upstream.iter().filter(|(name, _)| *name == "previous").cloned();
-        Self { upstream: upstream.collect(), from: None, filter: self.filter.clone(), ..*self }
+        Self { upstream: upstream.collect(), from: None, ..*self }
     }
 
     /// The API server's options, to begin or to go on from a place.
@@ -122,6 +116,17 @@ impl Wanted {
     }
 }
 
+/// Which lines to tell, if not all. Compiled, a pattern may have half a MiB: that is not done for
+/// callers whom nobody knows yet.
+pub fn filter(query: &str) -> Result<Option<Arc<Filter>>, ApiError> {
+    let pattern = parameter(query, "filter").filter(|pattern| !pattern.is_empty());
+    let filter = pattern.map(|pattern| Filter::new(&pattern)).transpose();
+    let filter = filter.map_err(|error| {
+        ApiError::bad_request("error-bad-log-filter", &[("reason", &error.to_string())])
+    })?;
+    Ok(filter.map(Arc::new))
+}
+
 /// Whose line it is.
 #[derive(Debug, Clone, Serialize)]
 pub struct Names {
@@ -138,6 +143,31 @@ pub struct Said {
 /// A log that is being opened.
 pub type Opening = BoxFuture<'static, Result<Incoming, Failure>>;
 
+/// Opens the log that the API server has at `path`, in its own time.
+pub fn opening(gateway: &Arc<Gateway>, user: &User, path: String) -> Opening {
+    let (gateway, user) = (gateway.clone(), user.clone());
+    async move { open(&gateway, &user, &path).await }.boxed()
+}
+
+/// A log that is there, or one that takes its time, of a caller whom the API server knows.
+///
+/// # Errors
+/// What the API server refuses at once, and its silence.
+pub async fn begun(gateway: &Gateway, user: &User, opening: Opening) -> Result<Opening, ApiError> {
+    within(OPENING, opening, view::verified(gateway, user)).await
+}
+
+async fn within(
+    patience: Duration,
+    mut opening: Opening,
+    verified: impl Future<Output = Result<(), ApiError>>,
+) -> Result<Opening, ApiError> {
+    match timeout(patience, &mut opening).await {
+        Ok(opened) => Ok(std::future::ready(Ok(opened?)).boxed()),
+        Err(_) => verified.await.map(|()| opening),
+    }
+}
+
 /// One container's log, from where a reader wants it to the container's end.
 pub struct Source {
     pub gateway: Arc<Gateway>,
@@ -146,24 +176,20 @@ pub struct Source {
     pub path: String,
     pub names: Arc<Names>,
     pub wanted: Arc<Wanted>,
+    pub filter: Option<Arc<Filter>>,
     /// Of the pod, where another of its name must not be taken for it.
     pub uid: Option<CompactString>,
 }
 
 impl Source {
     fn open(&self, place: Option<Mark>) -> Opening {
-        let (gateway, user) = (self.gateway.clone(), self.user.clone());
         let path = log_path(&self.path, &self.names.container, &self.wanted.options(place));
-        async move { open(&gateway, &user, &path).await }.boxed()
+        opening(&self.gateway, &self.user, path)
     }
 
-    /// The log, or a log that takes its time; what the API server refuses at once is the error.
-    pub async fn first(&self) -> Result<Opening, Failure> {
-        let mut opening = self.open(self.wanted.from);
-        match timeout(OPENING, &mut opening).await {
-            Ok(opened) => Ok(std::future::ready(Ok(opened?)).boxed()),
-            Err(_) => Ok(opening),
-        }
+    /// What [`Self::run`] begins with.
+    pub async fn first(&self) -> Result<Opening, ApiError> {
+        begun(&self.gateway, &self.user, self.open(self.wanted.from)).await
     }
 
     /// Hands over line by line whatever happens to connection and container.
@@ -181,10 +207,11 @@ impl Source {
                 },
                 Err(failure) => Err(failure),
             };
-            if reader.place() != before {
-                (tries, pause) = (0, PAUSES.0);
+            let has_read = reader.place() != before;
+            if has_read {
+                pause = PAUSES.0;
             }
-            tries += 1;
+            tries = failures(tries, has_read, &outcome);
             let asked = outcome.as_ref().err().and_then(Failure::retry_after);
             if let Some(end) = self.after(outcome, tries).await {
                 return end;
@@ -206,6 +233,9 @@ impl Source {
         filtering: &mut Filtering,
         to: &mpsc::Sender<Said>,
     ) -> Result<Result<(), Failure>, End> {
+        if self.is_replaced().await {
+            return Err(Reason::Gone.into());
+        }
         let mut turn = Instant::now();
         while let Some(frame) = log.frame().await {
             let frame = match frame {
@@ -234,13 +264,23 @@ impl Source {
         filtering: &mut Filtering,
         to: &mpsc::Sender<Said>,
     ) -> Result<(), End> {
-        if let Some(filter) = &self.wanted.filter
+        if let Some(filter) = &self.filter
             && !filtering.accepts(filter, &line.text)?
         {
             return Ok(());
         }
         let said = Said { names: self.names.clone(), line };
         to.send(said).await.map_err(|_| Reason::Completed.into())
+    }
+
+    /// Whether a log that was opened by the pod's name is that of another pod, which has a source
+    /// of its own. Asked after the opening: a uid that is there now has been there before.
+    async fn is_replaced(&self) -> bool {
+        if self.uid.is_none() {
+            return false;
+        }
+        let pod = body::get(&self.gateway, &self.user, &self.path).await;
+        pod.is_ok_and(|pod| self.is_another(&pod))
     }
 
     fn is_another(&self, pod: &Value) -> bool {
@@ -273,6 +313,15 @@ impl Source {
             Ok(()) => Some(Reason::Completed.into()),
             Err(why) => (tries >= TRIES).then(|| End::of(Reason::Failed, &why)),
         }
+    }
+}
+
+/// Errors in a row, without a new line. A quiet log that ends well is none.
+fn failures(before: u32, has_read: bool, outcome: &Result<(), Failure>) -> u32 {
+    match outcome {
+        Ok(()) => 0,
+        Err(_) if has_read => 1,
+        Err(_) => before + 1,
     }
 }
 

@@ -1,6 +1,6 @@
 //! When a container is over, what is asked of the API server, and how a line is told.
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::*;
@@ -84,7 +84,7 @@ fn a_place_comes_back_as_a_header_or_in_the_query() {
     headers.insert(LAST_EVENT_ID, HeaderValue::from_static("2026-01-02T03:04:05.5Z#3"));
     let in_header = Wanted::of("from=2020-01-01T00:00:00Z", &headers).unwrap().from.unwrap();
     assert_eq!(in_header, in_query, "the newer one, which a browser sends by itself");
-    for query in ["from=x", "filter=(", "tailLines=-1", "sinceTime=x"] {
+    for query in ["from=x", "tailLines=-1", "sinceTime=x"] {
         assert_eq!(wanted(query).err().unwrap().status.as_u16(), 400, "{query}");
     }
 }
@@ -116,11 +116,41 @@ fn a_filter_that_takes_all_the_time_is_ended() {
 
 #[test]
 fn what_began_after_its_reader_is_read_from_its_beginning() {
-    let query = "tailLines=5&sinceSeconds=60&previous=true&timestamps=false&filter=a%2B";
+    let query = "tailLines=5&sinceSeconds=60&previous=true&from=2026-01-02T03:04:05Z";
     let wanted = Wanted::of(query, &HeaderMap::new()).unwrap();
     let whole = wanted.whole();
     let options = whole.options(None);
     let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["timestamps", "follow", "previous"]);
-    assert!(whole.filter.is_some() && whole.from.is_none());
+    assert!(whole.from.is_none());
+}
+
+#[test]
+fn a_pattern_is_compiled_apart_from_all_that_is_read_of_strangers() {
+    assert!(wanted("filter=(").is_ok());
+    assert_eq!(filter("filter=(").err().unwrap().status.as_u16(), 400);
+    assert!(filter("filter=").unwrap().is_none());
+    assert!(filter("filter=a%2B").unwrap().unwrap().accepts("aa"));
+}
+
+#[tokio::test]
+async fn a_log_that_takes_its_time_is_waited_for_by_those_whom_the_api_server_knows() {
+    let refused = Err(Failure::status(StatusCode::NOT_FOUND, b"no such pod"));
+    let opening = std::future::ready(refused).boxed();
+    let at_once = within(OPENING, opening, std::future::pending()).await;
+    assert_eq!(at_once.err().unwrap().status.as_u16(), 404);
+    let silent = || -> Opening { std::future::pending().boxed() };
+    let stranger = std::future::ready(Err(ApiError::unauthorized()));
+    let refused = within(Duration::ZERO, silent(), stranger).await;
+    assert_eq!(refused.err().unwrap().status.as_u16(), 401);
+    assert!(within(Duration::ZERO, silent(), std::future::ready(Ok(()))).await.is_ok());
+}
+
+#[test]
+fn attempts_are_counted_by_errors_in_a_row() {
+    let failed = Err(Failure::status(StatusCode::BAD_REQUEST, b""));
+    assert_eq!(failures(0, false, &failed), 1);
+    assert_eq!(failures(3, false, &failed), 4);
+    assert_eq!(failures(3, true, &failed), 1, "it went on before it broke");
+    assert_eq!(failures(TRIES, false, &Ok(())), 0, "a quiet log does not fail");
 }

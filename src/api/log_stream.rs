@@ -343,9 +343,9 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// The last word, told behind all lines.
+    /// The last word, told behind all lines; who may not read the log gets none of those either.
     pub fn end(&self, end: End) {
-        self.lock().end.get_or_insert(end);
+        self.lock().end(end);
         self.filled.notify_one();
     }
 
@@ -387,6 +387,13 @@ impl Waiting {
         self.since.get_or_insert(now);
         self.bytes += entry.json.len();
         self.lines.push_back(entry);
+    }
+
+    fn end(&mut self, end: End) {
+        if matches!(end.reason, Reason::Denied | Reason::Unauthorized) {
+            *self = Self::default();
+        }
+        self.end.get_or_insert(end);
     }
 
     fn pop(&mut self) -> Option<Entry> {

@@ -177,6 +177,18 @@ fn a_slow_reader_gets_the_newest_lines_and_is_told_how_many_it_missed() {
     }
 }
 
+#[test]
+fn who_may_no_longer_read_a_log_gets_nothing_of_what_waits() {
+    let now = Instant::now();
+    for reason in [Reason::Denied, Reason::Unauthorized] {
+        let mut waiting = Waiting::default();
+        waiting.push(entry("a"), now);
+        waiting.end(reason.into());
+        assert_eq!(waiting.next(now), Ok(News::End(reason.into())));
+        assert_eq!(waiting.bytes, 0);
+    }
+}
+
 #[tokio::test]
 async fn a_line_that_may_wait_waits_for_the_reader() {
     let queue = Queue::default();

@@ -26,7 +26,7 @@ use super::related::known;
 use super::respond::{Freshness, Reply};
 use super::target::{Target, segment};
 use super::view::{NoView, View};
-use super::{Caller, Gateway, Shared, body, log_follow, view};
+use super::{Caller, Gateway, Shared, body, log_follow, log_source, view};
 use crate::kinds::{KindDef, Link, Row};
 use crate::upstream::{Failure, Identity, UpstreamError, User};
 
@@ -270,7 +270,7 @@ pub(super) async fn open(gateway: &Gateway, user: &User, path: &str) -> Result<I
             let code = StatusCode::BAD_GATEWAY;
             Err(Failure::Status { code, message, reason: String::new(), details })
         }
-        failure => Err(failure),
+        failure => gateway.authorizer.heed(user, Err(failure)).await,
     }
 }
 
@@ -367,15 +367,15 @@ pub async fn file(
     let query = request.uri().query().unwrap_or_default();
     let path = log_path(&pod.path(&pods.resource), &container, &file_options(query)?);
     let is_followed = is_true(query, "follow");
-    let opening = open(&gateway, &user, &path);
-    let log = if is_followed {
-        // A kubelet may answer with the first line only, and that takes as long as it takes.
-        opening.await?
+    let body = if is_followed {
+        let opening = log_source::opening(&gateway, &user, path);
+        let opening = log_source::begun(&gateway, &user, opening).await?;
+        let seat = gateway.follows.seat(&user)?;
+        log_follow::judged(&gateway, &user, &pod, opening, seat)
     } else {
-        timeout(TIME, opening).await.unwrap_or_else(|_| Err(UpstreamError::Timeout.into()))?
+        let log = timeout(TIME, open(&gateway, &user, &path)).await;
+        Body::new(log.unwrap_or_else(|_| Err(UpstreamError::Timeout.into()))?)
     };
-    let body =
-        if is_followed { log_follow::judged(&gateway, &user, &pod, log) } else { Body::new(log) };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     for (name, value) in [

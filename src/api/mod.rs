@@ -15,21 +15,24 @@ mod deploy;
 mod deploy_file;
 mod detail;
 mod drain;
+mod drain_pods;
 mod error;
 mod exec;
 mod forward;
 mod gateways;
 mod join;
+mod kept;
 mod list;
 mod listing;
 mod live;
 mod live_diff;
+mod live_held;
 mod live_hub;
 mod log_follow;
-mod log_lines;
+pub(crate) mod log_lines;
 mod log_merge;
 mod log_source;
-mod log_stream;
+pub(crate) mod log_stream;
 mod logs;
 mod metrics;
 mod openapi;
@@ -50,13 +53,15 @@ mod sets;
 mod settings;
 mod shell;
 mod shell_session;
+mod shell_talk;
 mod sockjs;
-mod sockjs_frames;
+pub(crate) mod sockjs_frames;
 mod sockjs_polling;
 mod statics;
 mod stream;
 mod target;
 mod terminal;
+mod terminal_record;
 mod usage;
 mod validate;
 mod view;
@@ -68,6 +73,7 @@ pub use caller::Callers;
 pub use config_page::{Banner, Severity};
 pub use csrf::Csrf;
 pub use error::{ApiError, Fault};
+pub use kept::Kept;
 use live_hub::Live;
 pub use live_hub::{Pace, Streams};
 pub use log_follow::{Follows, Limits as FollowLimits};
@@ -82,6 +88,7 @@ pub use terminal::Limits as TerminalLimits;
 pub use view::LiveLists;
 pub use written::Writes;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +97,7 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, delete, get, post, put};
+use axum::routing::{MethodRouter, any, delete, get, post, put};
 use compact_str::CompactString;
 use http::{StatusCode, Uri};
 
@@ -123,6 +130,8 @@ pub struct Gateway {
     pub tags: Tags,
     pub writes: Writes,
     pub live: LiveLists,
+    /// Pages that need not be made again.
+    pub kept: Kept,
     /// Live answers: their places and what they share.
     pub streams: Streams,
     pub terminals: TerminalLimits,
@@ -164,10 +173,15 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
     }
 }
 
+/// Where the contract's routes stand, behind the base path.
+const CONTRACT: &str = "/api/v1";
+
 /// Every route. Lists and details follow from the kind table.
 pub fn router(gateway: Arc<Gateway>) -> Router {
+    let Reads { router: reads, templates } = reads();
+    let live = Live::new(gateway.clone(), reads.clone().with_state(gateway.clone()), templates);
     let ours = Router::new()
-        .nest("/api/v1", contract(&gateway))
+        .nest(CONTRACT, contract(&gateway, reads, live.clone()))
         .merge(web(&gateway))
         .route("/api/sockjs", any(sockjs::serve))
         .route("/api/sockjs/{*rest}", any(sockjs::serve))
@@ -181,7 +195,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/", get(statics::serve))
         .fallback(statics::serve)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(gateway.clone(), respond::observe));
+        .layer(from_fn_with_state(Arc::new(live), respond::observe));
     let based = match gateway.base_path.as_str() {
         "" => ours,
         // Probes of the Service come without the base path. The frontend's own probe needs a 404
@@ -208,16 +222,16 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 }
 
 /// `/api/v1`: the contract's routes and what goes beyond it in the same way.
-fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
+fn contract(
+    gateway: &Arc<Gateway>,
+    reads: Router<Arc<Gateway>>,
+    live: Live,
+) -> Router<Arc<Gateway>> {
     let guard = from_fn_with_state(gateway.clone(), csrf::guard);
     let items = from_fn_with_state(gateway.clone(), session::as_items);
-    let reads = reads();
-    let live = Live::new(gateway.clone(), reads.clone().with_state(gateway.clone()));
-    let many = live.clone();
-    let stream = get(move |caller: Caller, request: Request| stream::serve(many, caller, request));
+    let stream = move |caller: Caller, request: Request| stream::serve(live, caller, request);
     reads
-        .route_layer(from_fn_with_state(live, live::live))
-        .route("/stream", stream)
+        .route("/stream", get(stream.clone()).connect(stream))
         .route("/csrftoken/{action}", get(csrf::issue))
         .route("/login", post(session::login).route_layer(guard.clone()).layer(items.clone()))
         .route("/me", get(session::me).layer(items))
@@ -245,8 +259,14 @@ fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
         )
         .route("/log/source/{namespace}/{name}/{kind}", get(logs::sources))
         .route("/log/file/{namespace}/{pod}/{container}", get(logs::file))
-        .route("/log/follow/{kind}/{namespace}/{name}", get(log_merge::follow))
-        .route("/log/{namespace}/{pod}/{container}/follow", get(log_follow::follow))
+        .route(
+            "/log/follow/{kind}/{namespace}/{name}",
+            get(log_merge::follow).connect(log_merge::follow),
+        )
+        .route(
+            "/log/{namespace}/{pod}/{container}/follow",
+            get(log_follow::follow).connect(log_follow::follow),
+        )
         .route("/log/{namespace}/{pod}", get(logs::window))
         .route("/log/{namespace}/{pod}/{container}", get(logs::window))
         .route("/integration/{name}/state", get(metrics::state))
@@ -255,8 +275,22 @@ fn contract(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
 }
 
 /// Those of them that merge or show objects: their GETs may be live.
-fn reads() -> Router<Arc<Gateway>> {
-    let mut reads = Router::new();
+#[derive(Default)]
+struct Reads {
+    router: Router<Arc<Gateway>>,
+    templates: HashSet<String>,
+}
+
+impl Reads {
+    fn route(mut self, template: &str, answers: MethodRouter<Arc<Gateway>>) -> Self {
+        self.templates.insert(template.to_owned());
+        self.router = self.router.route(template, answers);
+        self
+    }
+}
+
+fn reads() -> Reads {
+    let mut reads = Reads::default();
     for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
         reads = kind_routes(reads, kind);
     }
@@ -293,7 +327,7 @@ fn web(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
         .layer(from_fn_with_state(gateway.clone(), session::as_items))
 }
 
-fn kind_routes(router: Router<Arc<Gateway>>, kind: &'static KindDef) -> Router<Arc<Gateway>> {
+fn kind_routes(reads: Reads, kind: &'static KindDef) -> Reads {
     let name = kind.name;
     let list = get(move |state: Shared, caller: Caller, request: Request| {
         list::list(state, caller, kind, request)
@@ -301,29 +335,29 @@ fn kind_routes(router: Router<Arc<Gateway>>, kind: &'static KindDef) -> Router<A
     let detail = get(move |state: Shared, caller: Caller, request: Request| {
         detail::detail(state, caller, kind, request)
     });
-    let router = router.route(&format!("/{name}"), list.clone());
+    let reads = reads.route(&format!("/{name}"), list.clone());
     let (list_path, object_path) = if kind.resource.namespaced {
         (format!("/{name}/{{namespace}}"), format!("/{name}/{{namespace}}/{{name}}"))
     } else {
         (format!("/{name}"), format!("/{name}/{{name}}"))
     };
-    let mut router = router.route(&object_path, detail);
+    let mut reads = reads.route(&object_path, detail);
     if kind.resource.namespaced {
-        router = router.route(&list_path, list);
+        reads = reads.route(&list_path, list);
     }
     for &action in kind.actions {
         let handler = put(move |state: Shared, caller: Caller, request: Request| {
             actions::act(state, caller, kind, action, request)
         });
-        router = router.route(&format!("{object_path}/{}", action.segment()), handler);
+        reads = reads.route(&format!("{object_path}/{}", action.segment()), handler);
     }
     for &(segment, child) in kind.children {
         let handler = get(move |state: Shared, caller: Caller, request: Request| {
             child::child(state, caller, kind, child, request)
         });
-        router = router.route(&format!("{object_path}/{segment}"), handler);
+        reads = reads.route(&format!("{object_path}/{segment}"), handler);
     }
-    router
+    reads
 }
 
 /// The contract's second path of a volume: the namespace means nothing.

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::caller::Asked;
 use super::error::ApiError;
 use super::target::encoded;
+use super::websocket::Bridge;
 use super::written::Wrote;
 use super::{Gateway, Shared};
 use crate::auth::Attributes;
@@ -40,9 +41,14 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
         )));
     }
     *request.uri_mut() = Uri::from(target);
+    // From here on a WebSocket over HTTP/2 is the upgrade that the API server knows, reviewed as one.
+    let bridge = Bridge::open(&mut request)?;
     let info = read(&request)?;
     let by_cookie = !request.headers().contains_key(header::AUTHORIZATION);
     let mut response = forward(gateway, &user, &info, request).await?;
+    if let Some(bridge) = bridge {
+        response = bridge.answer(response)?;
+    }
     prefix_location(response.headers_mut(), &root);
     if by_cookie && (info.subresource == "proxy" || info.verb == "proxy") {
         fence_off(response.headers_mut());

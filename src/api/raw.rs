@@ -38,7 +38,7 @@ pub async fn read(
     let path = named.path(&served, preferred(&served));
     let object = gateway.cluster.get(Identity::User(&user), &path, OBJECT_LIMIT).await;
     let object = gateway.authorizer.heed(&user, object).await?;
-    let reply = Reply::json(object.into(), Freshness::default().with_live()).secret();
+    let reply = Reply::json(object, Freshness::default().with_live()).secret();
     Ok(reply.respond(&gateway, request.headers()))
 }
 

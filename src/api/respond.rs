@@ -14,13 +14,17 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use compact_str::CompactString;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::Gateway;
 use super::error::ApiError;
+use super::kept::Baked;
+use super::live;
+use super::live_hub::Live;
 use super::view::View;
 use super::written::{self, Wrote};
-use super::{Gateway, Shared};
 use crate::i18n::{self, Locale};
 
 /// `cache`, `live`, or both when views differ.
@@ -51,10 +55,10 @@ impl Default for Tags {
 }
 
 impl Tags {
-    fn of(&self, body: &[u8]) -> String {
+    pub(super) fn of(&self, body: &[u8]) -> CompactString {
         let mut hasher = self.key.build_hasher();
         hasher.write(body);
-        format!("\"{:016x}{:x}\"", hasher.finish(), body.len())
+        compact_str::format_compact!("\"{:016x}{:x}\"", hasher.finish(), body.len())
     }
 
     /// Unique within the process, and without a visible order.
@@ -117,7 +121,9 @@ pub struct Denied(pub Arc<ApiError>);
 
 /// A JSON answer before it has headers.
 pub struct Reply {
-    body: Vec<u8>,
+    body: Bytes,
+    /// The body's, where it is known already.
+    tag: Option<CompactString>,
     freshness: Freshness,
     warnings: Vec<String>,
     /// May hold secrets: no cache keeps it, the browser's on disk neither.
@@ -126,8 +132,14 @@ pub struct Reply {
 }
 
 impl Reply {
-    pub fn json(body: Vec<u8>, freshness: Freshness) -> Self {
-        Self { body, freshness, warnings: Vec::new(), secret: false, denied: None }
+    pub fn json(body: impl Into<Bytes>, freshness: Freshness) -> Self {
+        let (body, tag) = (body.into(), None);
+        Self { body, tag, freshness, warnings: Vec::new(), secret: false, denied: None }
+    }
+
+    /// A body that may serve others, too.
+    pub fn baked(baked: Baked, freshness: Freshness) -> Self {
+        Self { tag: Some(baked.tag), ..Self::json(baked.body, freshness) }
     }
 
     /// Why there is nothing in it, for those who would wait for more.
@@ -152,7 +164,7 @@ impl Reply {
     }
 
     pub fn respond(self, gateway: &Gateway, request: &HeaderMap) -> Response {
-        let tag = gateway.tags.of(&self.body);
+        let tag = self.tag.unwrap_or_else(|| gateway.tags.of(&self.body));
         let known = request.get_all(header::IF_NONE_MATCH).iter();
         let known = known.filter_map(|value| value.to_str().ok());
         let same = known.flat_map(|list| list.split(',')).any(|one| {
@@ -175,24 +187,18 @@ impl Reply {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
         headers.insert(header::VARY, HeaderValue::from_static(VARY));
         headers.insert(SOURCE, HeaderValue::from_static(self.freshness.source()));
-        let age = match self.freshness.age.is_zero() {
-            true => "0.000".to_owned(),
-            false => format!("{:.3}", self.freshness.age.as_secs_f64()),
-        };
-        for (name, text) in [(header::ETAG, tag), (AGE, age), (SOURCES, self.freshness.sources)] {
-            if text.is_empty() {
-                continue;
-            }
-            if let Ok(value) = HeaderValue::from_str(&text) {
-                headers.insert(name, value);
-            }
+        if self.freshness.age.is_zero() {
+            headers.insert(AGE, HeaderValue::from_static("0.000"));
+        } else {
+            let age = format!("{:.3}", self.freshness.age.as_secs_f64());
+            headers.extend(HeaderValue::try_from(age).ok().map(|age| (AGE, age)));
+            let stale = HeaderValue::from_static("110 binnacle \"Response is Stale\"");
+            headers.append(header::WARNING, stale);
         }
-        if !self.freshness.age.is_zero() {
-            headers.append(
-                header::WARNING,
-                HeaderValue::from_static("110 binnacle \"Response is Stale\""),
-            );
-        }
+        headers.extend(HeaderValue::from_str(&tag).ok().map(|tag| (header::ETAG, tag)));
+        let sources = Some(self.freshness.sources).filter(|sources| !sources.is_empty());
+        let sources = sources.and_then(|sources| HeaderValue::try_from(sources).ok());
+        headers.extend(sources.map(|sources| (SOURCES, sources)));
         for warning in self.warnings {
             let text: String =
                 warning.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
@@ -214,7 +220,9 @@ impl Gateway {
 }
 
 /// Around every request: its id, its error in the caller's language, its line in the metrics.
-pub async fn observe(State(gateway): Shared, request: Request, next: Next) -> Response {
+/// Whoever accepts an event stream where an answer may be live gets one.
+pub async fn observe(State(live): State<Arc<Live>>, request: Request, next: Next) -> Response {
+    let gateway = &live.gateway;
     let begun = Instant::now();
     let method = request.method().clone();
     let locale = gateway.locale_of(request.headers());
@@ -222,7 +230,13 @@ pub async fn observe(State(gateway): Shared, request: Request, next: Next) -> Re
     let route = request.extensions().get::<MatchedPath>().cloned();
     // Kept for writes alone: an answer may add to what the client already carries.
     let carried = (!method.is_safe()).then(|| request.headers().clone());
-    let mut response = next.run(request).await;
+    let is_live = live::is_wanted(&method, request.headers())
+        && route.as_ref().is_some_and(|route| live.has(route.as_str()));
+    let mut response = match is_live {
+        // Boxed: plain reads must not carry this large future about.
+        true => Box::pin(live::live(&live, request)).await,
+        false => next.run(request).await,
+    };
     if let (Some(wrote), Some(headers)) =
         (response.extensions_mut().remove::<Vec<Wrote>>(), carried)
         && let Some(all) = written::carry(&wrote, &headers, &gateway.base_path)

@@ -1,19 +1,17 @@
-//! The contract's shell: a session id for a container, and the talk between a client that binds it
-//! and the process, whichever transport carries it.
+//! The contract's shell: a session id for a container, and the beginning of a talk between a client
+//! that binds it and the process (`shell_talk`), whichever transport carries it.
 //!
 //! It sees messages, never frames or connections (`sockjs`). What it decides about is who may take
 //! an id; whether the caller may open a shell is the API server's to say (`terminal`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -24,43 +22,34 @@ use tokio_util::task::TaskTracker;
 use super::caller::{Asked, cookie};
 use super::error::ApiError;
 use super::log_lines::parameter;
+use super::passthrough::user_name;
 use super::related::known;
 use super::shell_session::{COOKIE, Keys, Shell, Taken, Ticket, cookie_path};
+use super::shell_talk::{FAILED, Talk};
 use super::sockjs_frames::{self as frames, Close, Command};
 use super::sockjs_polling::Polled;
 use super::target::{Target, segment};
-use super::terminal::{self, End, Session, Shown, Typed, Verb};
 use super::{Caller, Gateway, Shared, body, view};
 use crate::i18n::{self, Locale};
 use crate::upstream::{Fingerprint, User, is_impersonation};
 
 /// Shells and ports at once: ten times what one instance is promised to hold.
 const MOST_OPEN: usize = 2_000;
-/// SockJS sessions at once that are not bound yet: anybody may begin one, and each has 30 s.
+/// Long pastes over xhr at once, of up to a MiB each.
+const LONG_BODIES: usize = 64;
+/// SockJS sessions at once that are not bound yet: anybody may begin one, and each has 30 s. When
+/// all are taken, whom the API server knows has as many again.
 const MOST_UNBOUND: usize = 500;
+/// Lines about refused strangers that the audit log takes in a minute: who has no credentials must
+/// not be able to fill it.
+const MOST_LINES: u32 = 100;
+const MINUTE: Duration = Duration::from_secs(60);
 /// How long a client that is connected may take to say which shell it wants. Frontends do it at
 /// once; over a bad mobile network that is seconds.
 const BIND_TIME: Duration = Duration::from_secs(30);
-/// The contract's codes: the process ended well, and everything else.
-const ENDED: u16 = 1;
-const FAILED: u16 = 2;
-/// Messages between a transport and the talk, and between the talk and the process. A full queue
-/// holds up whoever fills it.
-const QUEUE: usize = 32;
-/// What is typed before a shell has shown that it started is kept for the next one to try; past
-/// so many messages it is taken for started.
-const EARLY: usize = QUEUE;
-/// Longest output that is looked at for a runtime's "there is no such shell".
-const LONGEST_EXCUSE: usize = 1024;
-/// How runtimes say that a command does not exist: Go's os/exec, runc, crun, hcsshim.
-const EXCUSES: [&str; 4] = [
-    "executable file not found",
-    "no such file or directory",
-    "not found in $PATH",
-    "cannot find the file specified",
-];
-/// Some runtimes say it in the terminal itself, where programs say such things, too.
-const RUNTIME: &str = "exec failed";
+/// Messages of up to 64 KiB between a transport and the talk, and between the talk and the process.
+/// A full queue holds up whoever fills it.
+pub(super) const QUEUE: usize = 4;
 /// Where the contract's frontend keeps its token. Its script sets this cookie, for the path that
 /// it was loaded from, and so it reaches us where ours does not: behind a proxy that takes off a
 /// prefix without a word, or when the token is too long to be sealed.
@@ -73,9 +62,13 @@ pub struct Shells {
     places: Arc<Semaphore>,
     /// Sessions of the xhr transports.
     pub(super) polled: Polled,
+    /// Room for long bodies of theirs that are read or typed.
+    pub(super) long_bodies: Semaphore,
     pub(super) tasks: TaskTracker,
-    /// Room for those who have not shown yet who they are.
-    unbound: Arc<Semaphore>,
+    /// Room for those who have not shown yet who they are, and for those of them who are known.
+    unbound: [Arc<Semaphore>; 2],
+    /// Lines about refused strangers in this minute, and when it began.
+    lines: Mutex<(Option<Instant>, u32)>,
     pub(super) ended: CancellationToken,
     /// Tells this process from other replicas.
     pub(super) replica: String,
@@ -89,8 +82,10 @@ impl Default for Shells {
             keys: OnceCell::new(),
             taken: Mutex::default(),
             places: Arc::new(Semaphore::new(MOST_OPEN)),
-            unbound: Arc::new(Semaphore::new(MOST_UNBOUND)),
+            unbound: std::array::from_fn(|_| Arc::new(Semaphore::new(MOST_UNBOUND))),
+            lines: Mutex::default(),
             polled: Polled::default(),
+            long_bodies: Semaphore::new(LONG_BODIES),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
             replica: URL_SAFE_NO_PAD.encode(name),
@@ -117,8 +112,21 @@ impl Shells {
     }
 
     /// Room for one more SockJS session that is not bound yet.
-    pub(super) fn waiting(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.unbound.clone().try_acquire_owned().map_err(|_| Self::full())
+    fn waiting(&self, is_known: bool) -> Result<OwnedSemaphorePermit, ApiError> {
+        let [anybody, known] = &self.unbound;
+        let room = if is_known { known } else { anybody };
+        room.clone().try_acquire_owned().map_err(|_| Self::full())
+    }
+
+    /// Whether the audit log takes one more line about somebody unknown.
+    pub(super) fn may_log(&self) -> bool {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, count) = &mut *lines;
+        if since.is_none_or(|since| since.elapsed() >= MINUTE) {
+            (*since, *count) = (Some(Instant::now()), 0);
+        }
+        *count += 1;
+        *count <= MOST_LINES
     }
 
     fn full() -> ApiError {
@@ -191,6 +199,22 @@ pub(super) async fn users(gateway: &Gateway, asked: &Asked<'_>) -> Result<Vec<Us
     Ok(all)
 }
 
+/// Room for a talk that is not bound yet. Strangers can take what is for everybody, no more.
+pub(super) async fn waiting(
+    gateway: &Gateway,
+    users: &[User],
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    if let Ok(room) = gateway.shells.waiting(false) {
+        return Ok(room);
+    }
+    for user in users {
+        if view::verified(gateway, user).await.is_ok() {
+            return gateway.shells.waiting(true);
+        }
+    }
+    Err(Shells::full())
+}
+
 /// The other end of a talk.
 pub(super) struct Client {
     pub users: Vec<User>,
@@ -198,28 +222,37 @@ pub(super) struct Client {
     /// For the audit log.
     pub transport: &'static str,
     /// Who it turned out to be.
-    pub bound: Arc<OnceLock<Fingerprint>>,
-    /// Given back when it is bound, for a place among the shells.
-    pub waiting: Option<OwnedSemaphorePermit>,
+    pub bound: OnceLock<Fingerprint>,
 }
 
 impl Client {
     /// The end of a talk, in the client's language, and a line in the audit log.
-    pub fn refuse(
+    pub async fn refuse(
         &self,
+        gateway: &Gateway,
         ticket: Option<&Ticket>,
         message: &'static str,
         args: &[(&str, &str)],
     ) -> Close {
+        let close = Close::new(FAILED, i18n::message(self.locale, message, args));
+        let bound = self.bound.get();
+        if bound.is_none() && !gateway.shells.may_log() {
+            return close;
+        }
+        let is_bound = |user: &&User| bound == Some(&user.fingerprint());
+        let user = match self.users.iter().find(is_bound).or(self.users.first()) {
+            Some(user) => user_name(gateway, user).await,
+            None => String::new(),
+        };
         let name = |part: fn(&Ticket) -> &str| ticket.map_or("", part);
         tracing::warn!(
-            target: "audit", event = "shell-refused", transport = self.transport,
+            target: "audit", event = "shell-refused", user, transport = self.transport,
             namespace = name(|ticket| ticket.namespace.as_str()),
             pod = name(|ticket| ticket.pod.as_str()),
             container = name(|ticket| ticket.container.as_str()),
             reason = ?i18n::message(Locale::EN, message, args), "a shell was refused"
         );
-        Close::new(FAILED, i18n::message(self.locale, message, args))
+        close
     }
 }
 
@@ -233,26 +266,34 @@ pub(super) enum Told {
 pub(super) type Ends = (mpsc::Sender<String>, mpsc::Receiver<Told>);
 
 /// Begins a talk. Dropping either end is how a transport tells that its client has gone.
-pub(super) fn begin(gateway: &Arc<Gateway>, client: Client) -> Ends {
+/// `waiting` is given back when it is bound, for a place among the shells.
+pub(super) fn begin(
+    gateway: &Arc<Gateway>,
+    client: &Arc<Client>,
+    waiting: OwnedSemaphorePermit,
+) -> Ends {
     let (say, said) = mpsc::channel(QUEUE);
     let (tell, told) = mpsc::channel(QUEUE);
-    gateway.shells.tasks.spawn(converse(gateway.clone(), client, said, tell));
+    gateway.shells.tasks.spawn(converse(gateway.clone(), client.clone(), waiting, said, tell));
     (say, told)
 }
 
 async fn converse(
     gateway: Arc<Gateway>,
-    mut client: Client,
+    client: Arc<Client>,
+    waiting: OwnedSemaphorePermit,
     mut said: mpsc::Receiver<String>,
     told: mpsc::Sender<Told>,
 ) {
     let bound = bind(&gateway, &client, &mut said).await;
-    client.waiting = None;
+    drop(waiting);
     let place = gateway.shells.place();
     let close = match (bound, &place) {
         (Bound::Gone, _) => return,
         (Bound::Refused(close), _) => close,
-        (Bound::To(_), Err(_)) => client.refuse(None, "error-shell-too-many", &[]),
+        (Bound::To(bound), Err(_)) => {
+            client.refuse(&gateway, Some(&bound.1), "error-shell-too-many", &[]).await
+        }
         (Bound::To(bound), Ok(_)) => {
             let (user, ticket) = *bound;
             let talk = Talk { gateway: &gateway, client: &client, user, ticket };
@@ -277,16 +318,21 @@ async fn bind(gateway: &Gateway, client: &Client, said: &mut mpsc::Receiver<Stri
         Err(_) => {
             let seconds = BIND_TIME.as_secs().to_string();
             let args = [("seconds", seconds.as_str())];
-            return Bound::Refused(client.refuse(None, "error-shell-no-bind", &args));
+            let close = client.refuse(gateway, None, "error-shell-no-bind", &args).await;
+            return Bound::Refused(close);
         }
     };
     let id = match frames::command(&message) {
         Ok(Command::Bind(id)) => id,
-        Ok(_) => return Bound::Refused(client.refuse(None, "error-shell-unbound", &[])),
+        Ok(_) => {
+            let close = client.refuse(gateway, None, "error-shell-unbound", &[]).await;
+            return Bound::Refused(close);
+        }
         Err(wrong) => {
             let reason = wrong.to_string();
             let args = [("reason", reason.as_str())];
-            return Bound::Refused(client.refuse(None, "error-shell-message", &args));
+            let close = client.refuse(gateway, None, "error-shell-message", &args).await;
+            return Bound::Refused(close);
         }
     };
     let keys = match keys(gateway).await {
@@ -303,195 +349,9 @@ async fn bind(gateway: &Gateway, client: &Client, said: &mut mpsc::Receiver<Stri
             Bound::To(Box::new((user, ticket)))
         }
         Err((refusal, ticket)) => {
-            Bound::Refused(client.refuse(ticket.as_ref(), refusal.message(), &[]))
+            let message = refusal.message();
+            Bound::Refused(client.refuse(gateway, ticket.as_ref(), message, &[]).await)
         }
-    }
-}
-
-/// A talk after its beginning.
-struct Talk<'t> {
-    gateway: &'t Arc<Gateway>,
-    client: &'t Client,
-    user: User,
-    ticket: Ticket,
-}
-
-/// How one try of a shell ended.
-enum Outcome {
-    Gone,
-    Closed(Close),
-    /// The container has no such shell; in the runtime's words.
-    Missing(String),
-}
-
-impl Talk<'_> {
-    /// Tries the shells; `None`: the client has gone.
-    async fn through(
-        &self,
-        said: &mut mpsc::Receiver<String>,
-        told: &mpsc::Sender<Told>,
-    ) -> Option<Close> {
-        let all = &Shell::ALL;
-        let shells = self.ticket.shell.as_ref().map_or(all.as_slice(), std::slice::from_ref);
-        let (mut early, mut last) = (Vec::new(), String::new());
-        for shell in shells {
-            match self.attempt(*shell, &mut early, said, told).await {
-                Outcome::Gone => return None,
-                Outcome::Closed(close) => return Some(close),
-                Outcome::Missing(words) => last = words,
-            }
-        }
-        let names: Vec<&str> = shells.iter().map(|shell| shell.command()).collect();
-        let names = names.join(", ");
-        let args = [("shells", names.as_str()), ("reason", last.trim())];
-        Some(Close::new(FAILED, i18n::message(self.client.locale, "error-shell-missing", &args)))
-    }
-
-    async fn attempt(
-        &self,
-        shell: Shell,
-        early: &mut Vec<Command>,
-        said: &mut mpsc::Receiver<String>,
-        told: &mpsc::Sender<Told>,
-    ) -> Outcome {
-        let (types, typed) = mpsc::channel(2 * QUEUE);
-        let (shows, shown) = mpsc::channel(QUEUE);
-        let session = Session {
-            namespace: self.ticket.namespace.clone(),
-            pod: self.ticket.pod.clone(),
-            container: self.ticket.container.clone(),
-            command: vec![shell.command().to_owned()],
-            tty: true,
-            stdin: true,
-            verb: Verb::Exec,
-            transport: self.client.transport,
-        };
-        for known in early.iter().filter_map(typed_by) {
-            let _ = types.try_send(known);
-        }
-        let running = terminal::run(self.gateway.clone(), self.user.clone(), session, typed, shows);
-        self.gateway.shells.tasks.spawn(running);
-        let started = AtomicBool::new(false);
-        tokio::select! {
-            outcome = self.input(&types, early, &started, said, told) => outcome,
-            outcome = self.output(shown, &started, told) => outcome,
-        }
-    }
-
-    /// What the client says, to the process; ends when the client goes or has to.
-    async fn input(
-        &self,
-        types: &mpsc::Sender<Typed>,
-        early: &mut Vec<Command>,
-        started: &AtomicBool,
-        said: &mut mpsc::Receiver<String>,
-        told: &mpsc::Sender<Told>,
-    ) -> Outcome {
-        let locale = self.client.locale;
-        while let Some(message) = said.recv().await {
-            let command = match frames::command(&message) {
-                Ok(Command::Bind(_)) => {
-                    let close = self.refuse("error-shell-bound", &[]);
-                    return Outcome::Closed(close);
-                }
-                Ok(Command::OddSize) => {
-                    let text = i18n::message(locale, "error-shell-size", &[]);
-                    if told.send(Told::Message(frames::toast(&text))).await.is_err() {
-                        return Outcome::Gone;
-                    }
-                    continue;
-                }
-                Ok(command) => command,
-                Err(wrong) => {
-                    let reason = wrong.to_string();
-                    let args = [("reason", reason.as_str())];
-                    return Outcome::Closed(self.refuse("error-shell-message", &args));
-                }
-            };
-            let Some(typed) = typed_by(&command) else { continue };
-            if !started.load(Ordering::Relaxed) {
-                early.push(command);
-                if early.len() >= EARLY {
-                    started.store(true, Ordering::Relaxed);
-                }
-            }
-            // A process that does not read must not keep what its client has left.
-            let sent = tokio::select! {
-                sent = types.send(typed) => sent,
-                () = told.closed() => return Outcome::Gone,
-            };
-            if sent.is_err() {
-                // The process has ended; what it has to say still comes.
-                std::future::pending::<()>().await;
-            }
-        }
-        Outcome::Gone
-    }
-
-    /// What the process shows, to the client; ends with the process, or when the client is gone.
-    async fn output(
-        &self,
-        mut shown: mpsc::Receiver<Shown>,
-        started: &AtomicBool,
-        told: &mpsc::Sender<Told>,
-    ) -> Outcome {
-        let mut held = String::new();
-        loop {
-            let next = shown.recv().await;
-            let end = match next {
-                Some(Shown::Output(text) | Shown::Error(text)) => {
-                    held.push_str(&text);
-                    let is_runtimes = held.contains(RUNTIME) && is_excuse(&held);
-                    if is_runtimes && !started.load(Ordering::Relaxed) {
-                        continue;
-                    }
-                    started.store(true, Ordering::Relaxed);
-                    let text = std::mem::take(&mut held);
-                    if told.send(Told::Message(frames::stdout(&text))).await.is_err() {
-                        return Outcome::Gone;
-                    }
-                    continue;
-                }
-                Some(Shown::End(end)) => end,
-                None => End { code: None, reason: String::new() },
-            };
-            let is_missing = end.code != Some(0) && (is_excuse(&end.reason) || !held.is_empty());
-            if is_missing && !started.load(Ordering::Relaxed) {
-                return Outcome::Missing(if held.is_empty() { end.reason } else { held });
-            }
-            if !held.is_empty() {
-                let _ = told.send(Told::Message(frames::stdout(&held))).await;
-            }
-            return Outcome::Closed(closing(end, self.client.locale));
-        }
-    }
-
-    fn refuse(&self, message: &'static str, args: &[(&str, &str)]) -> Close {
-        self.client.refuse(Some(&self.ticket), message, args)
-    }
-}
-
-fn typed_by(command: &Command) -> Option<Typed> {
-    match command {
-        Command::Stdin(data) => Some(Typed::Bytes(Bytes::from(data.clone()))),
-        Command::Resize { columns, rows } => Some(Typed::Resize { columns: *columns, rows: *rows }),
-        Command::Bind(_) | Command::OddSize | Command::Nothing => None,
-    }
-}
-
-fn is_excuse(text: &str) -> bool {
-    text.len() <= LONGEST_EXCUSE && EXCUSES.iter().any(|excuse| text.contains(excuse))
-}
-
-/// The contract's words, which are kubectl's for exit codes.
-fn closing(end: End, locale: Locale) -> Close {
-    match end.code {
-        Some(0) => Close::new(ENDED, "Process exited"),
-        Some(code) => Close::new(FAILED, format!("command terminated with exit code {code}")),
-        None if end.reason.is_empty() => {
-            Close::new(FAILED, i18n::message(locale, "error-shell-broken", &[]))
-        }
-        None => Close::new(FAILED, end.reason),
     }
 }
 

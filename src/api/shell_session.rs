@@ -4,7 +4,8 @@
 //!
 //! **The id** goes into addresses and so into logs of proxies. It says which container, for whom (a
 //! keyed digest of the credentials) and when it was made, and is worth nothing alone: a connection
-//! must bring the same credentials again, within a minute, and this replica takes it once.
+//! must bring the same credentials again, within a minute. Each replica takes it once, and knows
+//! nothing of the others: behind several the same caller can use it as many times.
 //!
 //! **The cookie** brings them for browsers, whose websockets carry no `Authorization`. It holds the
 //! caller's `Authorization` and impersonation, sealed under another key, and goes to SockJS's
@@ -168,7 +169,8 @@ impl Keys {
         Ok(id)
     }
 
-    /// Which of these callers an id was made for, and what for. It is taken: never again here.
+    /// Which of these callers an id was made for, and what for. It is taken: never again by this
+    /// replica.
     pub fn take(
         &self,
         id: &str,

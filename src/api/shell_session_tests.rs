@@ -1,4 +1,5 @@
-//! Ids and cookies: opened by whoever has the key, by nobody else, once, in time, unchanged.
+//! Ids and cookies: opened by whoever has the key, by nobody else, once a replica, in time,
+//! unchanged.
 
 use super::*;
 
@@ -52,7 +53,7 @@ fn an_id_is_nobody_elses() {
 }
 
 #[test]
-fn an_id_is_taken_once() {
+fn an_id_is_taken_once_by_each_replica() {
     let jane = [user("jane")];
     let (one, other) = (id(&keys(1), &jane[0], NOW), id(&keys(1), &jane[0], NOW));
     assert_ne!(one, other);
@@ -63,6 +64,8 @@ fn an_id_is_taken_once() {
         assert_eq!(again, Some(Refusal::Taken), "{later}");
     }
     assert_eq!(refused(&keys(1), &other, &jane, taken, NOW), None);
+    let elsewhere = &mut Taken::default();
+    assert_eq!(refused(&keys(1), &one, &jane, elsewhere, NOW), None);
 }
 
 #[test]

@@ -1,46 +1,6 @@
-//! How ends are told, and which of them mean that the container has no such shell.
+//! Room for shells, bound and unbound, and for lines about strangers.
 
 use super::*;
-
-fn end(code: Option<i32>, reason: &str) -> Close {
-    closing(End { code, reason: reason.to_owned() }, Locale::EN)
-}
-
-#[test]
-fn ends_are_told_in_the_contracts_words() {
-    assert_eq!(end(Some(0), ""), Close::new(1, "Process exited"));
-    assert_eq!(end(Some(3), "x"), Close::new(2, "command terminated with exit code 3"));
-    let forbidden = "pods \"a\" is forbidden";
-    assert_eq!(end(None, forbidden), Close::new(2, forbidden));
-    assert!(!end(None, "").reason.is_empty());
-}
-
-#[test]
-fn runtimes_excuses_are_known_and_long_texts_are_none() {
-    for excuse in [
-        "exec: \"bash\": executable file not found in $PATH",
-        "OCI runtime exec failed: exec failed: unable to start container process: exec: \"bash\": \
-         stat /bin/bash: no such file or directory: unknown",
-        "The system cannot find the file specified.",
-    ] {
-        assert!(is_excuse(excuse), "{excuse}");
-    }
-    let long = "no such file or directory".repeat(100);
-    for other in ["", "pods \"a\" is forbidden", "container not found (\"main\")", &long] {
-        assert!(!is_excuse(other), "{other}");
-    }
-}
-
-#[test]
-fn only_what_is_typed_and_sizes_reach_the_process() {
-    let size = Command::Resize { columns: 80, rows: 24 };
-    assert!(matches!(typed_by(&size), Some(Typed::Resize { columns: 80, rows: 24 })));
-    let typed = typed_by(&Command::Stdin("é\r".into()));
-    assert!(matches!(typed, Some(Typed::Bytes(bytes)) if &*bytes == "é\r".as_bytes()));
-    for other in [Command::Bind("id".into()), Command::OddSize, Command::Nothing] {
-        assert!(typed_by(&other).is_none(), "{other:?}");
-    }
-}
 
 #[tokio::test]
 async fn without_shells_the_end_is_there_at_once() {
@@ -60,4 +20,24 @@ fn there_is_room_for_so_many_and_then_a_503() {
     assert_eq!(shells.place().err().unwrap().status, 503);
     drop(places);
     assert!(shells.place().is_ok());
+}
+
+#[test]
+fn strangers_take_what_is_for_everybody_and_leave_room_for_whom_we_know() {
+    let shells = Shells::default();
+    let strangers: Vec<_> = (0..MOST_UNBOUND).map(|_| shells.waiting(false).unwrap()).collect();
+    assert_eq!(shells.waiting(false).err().unwrap().status, 503);
+    assert!(shells.waiting(true).is_ok());
+    drop(strangers);
+    assert!(shells.waiting(false).is_ok());
+}
+
+#[test]
+fn strangers_have_so_many_lines_a_minute_in_the_audit_log() {
+    let shells = Shells::default();
+    assert!((0..MOST_LINES).all(|_| shells.may_log()));
+    assert!(!shells.may_log());
+    let begun = Instant::now().checked_sub(MINUTE).unwrap();
+    shells.lines.lock().unwrap().0 = Some(begun);
+    assert!(shells.may_log());
 }

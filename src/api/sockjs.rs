@@ -5,20 +5,17 @@
 //! and browsers of 2011, and are a 404. For the same reason CORS is granted to our own pages alone.
 //! Queries carry the session id; nothing here reads or logs them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::Error;
@@ -29,24 +26,15 @@ use super::caller::{Asked, refuse_cross_site};
 use super::error::ApiError;
 use super::shell::{self, Client, Told};
 use super::sockjs_frames::{self as frames, BadFrame, Close, HEARTBEAT, LARGEST, Place, Transport};
-use super::websocket::{self, Socket};
+use super::websocket::{self, BEAT, Pulse, Sink, Socket, Source, farewell, put};
 use super::{Gateway, Shared, sockjs_polling};
-use crate::i18n::{self, Locale};
 
 const PREFIX: &str = "/api/sockjs";
 const GREETING: &str = "Welcome to SockJS!\n";
 /// The protocol's words.
 const NO_UPGRADE: &str = "Can \"Upgrade\" only to \"WebSocket\".";
-/// The protocol's cadence: proxies cut what is silent for 30 or 60 s.
-pub(super) const BEAT: Duration = Duration::from_secs(25);
-/// Beats without a word from the other end, not even a pong, after which it is taken for gone.
-const SILENT_BEATS: u32 = 3;
-/// How long the other end may not read; client-go's write deadline.
-const WRITE_TIME: Duration = Duration::from_secs(60);
-/// How long, and how much, is read from a client that was told to go, so that it hears why: closing
-/// with its words unread would cut ours off.
+/// How long a client that goes, or has to, may take to hear it.
 const LAST_WAIT: Duration = Duration::from_secs(2);
-const LAST_WORDS: u64 = 1 << 20;
 /// The protocol's header values.
 const UNCACHED: &str = "no-store, no-cache, must-revalidate, max-age=0";
 const YEAR: &str = "31536000";
@@ -57,8 +45,6 @@ const EXPIRES: &str = "Sun, 17 Jan 2038 19:14:07 GMT";
 const GO_AWAY: (u16, &str) = (3000, "Go away!");
 /// Close codes of a raw websocket: those of `c` frames are none there.
 const RAW_FAILED: u16 = 4002;
-/// A websocket's control frame has room for so many bytes of a reason.
-const LONGEST_REASON: usize = 123;
 
 /// All of `/api/sockjs`.
 pub async fn serve(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
@@ -177,11 +163,10 @@ pub(super) async fn client(
     gateway: &Gateway,
     asked: &Asked<'_>,
     transport: &'static str,
-) -> Result<Client, ApiError> {
+) -> Result<Arc<Client>, ApiError> {
     let locale = gateway.locale_of(asked.headers);
-    let waiting = Some(gateway.shells.waiting()?);
     let users = shell::users(gateway, asked).await?;
-    Ok(Client { users, locale, transport, bound: Arc::default(), waiting })
+    Ok(Arc::new(Client { users, locale, transport, bound: OnceLock::new() }))
 }
 
 pub(super) fn going_away() -> Close {
@@ -189,21 +174,14 @@ pub(super) fn going_away() -> Close {
 }
 
 /// What was sent is larger than we take.
-pub(super) fn too_large(locale: Locale) -> Close {
-    let limit = LARGEST.to_string();
-    Close::new(2, i18n::message(locale, "error-shell-frame-too-large", &[("limit", &limit)]))
+pub(super) async fn too_large(gateway: &Gateway, client: &Client, limit: usize) -> Close {
+    let limit = limit.to_string();
+    let args = [("limit", limit.as_str())];
+    client.refuse(gateway, None, "error-shell-frame-too-large", &args).await
 }
 
-fn malformed(locale: Locale) -> Close {
-    Close::new(2, i18n::message(locale, "error-shell-frame", &[]))
-}
-
-/// A line in the audit log for what was refused before it was a message.
-pub(super) fn audit(transport: &str, close: &Close) {
-    let reason = close.reason.as_str();
-    tracing::warn!(
-        target: "audit", event = "shell-refused", transport, reason, "a frame was refused"
-    );
+async fn malformed(gateway: &Gateway, client: &Client) -> Close {
+    client.refuse(gateway, None, "error-shell-frame", &[]).await
 }
 
 async fn websocket(
@@ -211,111 +189,91 @@ async fn websocket(
     mut request: Request,
     framed: bool,
 ) -> Result<Response, ApiError> {
-    if request.method() == Method::GET && !request.headers().contains_key(header::UPGRADE) {
-        return Ok((StatusCode::BAD_REQUEST, NO_UPGRADE).into_response());
-    }
+    let (response, upgrading) = match websocket::accept(&mut request, &[], LARGEST) {
+        // The protocol's own answer to who asks for no upgrade at all.
+        Err(error)
+            if error.status == StatusCode::UPGRADE_REQUIRED
+                && !request.headers().contains_key(header::UPGRADE) =>
+        {
+            return Ok((StatusCode::BAD_REQUEST, NO_UPGRADE).into_response());
+        }
+        accepted => accepted?,
+    };
     let transport = if framed { "sockjs-websocket" } else { "sockjs-raw-websocket" };
     let asked = Asked::of(&request);
     let client = client(&gateway, &asked, transport).await?;
-    let (response, upgrading) = websocket::accept(&mut request, &[], LARGEST)?;
+    let waiting = shell::waiting(&gateway, &client.users).await?;
     let shells = gateway.clone();
     shells.shells.tasks.spawn(async move {
         match upgrading.socket().await {
-            Ok(socket) => over(&gateway, socket, client, framed).await,
+            Ok(socket) => over(&gateway, socket, &client, waiting, framed).await,
             Err(_) => tracing::debug!("a websocket was agreed on, not made"),
         }
     });
     Ok(response)
 }
 
-type Sink = SplitSink<Socket, Message>;
-
-/// When the other end was heard of last, in beats.
-#[derive(Default)]
-struct Pulse {
-    beats: AtomicU32,
-    /// We do not listen just now: the process takes nothing.
-    deaf: AtomicBool,
-}
-
-impl Pulse {
-    /// One more beat; whether there have been too many.
-    fn is_over(&self) -> bool {
-        let beats = self.beats.fetch_add(1, Ordering::Relaxed);
-        beats >= SILENT_BEATS && !self.deaf.load(Ordering::Relaxed)
-    }
-}
-
 /// A talk over a websocket, from `o` to the close frame.
-async fn over(gateway: &Arc<Gateway>, socket: Socket, client: Client, framed: bool) {
-    let (locale, transport) = (client.locale, client.transport);
-    let (say, told) = shell::begin(gateway, client);
-    let (mut sink, mut stream) = socket.split();
+async fn over(
+    gateway: &Arc<Gateway>,
+    socket: Socket,
+    client: &Arc<Client>,
+    waiting: OwnedSemaphorePermit,
+    framed: bool,
+) {
+    let (say, told) = shell::begin(gateway, client, waiting);
+    let (mut sink, mut source) = socket.split();
     let pulse = Pulse::default();
-    let reading = read(&mut stream, say, framed, &pulse, locale);
-    let writing = write(&mut sink, told, framed, &pulse);
     let close = tokio::select! {
-        close = reading => close.inspect(|close| audit(transport, close)),
-        close = writing => close,
+        close = read(&mut source, say, framed, &pulse, gateway, client) => close,
+        close = write(&mut sink, told, framed, &pulse) => close,
         () = gateway.shells.ended.cancelled() => Some(going_away()),
     };
-    let farewell = async {
-        if let Some(close) = close {
-            if framed && sink.send(Message::text(close.frame())).await.is_err() {
-                return;
-            }
-            let frame = close_frame(&close, framed);
-            if sink.send(Message::Close(Some(frame))).await.is_err() {
-                return;
-            }
-        } else if sink.close().await.is_err() {
+    let Some(close) = close else {
+        let _ = timeout(LAST_WAIT, sink.close()).await;
+        return;
+    };
+    if framed {
+        let frame = Message::text(close.frame());
+        if !matches!(timeout(LAST_WAIT, put(&mut sink, frame)).await, Ok(true)) {
             return;
         }
-        if let Ok(mut socket) = sink.reunite(stream) {
-            let wire = socket.get_mut();
-            let _ = wire.shutdown().await;
-            let mut rest = wire.take(LAST_WORDS);
-            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
-        }
-    };
-    let _ = timeout(LAST_WAIT, farewell).await;
+    }
+    farewell(sink, source, close_frame(&close, framed)).await;
 }
 
 fn close_frame(close: &Close, framed: bool) -> CloseFrame {
     if framed {
         // The reason has been told in SockJS's own frame.
-        return CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    }
-    let mut end = close.reason.len().min(LONGEST_REASON);
-    while !close.reason.is_char_boundary(end) {
-        end -= 1;
+        return websocket::close_frame(CloseCode::Normal, "");
     }
     let code = match close.code {
-        1 => u16::from(CloseCode::Normal),
-        code if code >= 3000 => code,
-        _ => RAW_FAILED,
+        1 => CloseCode::Normal,
+        code if code >= 3000 => CloseCode::from(code),
+        _ => CloseCode::from(RAW_FAILED),
     };
-    CloseFrame { code: CloseCode::from(code), reason: close.reason[..end].into() }
+    websocket::close_frame(code, &close.reason)
 }
 
 /// Passes on what the client says; ends when it goes (`None`) or says what cannot be understood.
 async fn read(
-    stream: &mut SplitStream<Socket>,
+    source: &mut Source,
     say: mpsc::Sender<String>,
     framed: bool,
     pulse: &Pulse,
-    locale: Locale,
+    gateway: &Gateway,
+    client: &Client,
 ) -> Option<Close> {
     loop {
-        let message = match stream.next().await? {
+        let message = match source.next().await? {
             Ok(message) => message,
-            Err(Error::Capacity(_)) => return Some(too_large(locale)),
+            Err(Error::Capacity(_)) => return Some(too_large(gateway, client, LARGEST).await),
             Err(_) => return None,
         };
-        pulse.beats.store(0, Ordering::Relaxed);
+        pulse.heard();
         let text = match message {
             Message::Text(text) => text,
-            Message::Binary(_) => return Some(malformed(locale)),
+            Message::Binary(_) => return Some(malformed(gateway, client).await),
             Message::Close(_) => return None,
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
@@ -323,19 +281,19 @@ async fn read(
             match frames::messages(text.as_bytes()) {
                 Ok(messages) => messages,
                 Err(BadFrame::Empty) => continue,
-                Err(BadFrame::Broken) => return Some(malformed(locale)),
+                Err(BadFrame::Broken) => return Some(malformed(gateway, client).await),
             }
         } else {
             vec![text.as_str().to_owned()]
         };
-        pulse.deaf.store(true, Ordering::Relaxed);
+        pulse.deafen(true);
         for message in messages {
             if say.send(message).await.is_err() {
                 // The talk is over; how it ended is on its way out.
                 std::future::pending::<()>().await;
             }
         }
-        pulse.deaf.store(false, Ordering::Relaxed);
+        pulse.deafen(false);
     }
 }
 
@@ -346,7 +304,7 @@ async fn write(
     framed: bool,
     pulse: &Pulse,
 ) -> Option<Close> {
-    if framed && !put(sink, frames::OPEN.to_owned()).await {
+    if framed && !put(sink, Message::text(frames::OPEN)).await {
         return None;
     }
     let mut beat = interval_at(Instant::now() + BEAT, BEAT);
@@ -359,8 +317,7 @@ async fn write(
                 Told::Close(close) => return Some(close),
             },
             _ = beat.tick() => {
-                let ping = sink.send(Message::Ping(bytes::Bytes::new()));
-                if pulse.is_over() || !matches!(timeout(WRITE_TIME, ping).await, Ok(Ok(()))) {
+                if !pulse.beat(sink).await {
                     return None;
                 }
                 if !framed {
@@ -369,15 +326,10 @@ async fn write(
                 HEARTBEAT.to_owned()
             }
         };
-        if !put(sink, text).await {
+        if !put(sink, Message::text(text)).await {
             return None;
         }
     }
-}
-
-/// Whether the client took it in time.
-async fn put(sink: &mut Sink, text: String) -> bool {
-    matches!(timeout(WRITE_TIME, sink.send(Message::text(text))).await, Ok(Ok(())))
 }
 
 #[cfg(test)]

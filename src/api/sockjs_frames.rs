@@ -8,8 +8,10 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Bytes of one frame, or of one `xhr_send` body: a long paste; more is no typing any more.
+/// Bytes of one frame: a long paste; more is no typing any more.
 pub const LARGEST: usize = 64 << 10;
+/// Bytes of one `xhr_send` body: the official client joins all that waited for the one before.
+pub const LARGEST_BODY: usize = 1 << 20;
 /// Messages in one frame: a client sends what it gathered during one request.
 const MOST_MESSAGES: usize = 1024;
 /// The longest server or session in an address; the official client's have 3 and 8 characters.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
 use super::Gateway;
@@ -24,10 +24,11 @@ use super::caller::{Asked, cookie};
 use super::error::ApiError;
 use super::shell::{self, Client, Told};
 use super::shell_session::cookie_path;
-use super::sockjs::{BEAT, audit, client, going_away, too_large};
-use super::sockjs_frames::{self as frames, BadFrame, Close, LARGEST};
-use crate::i18n::{self, Locale};
-use crate::upstream::{Fingerprint, User};
+use super::sockjs::{client, going_away, too_large};
+use super::sockjs_frames::{self as frames, BadFrame, Close, LARGEST, LARGEST_BODY};
+use super::websocket::BEAT;
+use crate::i18n;
+use crate::upstream::User;
 
 /// Says at which replica a session is.
 const COOKIE: &str = "binnacle-xhr";
@@ -41,9 +42,12 @@ const PRELUDE: usize = 2048;
 const STREAM_LIMIT: usize = 128 << 10;
 /// Bytes that one frame gathers from what waits.
 const FRAME_LIMIT: usize = 64 << 10;
+/// How long more may wait than fits into a frame, while the connection that fetches takes nothing:
+/// client-go's write deadline.
+const UNREAD: Duration = Duration::from_secs(60);
 /// How long a process may leave typed text lie before the session is given up.
 const PUSH_TIME: Duration = Duration::from_secs(30);
-/// How long a body of at most `LARGEST` bytes may take.
+/// How long a body of at most `LARGEST_BODY` bytes may take, with its wait for room.
 const BODY_TIME: Duration = Duration::from_secs(30);
 const STILL_OPEN: (u16, &str) = (2010, "Another connection still open");
 const INTERRUPTED: (u16, &str) = (1002, "Connection interrupted");
@@ -83,103 +87,130 @@ impl Polled {
 
 /// One session.
 struct Polling {
-    /// Whom the request that began it could speak for.
-    owners: Vec<Fingerprint>,
-    /// Who has bound it.
-    bound: Arc<OnceLock<Fingerprint>>,
-    state: Mutex<State>,
-    /// Held by the one connection that fetches.
-    inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Told>>>,
-    /// Whether there is such a connection.
-    attached: watch::Sender<bool>,
-    transport: &'static str,
+    client: Arc<Client>,
+    state: watch::Sender<State>,
 }
 
+#[derive(Default)]
 struct State {
+    /// What waits to be fetched. It is here and not with the connection, which may have stopped to
+    /// read and is in nobody's hand then.
+    waits: Vec<String>,
+    /// Whether there is a connection that fetches, and how many there were.
+    attached: bool,
+    visits: u64,
     /// `None`: nothing is taken any more.
     say: Option<mpsc::Sender<String>>,
     /// How it ended.
     close: Option<Close>,
 }
 
+impl State {
+    /// Bytes that wait.
+    fn size(&self) -> usize {
+        self.waits.iter().map(String::len).sum()
+    }
+}
+
 impl Polling {
-    /// Others do not learn that it exists.
+    fn new(client: Arc<Client>, say: mpsc::Sender<String>) -> Self {
+        let state = State { say: Some(say), ..State::default() };
+        Self { client, state: watch::Sender::new(state) }
+    }
+
+    /// Whether one of these is whose it is. Until it is bound that is anybody for whom the request
+    /// that began it could speak.
     fn belongs_to(&self, users: &[User]) -> bool {
+        let owners = &self.client.users;
         let mut found = users.iter().map(User::fingerprint);
-        match self.bound.get() {
+        match self.client.bound.get() {
             Some(bound) => found.any(|one| one == *bound),
-            None if self.owners.is_empty() => users.is_empty(),
-            None => found.any(|one| self.owners.contains(&one)),
+            None if owners.is_empty() => users.is_empty(),
+            None => found.any(|one| owners.iter().any(|owner| owner.fingerprint() == one)),
         }
     }
 
-    /// Ends it; the first reason counts.
+    /// Waits until it is so.
+    async fn until(&self, is_so: impl FnMut(&State) -> bool) {
+        let mut state = self.state.subscribe();
+        // Its other end is ours, and stays.
+        let _ = state.wait_for(is_so).await;
+    }
+
+    /// Ends it, and forgets what nobody has fetched; the first reason counts.
     fn close(&self, close: Close) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.say = None;
-        state.close.get_or_insert(close);
+        self.state.send_modify(|state| {
+            state.say = None;
+            if state.close.is_none() {
+                state.close = Some(close);
+                state.waits = Vec::new();
+            }
+        });
     }
 
-    fn closed(&self) -> Option<Close> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).close.clone()
+    /// Brings what is told to where it is fetched. Ends with the talk, when all was fetched, or
+    /// when nobody fetches for too long.
+    async fn carry(&self, mut told: mpsc::Receiver<Told>) -> Close {
+        loop {
+            let next = told.recv().await;
+            let room = if matches!(next, Some(Told::Message(_))) { FRAME_LIMIT } else { 1 };
+            let free = self.until(|state| state.size() < room);
+            if timeout(UNREAD, free).await.is_err() {
+                return interrupted();
+            }
+            match next {
+                Some(Told::Message(message)) => {
+                    self.state.send_modify(|state| state.waits.push(message));
+                }
+                Some(Told::Close(close)) => return close,
+                None => return interrupted(),
+            }
+        }
     }
 
-    fn say(&self) -> Option<mpsc::Sender<String>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).say.clone()
+    /// Waits until nobody has fetched for a while.
+    async fn left(&self) {
+        loop {
+            self.until(|state| !state.attached).await;
+            let visits = self.state.borrow().visits;
+            let back = self.until(|state| state.attached || state.visits != visits);
+            if timeout(PATIENCE, back).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
 /// The connection that fetches a session's frames. Dropped before it is finished, it was cut off,
 /// and the protocol ends the session: what it held may be lost.
 struct Attached {
-    gateway: Arc<Gateway>,
     polling: Arc<Polling>,
-    inbox: OwnedMutexGuard<mpsc::Receiver<Told>>,
     finished: bool,
 }
 
 impl Attached {
     /// `None` while there is another.
-    fn to(gateway: &Arc<Gateway>, polling: &Arc<Polling>) -> Option<Self> {
-        let inbox = polling.inbox.clone().try_lock_owned().ok()?;
-        polling.attached.send_replace(true);
-        let (gateway, polling) = (gateway.clone(), polling.clone());
-        Some(Self { gateway, polling, inbox, finished: false })
+    fn to(polling: Arc<Polling>) -> Option<Self> {
+        let mut is_free = false;
+        polling.state.send_modify(|state| {
+            is_free = !state.attached;
+            state.attached = true;
+            state.visits += u64::from(is_free);
+        });
+        is_free.then(|| Self { polling, finished: false })
     }
 
     /// The next frame; `true` with the session's last.
-    async fn frame(&mut self) -> (String, bool) {
-        if let Some(close) = self.polling.closed() {
-            return (close.frame(), true);
+    async fn frame(&self) -> (String, bool) {
+        let state = &self.polling.state;
+        let ready = self.polling.until(|state| !state.waits.is_empty() || state.close.is_some());
+        if timeout(BEAT, ready).await.is_err() {
+            return (frames::HEARTBEAT.to_owned(), false);
         }
-        let mut next = tokio::select! {
-            told = self.inbox.recv() => told,
-            () = tokio::time::sleep(BEAT) => return (frames::HEARTBEAT.to_owned(), false),
-            () = self.gateway.shells.ended.cancelled() => Some(Told::Close(going_away())),
-        };
-        let (mut messages, mut size) = (Vec::new(), 0);
-        loop {
-            match next {
-                Some(Told::Message(message)) => {
-                    size += message.len();
-                    messages.push(message);
-                }
-                Some(Told::Close(close)) => {
-                    self.polling.close(close);
-                    break;
-                }
-                None => {
-                    self.polling.close(interrupted());
-                    break;
-                }
-            }
-            if size >= FRAME_LIMIT {
-                break;
-            }
-            let Ok(told) = self.inbox.try_recv() else { break };
-            next = Some(told);
-        }
-        match self.polling.closed() {
+        let mut messages = Vec::new();
+        state.send_modify(|state| messages = std::mem::take(&mut state.waits));
+        let close = state.borrow().close.clone();
+        match close {
             Some(close) if messages.is_empty() => (close.frame(), true),
             _ => (frames::array(&messages), false),
         }
@@ -191,7 +222,7 @@ impl Drop for Attached {
         if !self.finished {
             self.polling.close(interrupted());
         }
-        self.polling.attached.send_replace(false);
+        self.polling.state.send_modify(|state| state.attached = false);
     }
 }
 
@@ -200,46 +231,41 @@ fn interrupted() -> Close {
 }
 
 /// Begins a session, whose first poll this is; `None` when another poll was faster.
-fn begin(gateway: &Arc<Gateway>, name: &str, client: Client) -> Result<Option<Attached>, ApiError> {
-    let owners = client.users.iter().map(User::fingerprint).collect();
-    let (bound, transport) = (client.bound.clone(), client.transport);
-    let (say, inbox) = shell::begin(gateway, client);
-    let polling = Arc::new(Polling {
-        owners,
-        bound,
-        state: Mutex::new(State { say: Some(say), close: None }),
-        inbox: Arc::new(tokio::sync::Mutex::new(inbox)),
-        attached: watch::Sender::new(true),
-        transport,
-    });
+fn begin(
+    gateway: &Arc<Gateway>,
+    name: &str,
+    client: Arc<Client>,
+    waiting: OwnedSemaphorePermit,
+) -> Option<Attached> {
+    let (say, told) = shell::begin(gateway, &client, waiting);
+    let polling = Arc::new(Polling::new(client, say));
+    let attached = Attached::to(polling.clone());
     if !gateway.shells.polled.add(name, &polling) {
-        return Ok(None);
+        return None;
     }
-    let attached = Attached::to(gateway, &polling);
-    gateway.shells.tasks.spawn(keep(gateway.clone(), name.to_owned(), polling));
-    Ok(attached)
+    gateway.shells.tasks.spawn(keep(gateway.clone(), name.to_owned(), polling, told));
+    attached
 }
 
-/// Keeps a session until nobody has fetched for a while.
-async fn keep(gateway: Arc<Gateway>, name: String, polling: Arc<Polling>) {
-    let mut attached = polling.attached.subscribe();
-    let left = async {
-        loop {
-            if attached.wait_for(|is| !*is).await.is_err() {
-                return;
-            }
-            let back = timeout(PATIENCE, attached.wait_for(|is| *is)).await;
-            let is_back = back.is_ok_and(|seen| seen.is_ok());
-            if !is_back {
-                return;
-            }
-        }
-    };
+/// Keeps a session until it ends, or nobody has fetched for a while. It alone holds what the talk
+/// tells: a connection that does not read holds up neither the talk nor the end of this process.
+async fn keep(
+    gateway: Arc<Gateway>,
+    name: String,
+    polling: Arc<Polling>,
+    told: mpsc::Receiver<Told>,
+) {
+    let ended = gateway.shells.ended.cancelled();
     let close = tokio::select! {
-        () = left => interrupted(),
-        () = gateway.shells.ended.cancelled() => going_away(),
+        close = polling.carry(told) => close,
+        // The reason is there already.
+        () = polling.until(|state| state.close.is_some()) => interrupted(),
+        () = polling.left() => interrupted(),
+        () = ended => going_away(),
     };
     polling.close(close);
+    // Told again to whoever asks again.
+    let _ = timeout(PATIENCE, gateway.shells.ended.cancelled()).await;
     gateway.shells.polled.remove(&name);
 }
 
@@ -255,19 +281,23 @@ pub(super) async fn poll(
     let client = client(&gateway, &asked, transport).await?;
     let (attached, first) = match gateway.shells.polled.get(at.session) {
         Some(polling) if !polling.belongs_to(&client.users) => {
-            let close = client.refuse(None, "error-shell-stranger", &[]);
+            let close = client.refuse(&gateway, None, "error-shell-stranger", &[]).await;
             return Ok(only(&close, streaming));
         }
-        Some(polling) => (Attached::to(&gateway, &polling), None),
+        Some(polling) => (Attached::to(polling), None),
         None => match replica(asked.headers) {
             Some(one) if one == gateway.shells.replica => {
                 return Ok(only(&going_away(), streaming));
             }
             Some(_) => {
-                let close = client.refuse(None, "error-shell-other-replica", &[]);
+                let close = client.refuse(&gateway, None, "error-shell-other-replica", &[]).await;
                 return Ok(only(&close, streaming));
             }
-            None => (begin(&gateway, at.session, client)?, Some(frames::OPEN.to_owned())),
+            None => {
+                let waiting = shell::waiting(&gateway, &client.users).await?;
+                let attached = begin(&gateway, at.session, client, waiting);
+                (attached, Some(frames::OPEN.to_owned()))
+            }
         },
     };
     let Some(mut attached) = attached else {
@@ -345,16 +375,24 @@ pub(super) async fn send(
             Some(one) if one != gateway.shells.replica => "error-shell-other-replica",
             _ => "error-shell-no-session",
         };
-        let close = client.refuse(None, message, &[]);
+        let close = client.refuse(&gateway, None, message, &[]).await;
         return Ok((StatusCode::NOT_FOUND, close.reason).into_response());
     };
-    let locale = client.locale;
-    let reading = Limited::new(request.into_body(), LARGEST).collect();
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let is_long = length.is_none_or(|length| length > LARGEST);
+    let body = Limited::new(request.into_body(), LARGEST_BODY).collect();
+    let mut room = None;
+    let reading = async {
+        if is_long {
+            room = gateway.shells.long_bodies.acquire().await.ok();
+        }
+        body.await
+    };
     let body = match timeout(BODY_TIME, reading).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let close = too_large(locale);
-            audit(polling.transport, &close);
+            let close = too_large(&gateway, &polling.client, LARGEST_BODY).await;
             polling.close(close.clone());
             return Ok((StatusCode::PAYLOAD_TOO_LARGE, close.reason).into_response());
         }
@@ -365,16 +403,17 @@ pub(super) async fn send(
     };
     let broken = |words: &'static str| (StatusCode::INTERNAL_SERVER_ERROR, words).into_response();
     match frames::messages(&body) {
-        Ok(messages) => push(&polling, messages, locale).await,
+        Ok(messages) => push(&polling, messages).await,
         Err(BadFrame::Empty) => return Ok(broken("Payload expected.")),
         Err(BadFrame::Broken) => return Ok(broken("Broken JSON encoding.")),
     }
+    drop(room);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// What a session that has ended is told is lost; the next poll says how it ended.
-async fn push(polling: &Polling, messages: Vec<String>, locale: Locale) {
-    let Some(say) = polling.say() else { return };
+async fn push(polling: &Polling, messages: Vec<String>) {
+    let Some(say) = polling.state.borrow().say.clone() else { return };
     let all = async {
         for message in messages {
             if say.send(message).await.is_err() {
@@ -383,7 +422,8 @@ async fn push(polling: &Polling, messages: Vec<String>, locale: Locale) {
         }
     };
     if timeout(PUSH_TIME, all).await.is_err() {
-        polling.close(Close::new(2, i18n::message(locale, "error-shell-stuck", &[])));
+        let reason = i18n::message(polling.client.locale, "error-shell-stuck", &[]);
+        polling.close(Close::new(2, reason));
     }
 }
 
@@ -401,3 +441,7 @@ fn replica_cookie(gateway: &Gateway, headers: &HeaderMap, at: At<'_>) -> Option<
     );
     HeaderValue::from_str(&text).ok()
 }
+
+#[cfg(test)]
+#[path = "sockjs_polling_tests.rs"]
+mod tests;

@@ -24,7 +24,8 @@ use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_util::sync::CancellationToken;
 
 use super::Caller;
@@ -44,6 +45,9 @@ const SUBSCRIPTIONS: usize = 64;
 const MESSAGE: usize = 64 << 10;
 /// Longest id: enough for a uuid and a word.
 const ID: usize = 64;
+/// Longer ones leave in pieces of so many bytes (RFC 6455, 5.4): while a client is slow it is the
+/// body that `live_hub` counts which waits, and no copy of it.
+const PIECE: usize = 64 << 10;
 /// Whoever takes nothing for so long is not there any more.
 const WRITE: Duration = Duration::from_secs(60);
 /// Pings, one each heartbeat, that may stay without any word from the client.
@@ -108,44 +112,50 @@ impl Session {
         let mut heard = Instant::now();
         loop {
             let message = tokio::select! {
+                // What the client has said counts before the silence that it is judged by.
+                biased;
                 () = self.ending.cancelled() => return self.close(socket).await,
                 said = socket.next() => {
                     let Some(Ok(said)) = said else { return };
                     heard = Instant::now();
                     self.hear(said)
                 }
-                (at, news) = due(&mut self.open, self.turn) => self.tell(at, news),
                 _ = beat.tick() => {
                     if heard.elapsed() > heartbeat * SILENT {
                         return;
                     }
-                    Some(Message::Ping(Bytes::new()))
+                    vec![Message::Ping(Bytes::new())]
                 }
+                (at, news) = due(&mut self.open, self.turn) => self.tell(at, news),
             };
-            let Some(message) = message else { continue };
+            let begun = Instant::now();
             let sent = tokio::select! {
-                sent = timeout(WRITE, socket.send(message)) => matches!(sent, Ok(Ok(()))),
+                sent = timeout(WRITE, send(&mut socket, message)) => sent.unwrap_or(false),
                 () = expire(&self.ending) => false,
             };
             if !sent {
                 return;
             }
+            // Meanwhile nobody listened to the client: that was no silence of his.
+            heard += begun.elapsed();
         }
     }
 
-    /// The answer to what the client said, if it has one.
-    fn hear(&mut self, said: Message) -> Option<Message> {
+    /// The answer to what the client said; empty where it has none.
+    fn hear(&mut self, said: Message) -> Vec<Message> {
         let text = match &said {
             Message::Text(text) => text.as_str(),
             Message::Binary(_) => "",
             // The library answers pings and a close by itself.
-            _ => return None,
+            _ => return Vec::new(),
         };
         let refused = match serde_json::from_str::<Command>(text) {
             Ok(command) => {
                 let id = command.id.clone();
                 match self.obey(command) {
-                    Ok(answer) => return answer.map(|news| message(&id, &news)),
+                    Ok(answer) => {
+                        return answer.map_or_else(Vec::new, |news| message(&id, &news));
+                    }
                     Err(error) => (id, error),
                 }
             }
@@ -159,7 +169,7 @@ impl Session {
         // What the client wanted of the id has failed: it must not go on as something else.
         self.open.retain(|one| one.id != id);
         let shown: String = id.chars().take(ID).collect();
-        Some(message(&shown, &News::of_error("error", &error, self.locale)))
+        message(&shown, &News::of_error("error", &error, self.locale))
     }
 
     fn obey(&mut self, command: Command) -> Result<Option<News>, ApiError> {
@@ -198,10 +208,7 @@ impl Session {
         path: &str,
         last: Option<String>,
     ) -> Result<BoxStream<'static, News>, ApiError> {
-        let path = path.strip_prefix(self.live.gateway.base_path.as_str()).unwrap_or(path);
-        let below = path.strip_prefix("/api/v1").filter(|rest| rest.starts_with('/'));
-        let target = below.and_then(|rest| PathAndQuery::try_from(rest).ok());
-        let Some(target) = target else {
+        let Some(target) = target(path, &self.live.gateway.base_path) else {
             let shown: String = path.chars().take(100).collect();
             return Err(ApiError::bad_request("error-bad-path", &[("reason", &shown)]));
         };
@@ -219,9 +226,10 @@ impl Session {
         Ok(news.boxed())
     }
 
-    fn tell(&mut self, at: usize, news: Option<News>) -> Option<Message> {
+    fn tell(&mut self, at: usize, news: Option<News>) -> Vec<Message> {
         self.turn = at + 1;
-        let told = self.open.get(at).zip(news.as_ref()).map(|(one, news)| message(&one.id, news));
+        let told = self.open.get(at).zip(news.as_ref());
+        let told = told.map_or_else(Vec::new, |(one, news)| message(&one.id, news));
         if news.is_none_or(|news| news.is_last()) && at < self.open.len() {
             self.open.remove(at);
         }
@@ -232,8 +240,7 @@ impl Session {
     async fn close(self, mut socket: Socket) {
         let goodbye = async {
             for one in self.open {
-                let end = News::shutdown();
-                if socket.feed(message(&one.id, &end)).await.is_err() {
+                if !send(&mut socket, message(&one.id, &News::shutdown())).await {
                     return;
                 }
             }
@@ -267,8 +274,28 @@ async fn expire(ending: &CancellationToken) {
     sleep(CLOSING).await;
 }
 
-fn message(id: &str, news: &News) -> Message {
-    let mut text = String::with_capacity(news.data.len() + 128);
+/// What the plain GET of this address would be routed by, below `/api/v1`: as there, a slash at
+/// the end of the path is passed over.
+fn target(address: &str, base_path: &str) -> Option<PathAndQuery> {
+    let address = address.strip_prefix(base_path).unwrap_or(address);
+    let below = address.strip_prefix("/api/v1").filter(|rest| rest.starts_with('/'))?;
+    let (path, query) = below.split_at(below.find('?').unwrap_or(below.len()));
+    PathAndQuery::try_from(format!("{}{query}", path.trim_end_matches('/'))).ok()
+}
+
+/// Whether the client took the pieces of a message.
+async fn send(socket: &mut Socket, pieces: Vec<Message>) -> bool {
+    for piece in pieces {
+        if socket.send(piece).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// One message: itself, or where it is long its pieces.
+fn message(id: &str, news: &News) -> Vec<Message> {
+    let mut text = String::with_capacity(128 + news.data.len().min(PIECE));
     text.push_str("{\"id\":");
     text.push_str(&Value::from(id).to_string());
     text.push_str(",\"event\":\"");
@@ -279,15 +306,29 @@ fn message(id: &str, news: &News) -> Message {
         text.push_str(&Value::from(tag.as_str()).to_string());
     }
     text.push_str(",\"data\":");
-    text.push_str(&String::from_utf8_lossy(&news.data));
-    text.push('}');
-    Message::text(text)
+    let valid = std::str::from_utf8(&news.data).is_ok();
+    if !valid || news.data.len() <= PIECE {
+        text.push_str(&String::from_utf8_lossy(&news.data));
+        text.push('}');
+        return vec![Message::text(text)];
+    }
+    let piece =
+        |kind, bytes: Bytes, last| Message::Frame(Frame::message(bytes, OpCode::Data(kind), last));
+    let mut pieces = vec![piece(Data::Text, text.into(), false)];
+    for at in (0..news.data.len()).step_by(PIECE) {
+        let end = news.data.len().min(at + PIECE);
+        pieces.push(piece(Data::Continue, news.data.slice(at..end), false));
+    }
+    pieces.push(piece(Data::Continue, Bytes::from_static(b"}"), true));
+    pieces
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
 
     fn subscription(id: &str, events: &[&'static str]) -> Subscription {
         let news: Vec<News> = events.iter().copied().map(news).collect();
@@ -319,9 +360,49 @@ mod tests {
     #[test]
     fn a_message_is_json_whatever_the_id_holds() {
         let one = News { tag: Some("\"abc\"".into()), ..news("whole") };
-        let Message::Text(text) = message("a\"\n", &one) else { panic!("no text") };
+        let [Message::Text(text)] = &message("a\"\n", &one)[..] else { panic!("no text") };
         let value: Value = serde_json::from_str(text.as_str()).unwrap();
         assert_eq!(value, json!({"id": "a\"\n", "event": "whole", "tag": "\"abc\"", "data": {}}));
+    }
+
+    #[tokio::test]
+    async fn a_long_message_leaves_in_pieces_that_are_no_copies_and_arrives_as_one() {
+        let body = json!({"items": ["é".repeat(PIECE)]}).to_string();
+        let one = News { data: Bytes::from(body), ..news("whole") };
+        let pieces = message("a", &one);
+        assert_eq!(pieces.len(), 5);
+        let range = one.data.as_ptr_range();
+        for piece in &pieces[1..4] {
+            let Message::Frame(frame) = piece else { panic!("no piece: {piece}") };
+            assert!(range.contains(&frame.payload().as_ptr()) && frame.payload().len() <= PIECE);
+        }
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let mut server = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
+        let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        for piece in pieces {
+            server.send(piece).await.unwrap();
+        }
+        let Message::Text(text) = client.next().await.unwrap().unwrap() else { panic!("no text") };
+        let value: Value = serde_json::from_str(text.as_str()).unwrap();
+        let data: Value = serde_json::from_slice(&one.data).unwrap();
+        assert_eq!(value, json!({"id": "a", "event": "whole", "data": data}));
+    }
+
+    #[test]
+    fn an_address_is_read_as_that_of_a_plain_get() {
+        for (address, below) in [
+            ("/api/v1/pod", Some("/pod")),
+            ("/api/v1/pod/", Some("/pod")),
+            ("/b/api/v1/pod/a//?page=1", Some("/pod/a?page=1")),
+            ("/api/v1/pod?filterBy=name,a/", Some("/pod?filterBy=name,a/")),
+            ("/api/v1", None),
+            ("/api/v1x/pod", None),
+            ("/clusters/main/api/v1/pods", None),
+            ("https://elsewhere.example/api/v1/pod", None),
+        ] {
+            let found = target(address, "/b");
+            assert_eq!(found.as_ref().map(PathAndQuery::as_str), below, "{address}");
+        }
     }
 
     #[test]

@@ -44,14 +44,15 @@ impl Target {
     }
 }
 
-/// A path's segment decoded; an empty one, a dot segment, a NUL and broken encoding are refused.
+/// A path's segment decoded; an empty one, a dot segment, control characters and broken encoding
+/// are refused.
 pub fn segment(raw: &str) -> Result<CompactString, ApiError> {
     let bad = || ApiError::bad_request("error-bad-path", &[("reason", raw)]);
     let text = percent_decode_str(raw).decode_utf8().map_err(|_| bad())?;
     match &*text {
         "" | "." | ".." => Err(bad()),
         text if text.contains('\0') => Err(ApiError::bad_request("error-nul-in-path", &[])),
-        text if text.contains('/') => Err(bad()),
+        text if text.contains(|c: char| c == '/' || c.is_control()) => Err(bad()),
         text => Ok(text.into()),
     }
 }
@@ -101,7 +102,8 @@ mod tests {
 
     #[test]
     fn what_could_leave_its_segment_is_refused_or_encoded() {
-        for raw in ["", ".", "..", "%2e%2E", "a%2Fb", "a%00", "%ff"] {
+        let control = ["a%00", "a%0Ab", "%1b", "a%7F", "a%C2%85"];
+        for raw in ["", ".", "..", "%2e%2E", "a%2Fb", "%ff"].into_iter().chain(control) {
             assert_eq!(segment(raw).unwrap_err().status.as_u16(), 400, "{raw}");
         }
         assert_eq!(encoded(&segment("a%3Fb%20c%25").unwrap()), "a%3Fb%20c%25");

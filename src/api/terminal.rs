@@ -1,11 +1,10 @@
 //! One session between a person and a process in a container, whichever transport carries it: asks
-//! whether it may begin, runs it within its limits, and writes it into the audit log.
+//! whether it may begin, runs it within its limits, and has it recorded (`terminal_record`).
 //!
 //! It knows no frames and no connections to clients. What is typed and shown is never kept and
 //! never logged. A right that is revoked ends a session; an API server that is away does not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +12,14 @@ use compact_str::CompactString;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use url::form_urlencoded;
 
 use super::Gateway;
 use super::error::ApiError;
 use super::passthrough::{review_create, user_name};
 use super::target::encoded;
+use super::terminal_record::{Meter, Record, refused};
 use super::websocket::Utf8;
 use crate::auth::Attributes;
 use crate::i18n::{self, Locale};
@@ -32,8 +32,14 @@ const IDLE: Duration = Duration::from_secs(30 * 60);
 const TOTAL: Duration = Duration::from_secs(12 * 60 * 60);
 /// A revoked right is used for so long at most; as lists are.
 const RECHECK: Duration = Duration::from_secs(10);
+/// Looks at a right without a verdict, because the API server refuses to give one, after which it
+/// is taken for gone: a minute as a rule. Such answers (429) the caller may cause himself.
+const MOST_EVADED: u32 = 6;
 /// Columns or rows: what people have. Programs allocate by them.
 const SIZES: std::ops::RangeInclusive<u16> = 1..=1000;
+/// The messages of two ends.
+const REFUSED: &str = "error-terminal-unauthorized";
+const SHUTDOWN: &str = "error-terminal-shutdown";
 /// After writing has failed: how long the other direction may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long the API server may take to hear that we go.
@@ -85,8 +91,10 @@ pub struct End {
 pub enum Cause {
     /// The process's, or the cluster's that did not start it.
     Process,
-    /// A limit or a right that is gone.
-    Policy,
+    /// A limit or a right that is gone: the message that says which.
+    Policy(&'static str),
+    /// The person's, whose client broke the rules of its protocol.
+    Frame,
     /// The connection's to the API server.
     Broken,
     Shutdown,
@@ -161,16 +169,6 @@ impl Session {
             ..Attributes::default()
         }
     }
-
-    /// What a stranger put into the path or the query is quoted: it must not make a line of its own.
-    fn refused(&self, error: &ApiError) {
-        let Self { namespace, pod, container, verb, transport, .. } = self;
-        tracing::warn!(
-            target: "audit", event = "terminal-refused", ?namespace, ?pod, ?container,
-            ?verb, transport, status = error.status.as_u16(), reason = ?error.text(Locale::EN),
-            "a session was refused"
-        );
-    }
 }
 
 /// A session whose process runs and waits for its person.
@@ -188,17 +186,19 @@ pub(super) struct Watch {
     locale: Locale,
 }
 
-/// Runs a session from the question whether it may begin to its end, which is always shown. It
-/// ends, too, when `typed` or `shown` has lost its other end: then the person is gone.
+/// Runs a session from the question whether it may begin to its end, which is always shown, in the
+/// person's language. It ends, too, when `typed` or `shown` has lost its other end: then the person
+/// is gone.
 pub async fn run(
     gateway: Arc<Gateway>,
     user: User,
     session: Session,
+    locale: Locale,
     typed: mpsc::Receiver<Typed>,
     shown: mpsc::Sender<Shown>,
 ) {
     let opened = tokio::select! {
-        opened = open(&gateway, &user, session, gateway.locale) => opened,
+        opened = open(&gateway, &user, session, locale) => opened,
         () = shown.closed() => return,
     };
     match opened {
@@ -206,7 +206,7 @@ pub async fn run(
             opened.run(typed, shown).await;
         }
         Err(error) => {
-            let end = End { code: None, reason: error.text(gateway.locale) };
+            let end = End { code: None, reason: error.text(locale) };
             let _ = shown.send(Shown::End(end)).await;
         }
     }
@@ -221,24 +221,30 @@ pub async fn open(
 ) -> Result<Opened, ApiError> {
     let path = session.path();
     let target = format!("{path}?{}", session.query());
-    let opening = async {
-        let info = classify(&Method::GET, &path, None);
-        let info = info.map_err(|error| ApiError::internal(&error))?;
-        review_create(gateway, user, &info).await?;
-        let channel = async {
-            match session.verb {
-                Verb::Forward(_) => channel::open_port(&gateway.cluster, user, &target).await,
-                _ => channel::open(&gateway.cluster, user, &target).await,
-            }
-        };
-        let (channel, name) = tokio::join!(channel, user_name(gateway, user));
-        let channel = gateway.authorizer.heed(user, channel).await?;
-        Ok::<_, ApiError>((channel, name))
+    let may = async {
+        let info = classify(&Method::GET, &path, None).map_err(|error| {
+            let reason = error.to_string();
+            ApiError::bad_request("error-bad-path", &[("reason", &reason)])
+        })?;
+        review_create(gateway, user, &info).await
     };
-    let (channel, name) = opening.await.inspect_err(|error| session.refused(error))?;
+    let (may, mut name) = tokio::join!(may, user_name(gateway, user));
+    may.inspect_err(|error| refused(&gateway.shells, &name, &session, error))?;
+    if name.is_empty() {
+        // For the audit log: now that the API server answers, it may say that, too.
+        name = user_name(gateway, user).await;
+    }
     let right = session.right();
+    // Before the API server hears of it: from then on a process may run, whoever goes away.
+    let mut record = Record::begin(name, session);
+    let channel = match record.session.verb {
+        Verb::Forward(_) => channel::open_port(&gateway.cluster, user, &target).await,
+        Verb::Exec | Verb::Attach => channel::open(&gateway.cluster, user, &target).await,
+    };
+    let channel = gateway.authorizer.heed(user, channel).await.map_err(ApiError::from);
+    let channel = channel.inspect_err(|error| record.refused = Some(error.status))?;
     let watch = Watch { gateway: gateway.clone(), user: user.clone(), right, locale };
-    Ok(Opened { watch, channel, record: Record::begin(name, session) })
+    Ok(Opened { watch, channel, record })
 }
 
 impl Opened {
@@ -255,7 +261,7 @@ impl Opened {
             ended = watch.over(meter) => ended,
             ended = keys.pass(typed, &mut sender) => ended,
         };
-        record.end = Some(end.clone());
+        record.end = Some((cause, end.clone()));
         drop(record);
         // First of all: who is told the end may take his time to read it.
         let _ = timeout(GOODBYE, sender.close()).await;
@@ -269,7 +275,7 @@ impl Opened {
 
 pub(super) type Ended = (Cause, End);
 
-fn gone() -> Ended {
+pub(super) fn gone() -> Ended {
     (Cause::Gone, End { code: None, reason: "the client went away".into() })
 }
 
@@ -381,14 +387,13 @@ impl Watch {
     pub async fn over(&self, meter: &Meter) -> Ended {
         let Limits { idle, total, recheck } = self.gateway.terminals;
         let total_over = sleep_until(meter.begun + total);
-        let (cause, id, limit) = tokio::select! {
-            id = self.revoked(recheck) => (Cause::Policy, id, recheck),
-            () = meter.idle(idle) => (Cause::Policy, "error-terminal-idle", idle),
-            () = total_over => (Cause::Policy, "error-terminal-total", total),
-            () = self.gateway.shells.ended.cancelled() => {
-                (Cause::Shutdown, "error-terminal-shutdown", Duration::ZERO)
-            }
+        let (id, limit) = tokio::select! {
+            id = self.revoked(recheck) => (id, recheck),
+            () = meter.idle(idle) => ("error-terminal-idle", idle),
+            () = total_over => ("error-terminal-total", total),
+            () = self.gateway.shells.ended.cancelled() => (SHUTDOWN, Duration::ZERO),
         };
+        let cause = if id == SHUTDOWN { Cause::Shutdown } else { Cause::Policy(id) };
         let time = match limit.as_secs() {
             seconds if seconds >= 120 => format!("{} min", seconds / 60),
             seconds => format!("{seconds} s"),
@@ -396,102 +401,40 @@ impl Watch {
         (cause, End { code: None, reason: i18n::message(self.locale, id, &[("time", &time)]) })
     }
 
-    /// Returns when the right is gone, with the message that says so. An API server that gives no
-    /// answer takes no right.
+    /// Returns when the right is gone, with the message that says so.
     async fn revoked(&self, recheck: Duration) -> &'static str {
-        const REFUSED: &str = "error-terminal-unauthorized";
         let Self { gateway, user, right, .. } = self;
+        let mut evaded = 0;
         loop {
             sleep(recheck).await;
             if user.expires().is_some_and(|at| at <= Timestamp::now().as_second()) {
                 return REFUSED;
             }
             let answer = gateway.authorizer.review(&gateway.cluster, user, right).await;
-            match gateway.authorizer.heed(user, answer).await.map_err(|failure| failure.code()) {
-                Ok(false) => return "error-terminal-denied",
-                Err(Some(StatusCode::UNAUTHORIZED)) => return REFUSED,
-                // Impersonation is no longer allowed, for one.
-                Err(Some(StatusCode::FORBIDDEN)) => return "error-terminal-denied",
-                Ok(true) | Err(_) => {}
+            let answer = gateway.authorizer.heed(user, answer).await;
+            if let Some(id) = verdict(answer.map_err(|failure| failure.code()), &mut evaded) {
+                return id;
             }
         }
     }
 }
 
-/// Counts a session's bytes, and knows when the last one passed.
-pub(super) struct Meter {
-    begun: Instant,
-    typed: AtomicU64,
-    shown: AtomicU64,
-    /// Milliseconds from the beginning.
-    last: AtomicU64,
-}
-
-impl Meter {
-    fn new() -> Self {
-        let zero = AtomicU64::default;
-        Self { begun: Instant::now(), typed: zero(), shown: zero(), last: zero() }
-    }
-
-    pub fn typed(&self, bytes: &[u8]) {
-        self.count(&self.typed, bytes);
-    }
-
-    pub fn showed<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
-        self.count(&self.shown, bytes);
-        bytes
-    }
-
-    fn count(&self, counter: &AtomicU64, bytes: &[u8]) {
-        counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.last.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// Returns when nothing has passed for so long.
-    async fn idle(&self, limit: Duration) {
-        loop {
-            let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-            let due = self.begun + last + limit;
-            if due <= Instant::now() {
-                return;
-            }
-            sleep_until(due).await;
+/// The message that ends a session after this answer about its right, if it ends. An API server
+/// that gives no answer takes no right; `evaded` counts its refusals to give one.
+fn verdict(answer: Result<bool, Option<StatusCode>>, evaded: &mut u32) -> Option<&'static str> {
+    match answer {
+        Ok(true) => {
+            *evaded = 0;
+            None
         }
-    }
-}
-
-/// A session in the audit log: a line when it begins, one when it ends, however it does.
-pub(super) struct Record {
-    user: String,
-    session: Session,
-    pub meter: Meter,
-    pub end: Option<End>,
-}
-
-impl Record {
-    fn begin(user: String, session: Session) -> Self {
-        let Session { namespace, pod, container, verb, transport, .. } = &session;
-        tracing::info!(
-            target: "audit", event = "terminal-begun", user, ?namespace, ?pod, ?container, ?verb,
-            transport, "a session began"
-        );
-        Self { user, session, meter: Meter::new(), end: None }
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let Session { namespace, pod, container, verb, transport, .. } = &self.session;
-        let end = self.end.take().unwrap_or_else(|| gone().1);
-        // With a code the words are the runtime's, and may repeat the command.
-        let reason = if end.code.is_some() { "" } else { end.reason.as_str() };
-        let Meter { begun, typed, shown, .. } = &self.meter;
-        tracing::info!(
-            target: "audit", event = "terminal-ended", user = self.user, ?namespace, ?pod,
-            ?container, ?verb, transport, seconds = begun.elapsed().as_secs_f64(),
-            bytes_in = typed.load(Ordering::Relaxed), bytes_out = shown.load(Ordering::Relaxed),
-            code = end.code, ?reason, "a session ended"
-        );
+        // A 403: impersonation is no longer allowed, for one.
+        Ok(false) | Err(Some(StatusCode::FORBIDDEN)) => Some("error-terminal-denied"),
+        Err(Some(StatusCode::UNAUTHORIZED)) => Some(REFUSED),
+        Err(Some(code)) if code.is_client_error() => {
+            *evaded += 1;
+            (*evaded >= MOST_EVADED).then_some("error-terminal-unconfirmed")
+        }
+        Err(_) => None,
     }
 }
 

@@ -1,6 +1,4 @@
-//! The parts of a session that need no cluster: text in pieces, sizes, what is asked for, silence.
-
-use futures::FutureExt as _;
+//! The parts of a session that need no cluster: text in pieces, sizes, what is asked for, verdicts.
 
 use super::*;
 
@@ -75,13 +73,26 @@ fn what_is_asked_for_is_encoded_and_a_terminal_has_one_output() {
     assert_eq!(session(Verb::Forward(8080)).right().subresource, "portforward");
 }
 
-#[tokio::test]
-async fn a_session_is_idle_when_nothing_passed_for_so_long() {
-    let limit = Duration::from_secs(60);
-    let begun = Instant::now().checked_sub(limit).unwrap();
-    let meter = Meter { begun, ..Meter::new() };
-    assert_eq!(meter.idle(limit).now_or_never(), Some(()));
-    assert_eq!(meter.showed(b"abc"), b"abc");
-    assert_eq!(meter.idle(limit).now_or_never(), None);
-    assert_eq!(meter.shown.load(Ordering::Relaxed), 3);
+#[test]
+fn a_right_ends_when_it_is_denied_and_when_nobody_will_say_for_too_long() {
+    let (busy, away) = (Err(Some(StatusCode::TOO_MANY_REQUESTS)), Err(None));
+    let mut evaded = 0;
+    let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].map(|code| Err(Some(code)));
+    for answer in refused.into_iter().chain([Ok(false)]) {
+        assert!(verdict(answer, &mut evaded).is_some(), "{answer:?}");
+    }
+    let broken = Err(Some(StatusCode::SERVICE_UNAVAILABLE));
+    for _ in 0..100 {
+        assert_eq!(verdict(away, &mut evaded), None, "silence takes no right");
+        assert_eq!(verdict(broken, &mut evaded), None, "nor does an API server in trouble");
+    }
+    for _ in 1..MOST_EVADED {
+        assert_eq!(verdict(busy, &mut evaded), None);
+    }
+    assert_eq!(verdict(Ok(true), &mut evaded), None, "a verdict begins anew");
+    for _ in 1..MOST_EVADED {
+        assert_eq!(verdict(busy, &mut evaded), None);
+        assert_eq!(verdict(away, &mut evaded), None);
+    }
+    assert_eq!(verdict(busy, &mut evaded), Some("error-terminal-unconfirmed"));
 }

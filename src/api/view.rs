@@ -90,6 +90,14 @@ impl View {
         }
     }
 
+    /// Of shared rows that are current; it moves with each change of them.
+    pub fn revision(&self) -> Option<u64> {
+        match &self.rows {
+            Rows::Shared(feed) if self.age.is_zero() => Some(feed.store.revision()),
+            _ => None,
+        }
+    }
+
     pub fn is_shared(&self) -> bool {
         matches!(self.rows, Rows::Shared(_))
     }

@@ -1,5 +1,6 @@
 //! Accepts websockets (RFC 6455 over HTTP/1.1, RFC 8441 over HTTP/2): judges the request's headers,
-//! makes the answer, and hands out the socket once the client has it.
+//! makes the answer, and hands out the socket once the client has it. One that the API server
+//! speaks is not accepted but bridged: asked for over HTTP/2, passed on as HTTP/1.1's upgrade.
 //!
 //! It knows no caller and no message: who may have a socket is decided before, what is said over it
 //! by who takes it. No compression is agreed on.
@@ -23,11 +24,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use super::error::ApiError;
+use super::error::{ApiError, Fault};
 use crate::upstream::wanted_upgrade;
 
 /// The only version there is (RFC 6455, 4.1).
@@ -107,6 +109,54 @@ pub fn accept(
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
     }
     Ok((response, upgrading))
+}
+
+/// A websocket asked for over HTTP/2 that somebody behind us speaks over HTTP/1.1: behind the
+/// handshakes the bytes are the same.
+pub struct Bridge {
+    /// What `Sec-WebSocket-Accept` must be.
+    accepted: String,
+}
+
+impl Bridge {
+    /// Makes an extended CONNECT the GET that upgrades; `None` leaves any other request as it is.
+    pub fn open(request: &mut Request) -> Result<Option<Bridge>, ApiError> {
+        if request.extensions().get::<Protocol>().is_none() {
+            return Ok(None);
+        }
+        refuse_other_than_connect(request)?;
+        let key = generate_key();
+        let accepted = derive_accept_key(key.as_bytes());
+        let value = HeaderValue::try_from(key).map_err(|error| ApiError::internal(&error))?;
+        *request.method_mut() = Method::GET;
+        *request.version_mut() = Version::HTTP_11;
+        let headers = request.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_KEY, value);
+        Ok(Some(Bridge { accepted }))
+    }
+
+    /// The answer as HTTP/2 has it. A 2xx would tell the client that it has a websocket: who did
+    /// not switch, and refuses nothing either, is a 502.
+    pub fn answer(&self, mut response: Response) -> Result<Response, ApiError> {
+        let status = response.status();
+        if status.is_redirection() || status.is_client_error() || status.is_server_error() {
+            return Ok(response);
+        }
+        let headers = response.headers_mut();
+        headers.remove(header::CONNECTION);
+        let protocol = headers.remove(header::UPGRADE);
+        let accepted = headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        if status == StatusCode::SWITCHING_PROTOCOLS
+            && protocol.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && accepted.is_some_and(|value| value.as_bytes() == self.accepted.as_bytes())
+        {
+            *response.status_mut() = StatusCode::OK;
+            return Ok(response);
+        }
+        Err(ApiError::with_status(StatusCode::BAD_GATEWAY, "error-websocket-not-switched", &[]))
+    }
 }
 
 /// Whether the client took it in time.
@@ -212,14 +262,21 @@ pub fn close_frame(code: CloseCode, reason: &str) -> CloseFrame {
     CloseFrame { code, reason: reason[..end].into() }
 }
 
-/// RFC 8441: a CONNECT with `:protocol`. Other HTTP/2 requests cannot become anything else.
+/// RFC 8441: a CONNECT with `:protocol`. Other HTTP/2 requests cannot become anything else. One for
+/// another protocol is a 501 (RFC 9220, 3).
 fn refuse_other_than_connect(request: &Request) -> Result<(), ApiError> {
     let protocol = request.extensions().get::<Protocol>();
-    let websocket = protocol.is_some_and(|one| one.as_str().eq_ignore_ascii_case("websocket"));
-    if request.method() != Method::CONNECT || !websocket {
+    let Some(protocol) = protocol.filter(|_| request.method() == Method::CONNECT) else {
         return Err(ApiError::bad_request("error-websocket-connect", &[]));
+    };
+    if !protocol.as_str().eq_ignore_ascii_case("websocket") {
+        let status = StatusCode::NOT_IMPLEMENTED;
+        let mut error = ApiError::with_status(status, "error-websocket-connect", &[]);
+        error.fault = Fault::Caller;
+        return Err(error);
     }
-    refuse_other_version(request.headers())
+    // Not 426: that one names what to upgrade to, which HTTP/2 cannot.
+    refuse_other_version(request.headers(), StatusCode::BAD_REQUEST)
 }
 
 /// The value of `Sec-WebSocket-Accept`.
@@ -229,7 +286,7 @@ fn refuse_other_than_upgrade(request: &Request) -> Result<HeaderValue, ApiError>
         let status = StatusCode::UPGRADE_REQUIRED;
         return Err(ApiError::with_status(status, "error-websocket-upgrade", &[]));
     }
-    refuse_other_version(request.headers())?;
+    refuse_other_version(request.headers(), StatusCode::UPGRADE_REQUIRED)?;
     let bad_key = || ApiError::bad_request("error-websocket-key", &[]);
     let key = only(request.headers(), &header::SEC_WEBSOCKET_KEY).ok_or_else(bad_key)?;
     let key = key.as_bytes().trim_ascii();
@@ -239,13 +296,12 @@ fn refuse_other_than_upgrade(request: &Request) -> Result<HeaderValue, ApiError>
     HeaderValue::from_str(&derive_accept_key(key)).map_err(|error| ApiError::internal(&error))
 }
 
-fn refuse_other_version(headers: &HeaderMap) -> Result<(), ApiError> {
+fn refuse_other_version(headers: &HeaderMap, status: StatusCode) -> Result<(), ApiError> {
     let version = only(headers, &header::SEC_WEBSOCKET_VERSION);
     if version.is_some_and(|value| value.as_bytes().trim_ascii() == VERSION.as_bytes()) {
         return Ok(());
     }
-    let args = [("version", VERSION)];
-    Err(ApiError::with_status(StatusCode::UPGRADE_REQUIRED, "error-websocket-version", &args))
+    Err(ApiError::with_status(status, "error-websocket-version", &[("version", VERSION)]))
 }
 
 /// The value of a header that is there once.
@@ -343,17 +399,83 @@ mod tests {
         assert_eq!(status(twice), 400);
     }
 
+    /// An extended CONNECT as HTTP/2 brings it.
+    fn connect(protocol: &'static str, version: &'static str) -> Request {
+        let mut request = Request::new(Body::empty());
+        *request.version_mut() = Version::HTTP_2;
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static(protocol));
+        let version = HeaderValue::from_static(version);
+        request.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+        request
+    }
+
     #[test]
     fn over_http_2_it_is_a_connect_with_the_websockets_protocol() {
-        let mut connect = request("accept", "");
-        *connect.version_mut() = Version::HTTP_2;
-        assert_eq!(status(connect), 400, "a GET stays a GET");
-        for (protocol, expected) in [("websocket", 200), ("connect-udp", 400)] {
-            let mut connect = request("accept", "");
-            *connect.version_mut() = Version::HTTP_2;
-            *connect.method_mut() = Method::CONNECT;
-            connect.extensions_mut().insert(Protocol::from_static(protocol));
-            assert_eq!(status(connect), expected, "{protocol}");
+        let mut get = request("accept", "");
+        *get.version_mut() = Version::HTTP_2;
+        assert_eq!(status(get), 400, "a GET stays a GET");
+        let mut plain = connect("websocket", "13");
+        plain.extensions_mut().clear();
+        assert_eq!(status(plain), 400, "and so does a plain CONNECT");
+        for (protocol, version, expected) in [
+            ("websocket", "13", 200),
+            ("WebSocket", "13", 200),
+            ("websocket", "8", 400),
+            ("connect-udp", "13", 501),
+            ("", "13", 501),
+        ] {
+            assert_eq!(status(connect(protocol, version)), expected, "{protocol} {version}");
         }
+        let (response, _) = accept(&mut connect("websocket", "13"), &["a"], 1024).unwrap();
+        assert!(response.headers().is_empty(), "{response:?}");
+    }
+
+    /// An answer to a bridged request, with the right `Sec-WebSocket-Accept` where none is given.
+    fn bridged(status: u16, upgrade: &'static str, accepted: Option<&'static str>) -> u16 {
+        let mut request = connect("websocket", "13");
+        let bridge = Bridge::open(&mut request).unwrap().unwrap();
+        assert!(wanted_upgrade(&request).is_some_and(|protocol| protocol == "websocket"));
+        let ours = refuse_other_than_upgrade(&request).unwrap();
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade));
+        let accepted = accepted.map_or(ours, HeaderValue::from_static);
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
+        match bridge.answer(response) {
+            Ok(response) if response.status().is_success() => {
+                assert!(response.headers().is_empty(), "{response:?}");
+                200
+            }
+            Ok(response) => response.status().as_u16(),
+            Err(error) => error.status.as_u16(),
+        }
+    }
+
+    #[test]
+    fn a_bridged_websocket_is_one_only_where_the_other_side_has_agreed() {
+        assert_eq!(bridged(101, "WebSocket", None), 200);
+        assert_eq!(bridged(101, "SPDY/3.1", None), 502);
+        assert_eq!(bridged(101, "websocket", Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")), 502);
+        for (status, seen) in [(200, 502), (204, 502), (301, 301), (403, 403), (500, 500)] {
+            assert_eq!(bridged(status, "websocket", None), seen);
+        }
+        let mut get = request("accept", "");
+        assert!(Bridge::open(&mut get).unwrap().is_none());
+        assert_eq!(status(get), 101, "it is as it was");
+        assert!(Bridge::open(&mut connect("connect-ip", "13")).is_err());
+    }
+
+    #[test]
+    fn a_silent_client_is_given_up_unless_we_do_not_listen() {
+        let pulse = Pulse::default();
+        assert!((0..SILENT).all(|_| !pulse.is_gone()));
+        assert!(pulse.is_gone());
+        pulse.deafen(true);
+        assert!((0..=SILENT).all(|_| !pulse.is_gone()));
+        pulse.deafen(false);
+        assert!(!pulse.is_gone());
     }
 }

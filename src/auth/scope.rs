@@ -20,6 +20,13 @@ pub enum Reach {
     Namespaces(BTreeSet<CompactString>),
 }
 
+/// Equal when they open the same rows of the same kind.
+impl PartialEq for Scope {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind.name == other.kind.name && self.reach == other.reach
+    }
+}
+
 impl Scope {
     pub(super) fn everything(kind: &'static KindDef) -> Self {
         Self { kind, reach: Reach::Everything }

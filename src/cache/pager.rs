@@ -11,6 +11,7 @@ use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::store::Store;
 use crate::auth::Scope;
@@ -26,7 +27,10 @@ const BUSY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// A page of 500 objects near the 1.5 MiB that etcd allows is rare; one of more than 64 MiB is asked
 /// for in parts.
 const PAGE_BYTES: usize = 64 << 20;
-/// Rows of one live answer: at about 2 KiB a row this is 40 MiB for the time of one request.
+/// A whole collection: 150,000 pods at some 5 KiB. One object of it is in memory at a time.
+const WHOLE_BYTES: usize = 1 << 30;
+/// Rows of one live answer, over all of its lists: at about 2 KiB a row this is 40 MiB for the time
+/// of one request, and a page more for each list at once.
 const LIVE_ROWS: usize = 20_000;
 /// Namespaces listed at once for one live answer.
 const LISTS_AT_ONCE: usize = 8;
@@ -40,6 +44,7 @@ pub enum ListError {
 }
 
 /// A whole list, its resource version, and how many objects were malformed.
+#[derive(Default)]
 pub(super) struct Listed {
     pub rows: Vec<Row>,
     pub version: String,
@@ -85,38 +90,49 @@ pub async fn list_as(
     let who = Identity::User(user);
     let namespaces = if kind.resource.namespaced { namespaces } else { &[] };
     let scope = Scope::answered(kind, namespaces);
+    let room = &Semaphore::new(LIVE_ROWS);
     if namespaces.is_empty() {
-        let Listed { rows, columns, .. } = list(cluster, who, kind, at, None, LIVE_ROWS).await?;
+        let Listed { rows, columns, .. } = list(cluster, who, kind, at, None, room).await?;
         return Ok(Listing { store: Store::of(kind, rows), scope, columns });
     }
-    let lists = futures::stream::iter(namespaces.to_vec()).map(|namespace| async move {
-        list(cluster, who, kind, at, Some(&namespace), LIVE_ROWS).await
-    });
+    let lists = futures::stream::iter(namespaces.to_vec())
+        .map(|namespace| async move { list(cluster, who, kind, at, Some(&namespace), room).await });
     let mut lists = lists.buffer_unordered(LISTS_AT_ONCE);
     let (mut rows, mut columns) = (Vec::new(), Vec::new());
     while let Some(listed) = lists.next().await {
         let listed = listed?;
         rows.extend(listed.rows);
         columns = listed.columns;
-        if rows.len() > LIVE_ROWS {
-            return Err(ListError::TooMany(kind.resource.plural));
-        }
     }
     Ok(Listing { store: Store::of(kind, rows), scope, columns })
 }
 
-/// Lists a collection to its end, at most `most` rows.
+/// Lists a collection with our own rights as the API server's cache has it, in one answer: as fast
+/// as it can be had, and as old as that cache, which a watch from there makes up for. For a first
+/// list alone: a later one could go back in time.
+pub(super) async fn list_cached(
+    cluster: &Cluster,
+    kind: &'static KindDef,
+) -> Result<Listed, Failure> {
+    let path = format!("{}?resourceVersion=0", kind.resource.collection(None));
+    let mut listed = Listed::default();
+    page(cluster, Identity::Server, kind, (&path, WHOLE_BYTES), &mut listed).await?;
+    listed.rows.shrink_to_fit();
+    Ok(listed)
+}
+
+/// Lists a collection to its end. Each row takes a place in the `room`, which lists side by side
+/// share, and does not give it back.
 pub(super) async fn list(
     cluster: &Cluster,
     who: Identity<'_>,
     kind: &'static KindDef,
     at: &(impl Fn(Option<&str>) -> String + Sync),
     namespace: Option<&str>,
-    most: usize,
+    room: &Semaphore,
 ) -> Result<Listed, ListError> {
     let collection = at(namespace);
-    let mut listed =
-        Listed { rows: Vec::new(), version: String::new(), malformed: 0, columns: Vec::new() };
+    let mut listed = Listed::default();
     let (mut token, mut limit, mut again) = (String::new(), PAGE, 0);
     loop {
         let path = if token.is_empty() {
@@ -126,10 +142,11 @@ pub(super) async fn list(
             format!("{collection}?limit={limit}&continue={token}")
         };
         let (before, malformed) = (listed.rows.len(), listed.malformed);
-        token = match page(cluster, who, kind, &path, &mut listed).await {
+        token = match page(cluster, who, kind, (&path, PAGE_BYTES), &mut listed).await {
             // The continuation's snapshot is compacted: begin again.
             Err(failure) if failure.code() == Some(StatusCode::GONE) && again < TURNS => {
                 again += 1;
+                room.add_permits(before);
                 (listed.rows, listed.malformed, token) = (Vec::new(), 0, String::new());
                 continue;
             }
@@ -149,9 +166,11 @@ pub(super) async fn list(
             }
             other => other?,
         };
-        if listed.rows.len() > most {
+        let new = u32::try_from(listed.rows.len() - before).unwrap_or(u32::MAX);
+        let Ok(taken) = room.try_acquire_many(new) else {
             return Err(ListError::TooMany(kind.resource.plural));
-        }
+        };
+        taken.forget();
         if token.is_empty() {
             listed.rows.shrink_to_fit();
             return Ok(listed);
@@ -178,7 +197,7 @@ async fn page(
     cluster: &Cluster,
     who: Identity<'_>,
     kind: &'static KindDef,
-    path: &str,
+    (path, most): (&str, usize),
     listed: &mut Listed,
 ) -> Result<String, Failure> {
     let mut take = |item: &str| match (kind.row)(item) {
@@ -188,7 +207,7 @@ async fn page(
             tracing::warn!(kind = kind.name, %error, "an object of a list is left out");
         }
     };
-    let rest = cluster.items(who, (path, accept(kind.source)), PAGE_BYTES, &mut take).await?;
+    let rest = cluster.items(who, (path, accept(kind.source)), most, &mut take).await?;
     let page: List = serde_json::from_slice(&rest).map_err(|error| {
         UpstreamError::Broken(format!("list of {}: {error}", kind.resource.plural))
     })?;
@@ -198,3 +217,7 @@ async fn page(
     listed.version = page.metadata.resource_version;
     Ok(page.metadata.r#continue)
 }
+
+#[cfg(test)]
+#[path = "pager_tests.rs"]
+mod tests;

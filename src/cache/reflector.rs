@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::Feed;
-use super::pager::{self, ListError};
+use super::pager::{self, ListError, Listed};
 use super::watch::{Event, Watch, What};
 use crate::kinds::Source;
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
@@ -91,9 +92,7 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
     let from = match version {
         Some(version) => version.clone(),
         None => {
-            let who = Identity::Server;
-            let at = |namespace: Option<&str>| feed.kind.resource.collection(namespace);
-            let listed = match pager::list(cluster, who, feed.kind, &at, None, usize::MAX).await {
+            let listed = match list(cluster, feed).await {
                 Ok(listed) => listed,
                 Err(ListError::Failed(failure)) => return End::Failed(failure),
                 Err(error @ ListError::TooMany(_)) => {
@@ -131,6 +130,20 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
             },
         }
     }
+}
+
+/// The whole kind: at first as the API server's cache has it, in pages where that is too much at
+/// once, and whenever the kind was listed before.
+async fn list(cluster: &Cluster, feed: &Feed) -> Result<Listed, ListError> {
+    if !feed.synced.load(Ordering::Acquire) {
+        match pager::list_cached(cluster, feed.kind).await {
+            Err(Failure::Upstream(UpstreamError::TooLarge(_) | UpstreamError::Timeout)) => {}
+            listed => return Ok(listed?),
+        }
+    }
+    let at = |namespace: Option<&str>| feed.kind.resource.collection(namespace);
+    let all = Semaphore::new(Semaphore::MAX_PERMITS);
+    pager::list(cluster, Identity::Server, feed.kind, &at, None, &all).await
 }
 
 #[derive(Default, Deserialize)]

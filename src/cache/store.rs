@@ -6,6 +6,7 @@ use std::borrow::Borrow;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ahash::RandomState;
@@ -17,6 +18,8 @@ use crate::kinds::{Allocated, Facts, KindDef, Link, Phase, Row};
 pub struct Store {
     kind: &'static KindDef,
     shelf: RwLock<Shelf>,
+    /// Counts the changes; it moves before anybody can read a changed row.
+    revision: AtomicU64,
 }
 
 #[derive(Default)]
@@ -59,7 +62,7 @@ pub struct PodSums {
 
 impl Store {
     pub fn new(kind: &'static KindDef) -> Self {
-        Self { kind, shelf: RwLock::default() }
+        Self { kind, shelf: RwLock::default(), revision: AtomicU64::new(0) }
     }
 
     /// A store of its own for rows of one answer.
@@ -86,11 +89,20 @@ impl Store {
     }
 
     pub(super) fn apply(&self, row: Row) {
-        self.write().insert(Arc::new(row));
+        let mut shelf = self.write();
+        self.revision.fetch_add(1, atomic::Ordering::AcqRel);
+        shelf.insert(Arc::new(row));
     }
 
     pub(super) fn delete(&self, namespace: &str, name: &str) {
-        self.write().remove(namespace, name);
+        let mut shelf = self.write();
+        self.revision.fetch_add(1, atomic::Ordering::AcqRel);
+        shelf.remove(namespace, name);
+    }
+
+    /// Equal numbers, equal rows: whoever makes something of rows reads it before them.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(atomic::Ordering::Acquire)
     }
 
     /// Puts a whole new list in place of the old. Rows that did not change are kept, so that a
@@ -104,7 +116,9 @@ impl Store {
                 shelf.insert(same.unwrap_or_else(|| Arc::new(row)));
             }
         }
-        *self.write() = shelf;
+        let mut old = self.write();
+        self.revision.fetch_add(1, atomic::Ordering::AcqRel);
+        *old = shelf;
     }
 
     pub(super) fn names(&self) -> Vec<CompactString> {

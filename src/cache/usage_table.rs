@@ -99,6 +99,11 @@ impl Table {
         self.count
     }
 
+    /// Number of the last poll; a new one with each that changes anything.
+    pub fn polls(&self) -> u32 {
+        self.polls
+    }
+
     /// An object that the last poll had: of others the past is kept for their return, but shown to
     /// nobody, because they may be gone.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Line> {
@@ -127,7 +132,7 @@ impl Table {
                 // Our clock was set back a little: wait until it has caught up.
                 return 0;
             }
-            *self = Self::default();
+            *self = Self { polls: self.polls, ..Self::default() };
         }
         self.polls = self.polls.wrapping_add(1);
         self.expire(now);

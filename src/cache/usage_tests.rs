@@ -119,6 +119,27 @@ fn a_clock_that_is_set_back_stops_the_history_or_begins_it_anew() {
 }
 
 #[test]
+fn what_a_pod_has_used_is_written_once_a_poll_also_when_a_poll_comes_meanwhile() {
+    let usage = Usage::default();
+    let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u",
+        "creationTimestamp": "2020-01-02T03:04:05Z"}});
+    let pod = (by_name("pod").unwrap().row)(&object.to_string()).unwrap();
+    let newest = |series: &Series| vec![u8::try_from(cpu(series).last().unwrap().1).unwrap()];
+    pods(&usage, T, vec![item("n", "a", 1, 10)]);
+    let overtaken = usage.written(&scope(None), &pod, |series| {
+        pods(&usage, T + 15, vec![item("n", "a", 2, 20)]);
+        newest(series)
+    });
+    assert_eq!(overtaken.unwrap(), [10u8].as_slice());
+    assert_eq!(usage.written(&scope(None), &pod, newest).unwrap(), [20u8].as_slice());
+    let again = usage.written(&scope(None), &pod, |_| panic!("it is written already"));
+    assert_eq!(again.unwrap(), [20u8].as_slice());
+    // Our clock is set back by more than the window: the history begins anew, the numbers do not.
+    pods(&usage, T - 10_000, vec![item("n", "a", 3, 30)]);
+    assert_eq!(usage.written(&scope(None), &pod, newest).unwrap(), [30u8].as_slice());
+}
+
+#[test]
 fn what_failed_decides_whether_others_are_asked_live_and_success_ends_it() {
     let usage = Usage::default();
     let refused = |code: StatusCode| Failure::status(code, b"");
@@ -163,7 +184,8 @@ async fn source(version: &'static str, body: &'static str) -> Cluster {
 #[tokio::test]
 async fn the_version_that_is_served_is_found_and_remembered() {
     for served in VERSIONS {
-        let cluster = source(served, r#"{"items":[{"metadata":{"name":"x"}}]}"#).await;
+        let body = r#"{"kind":"NodeMetricsList","items":[{"metadata":{"name":"x"}}]}"#;
+        let cluster = source(served, body).await;
         let mut version = None;
         let (nodes, pods) = poll(&cluster, &mut version).await.unwrap();
         assert_eq!((nodes.malformed, pods.malformed), (1, 1));
@@ -179,16 +201,19 @@ async fn a_source_that_is_missing_or_speaks_nonsense_fails_the_poll() {
     let cluster = source("v2", "{}").await;
     let missing = poll(&cluster, &mut None).await.unwrap_err();
     assert_eq!(missing.code(), Some(StatusCode::NOT_FOUND));
-    let cluster = source("v1", "<html>").await;
-    let broken = poll(&cluster, &mut None).await.unwrap_err();
-    assert!(broken.to_string().contains("malformed"), "{broken}");
+    for nonsense in ["<html>", "null", "7", "{}", r#"{"items":[]}"#, r#"{"kind":"Status"}"#] {
+        let cluster = source("v1", nonsense).await;
+        let broken = poll(&cluster, &mut None).await.unwrap_err();
+        assert!(broken.to_string().contains("not a list"), "{nonsense}: {broken}");
+    }
 }
 
 #[tokio::test]
 async fn the_poller_fills_the_history_by_itself_and_ends_when_it_is_stopped() {
     let time = json!({"metadata": {"name": "x", "namespace": "n"},
         "timestamp": "2026-01-02T03:04:05Z", "usage": {"cpu": "7m", "memory": "1Mi"}});
-    let body: &'static str = json!({"items": [time]}).to_string().leak();
+    let list = json!({"kind": "PodMetricsList", "items": [time]});
+    let body: &'static str = list.to_string().leak();
     let cluster = source("v1beta1", body).await;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let usage = Usage::start(&cluster, &tasks, &stop);

@@ -23,6 +23,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::{Cluster, Failure, Identity, UpstreamError, User};
@@ -310,9 +311,17 @@ impl Receiver {
                 Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         };
-        self.pulse.deafen();
+        self.pulse.deaf.store(true, Ordering::Relaxed);
         Ok(output)
     }
+}
+
+/// What a fuzzer's frames say, in one of the protocols: v5, v4, a port.
+#[cfg(any(test, fuzzing))]
+pub fn said(protocol: u8, frames: &[Bytes]) -> Vec<Option<Output>> {
+    let speech = [Speech::V5, Speech::V4, Speech::Port][usize::from(protocol % 3)];
+    let mut reader = Frames { speech, greeted: [false; 2] };
+    frames.iter().map(|frame| reader.read(frame)).collect()
 }
 
 impl Frames {
@@ -340,15 +349,13 @@ impl Frames {
         }
     }
 
-    /// A port's connection ends so; a process has to say first how it ended.
+    /// A port's connection ends so, if it ends well; a process has to say first how it ended.
     fn closed(&self, frame: Option<CloseFrame>) -> Result<Output, Failure> {
-        if self.speech == Speech::Port {
-            return Ok(Output::End(Exit::default()));
-        }
-        let why = frame.map(|frame| frame.reason).unwrap_or_default();
-        match why.as_str() {
-            "" => Err(broken("it was closed before the process said how it ended")),
-            why => Err(broken(why)),
+        let (code, why) = frame.map_or((CloseCode::Normal, "".into()), |f| (f.code, f.reason));
+        match (self.speech, why.as_str()) {
+            (Speech::Port, _) if code == CloseCode::Normal => Ok(Output::End(Exit::default())),
+            (_, "") => Err(broken(&format!("it was closed before its end, with code {code}"))),
+            (_, why) => Err(broken(why)),
         }
     }
 }
@@ -398,10 +405,6 @@ impl Pulse {
         self.pressed.store(0, Ordering::Relaxed);
     }
 
-    fn deafen(&self) {
-        self.deaf.store(true, Ordering::Relaxed);
-    }
-
     /// Somebody reads again; what was not read meanwhile is no silence.
     fn listen(&self) {
         if self.deaf.swap(false, Ordering::Relaxed) {
@@ -419,81 +422,5 @@ impl Pulse {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn exit(status: &str) -> (Option<i32>, String) {
-        let Exit { code, message } = Exit::of(status.as_bytes());
-        (code, message)
-    }
-
-    #[test]
-    fn an_end_is_read_from_the_status() {
-        assert_eq!(exit(r#"{"metadata":{},"status":"Success"}"#), (Some(0), String::new()));
-        let failed = r#"{"status":"Failure","message":"command terminated","reason":
-            "NonZeroExitCode","details":{"causes":[{"reason":"X"},{"reason":"ExitCode",
-            "message":"137"}]}}"#;
-        assert_eq!(exit(failed), (Some(137), "command terminated".into()));
-        let internal = r#"{"status":"Failure","message":"no such container","reason":
-            "InternalError","details":{"causes":[{"message":"no such container"}]},"code":500}"#;
-        assert_eq!(exit(internal), (None, "no such container".into()));
-    }
-
-    #[test]
-    fn an_odd_status_has_no_code_and_is_repeated_in_part() {
-        assert_eq!(exit("plain words"), (None, "plain words".into()));
-        assert_eq!(exit(r#"{"status":"Failure","details":null}"#), (None, String::new()));
-        let odd = r#"{"status":"Failure","reason":"NonZeroExitCode",
-            "details":{"causes":[{"reason":"ExitCode","message":"many"}]}}"#;
-        assert_eq!(exit(odd), (None, String::new()));
-        assert_eq!(exit(&"x".repeat(10_000)).1.len(), WORDS);
-    }
-
-    fn read(frames: &mut Frames, frame: &[u8]) -> Option<Output> {
-        frames.read(&Bytes::copy_from_slice(frame))
-    }
-
-    fn data(text: &'static str) -> Bytes {
-        Bytes::from_static(text.as_bytes())
-    }
-
-    #[test]
-    fn a_processs_frames_are_told_apart_by_their_channel() {
-        let mut frames = Frames { speech: Speech::V5, greeted: [false; 2] };
-        assert_eq!(read(&mut frames, b"\x01out"), Some(Output::Stdout(data("out"))));
-        assert_eq!(read(&mut frames, b"\x02err"), Some(Output::Stderr(data("err"))));
-        let end = Exit { code: Some(0), message: String::new() };
-        assert_eq!(read(&mut frames, b"\x03{\"status\":\"Success\"}"), Some(Output::End(end)));
-        for nothing in [&b""[..], b"\x01", b"\x03", b"\x00echo", b"\x09x", b"\xff\x01"] {
-            assert_eq!(read(&mut frames, nothing), None, "{nothing:?}");
-        }
-        assert!(frames.closed(None).is_err());
-    }
-
-    #[test]
-    fn a_ports_channels_each_begin_with_its_number() {
-        let mut frames = Frames { speech: Speech::Port, greeted: [false; 2] };
-        assert_eq!(read(&mut frames, b"\x00\x50\x00"), None);
-        assert_eq!(read(&mut frames, b"\x01\x50\x00"), None);
-        assert_eq!(read(&mut frames, b"\x00hello"), Some(Output::Stdout(data("hello"))));
-        let end = Exit { code: None, message: "refused".into() };
-        assert_eq!(read(&mut frames, b"\x01refused"), Some(Output::End(end)));
-        assert_eq!(frames.closed(None).unwrap(), Output::End(Exit::default()));
-    }
-
-    #[test]
-    fn who_says_nothing_is_gone_unless_we_do_not_listen_or_the_process_takes_nothing() {
-        let gone = |pulse: &Pulse| (0..=SILENT).any(|_| pulse.is_gone());
-        let pulse = Pulse::default();
-        assert!((0..SILENT).all(|_| !pulse.is_gone()));
-        assert!(pulse.is_gone());
-        pulse.deafen();
-        assert!(!gone(&pulse));
-        pulse.listen();
-        assert!(gone(&pulse));
-        pulse.pressed.store(HELD_UP, Ordering::Relaxed);
-        assert!(!gone(&pulse));
-        pulse.heard();
-        assert!(gone(&pulse));
-    }
-}
+#[path = "channel_tests.rs"]
+mod tests;

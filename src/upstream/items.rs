@@ -1,16 +1,23 @@
 //! A list read as it arrives: each item is handed out as soon as it is whole, so that a page of
 //! hundreds of objects costs the memory of one.
 //!
-//! It only finds where items begin and end; whether one is good JSON, its reader finds out.
+//! It only finds where items begin and end; whether one is good JSON, its reader finds out. Kinds
+//! of brackets are not told apart: where they do not match, either an item is no JSON, which costs
+//! that item, or the rest is none, and the list fails.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::UpstreamError;
 
 /// The members of a list that hold its items: `rows` are those of a `Table`.
-const MEMBERS: [&[u8]; 2] = [b"\"items\":", b"\"rows\":"];
+const MEMBERS: [&[u8]; 2] = [b"\"items\"", b"\"rows\""];
 /// No object is larger in etcd than 1.5 MiB; JSON may be several times that.
 const ITEM_BYTES: usize = 16 << 20;
 /// What a list says of itself beside its items: metadata, and the columns of a table.
 const REST_BYTES: usize = 4 << 20;
+/// So much of what came in place of a list is repeated in the error.
+const SHOWN: usize = 60;
 
 /// The items of one JSON document, chunk by chunk.
 #[derive(Default)]
@@ -23,17 +30,41 @@ pub(super) struct Items {
     depth: usize,
     /// Whether the depth of 2 is the array of items.
     is_inside: bool,
+    /// Whether no comma came in it yet.
+    is_first: bool,
     in_string: bool,
     is_escaped: bool,
+    /// Whether anything but white space came.
+    has_begun: bool,
+}
+
+/// What is left of a list: its items are handed out, and stand there as an empty array.
+#[derive(Deserialize)]
+struct Rest {
+    #[serde(default)]
+    kind: String,
+    #[serde(default, rename = "items")]
+    _items: Option<[IgnoredAny; 0]>,
+    #[serde(default, rename = "rows")]
+    _rows: Option<[IgnoredAny; 0]>,
 }
 
 impl Items {
     /// Takes the next bytes and hands out the items that end in them, without white space around.
+    /// Where commas have nothing between them an empty item is handed out: a malformed one.
     pub fn feed(
         &mut self,
         chunk: &[u8],
         visit: &mut impl FnMut(&str),
     ) -> Result<(), UpstreamError> {
+        if !self.has_begun {
+            let text = chunk.trim_ascii_start();
+            if text.first().is_some_and(|first| *first != b'{') {
+                let text = String::from_utf8_lossy(text.get(..SHOWN).unwrap_or(text));
+                return Err(broken(&format!("it begins with {text:?}")));
+            }
+            self.has_begun = !text.is_empty();
+        }
         let mut kept = 0;
         let mut at = 0;
         while let Some(&byte) = chunk.get(at) {
@@ -49,7 +80,7 @@ impl Items {
                     if byte == b'[' && self.depth == 2 {
                         self.keep(chunk.get(kept..=at).unwrap_or_default())?;
                         kept = at + 1;
-                        self.is_inside = MEMBERS.iter().any(|member| self.ends_with(member));
+                        (self.is_inside, self.is_first) = (self.opens_items(), true);
                     }
                 }
                 b'}' | b']' => {
@@ -63,6 +94,7 @@ impl Items {
                 }
                 b',' if self.is_inside && self.depth == 2 => {
                     self.item.extend_from_slice(chunk.get(kept..at).unwrap_or_default());
+                    self.is_first = false;
                     self.hand_out(visit)?;
                     kept = at + 1;
                 }
@@ -73,12 +105,25 @@ impl Items {
         self.keep(chunk.get(kept..).unwrap_or_default())
     }
 
-    /// The document without its items.
+    /// The document without its items: JSON of a kind that is a list or a `Table`. Anything else
+    /// that was sent in its place is an error, not a list without items.
     pub fn end(self) -> Result<Vec<u8>, UpstreamError> {
+        if !self.has_begun {
+            return Err(broken("it is empty"));
+        }
         if self.depth > 0 || self.in_string {
             return Err(broken("it ends in the middle"));
         }
-        Ok(self.rest)
+        let Rest { kind, .. } = serde_json::from_slice(&self.rest)
+            .map_err(|error| broken(&format!("it is malformed: {error}")))?;
+        match kind.as_str() {
+            "" => Err(broken("it is an object without a kind")),
+            kind if kind == "Table" || kind.ends_with("List") => Ok(self.rest),
+            kind => {
+                let kind: String = kind.chars().take(SHOWN).collect();
+                Err(broken(&format!("it is of kind {kind}, which is none")))
+            }
+        }
     }
 
     fn string(&mut self, byte: u8) {
@@ -91,10 +136,12 @@ impl Items {
         }
     }
 
-    /// Whether the bracket that has just been kept opens this member.
-    fn ends_with(&self, member: &[u8]) -> bool {
-        let mut known = self.rest.iter().rev().skip(1).filter(|byte| !byte.is_ascii_whitespace());
-        member.iter().rev().all(|wanted| known.next() == Some(wanted))
+    /// Whether the bracket that has just been kept opens the items.
+    fn opens_items(&self) -> bool {
+        let name = before(&self.rest, b"[").and_then(|text| before(text, b":"));
+        let mut rest = MEMBERS.iter().filter_map(|member| before(name?, member));
+        // Another name that ends so has a backslash there.
+        rest.any(|text| matches!(text.trim_ascii_end().last(), Some(b'{' | b',')))
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), UpstreamError> {
@@ -111,17 +158,22 @@ impl Items {
 
     fn hand_out(&mut self, visit: &mut impl FnMut(&str)) -> Result<(), UpstreamError> {
         let text = str::from_utf8(&self.item).map_err(|_| broken("an item is not UTF-8"))?;
-        match text.trim_ascii() {
-            "" => {}
-            text => visit(text),
+        let text = text.trim_ascii();
+        if !(text.is_empty() && self.is_first) {
+            visit(text);
         }
         self.item.clear();
         Ok(())
     }
 }
 
+/// What stands before `end`, which white space may follow.
+fn before<'a>(text: &'a [u8], end: &[u8]) -> Option<&'a [u8]> {
+    text.trim_ascii_end().strip_suffix(end)
+}
+
 fn broken(why: &str) -> UpstreamError {
-    UpstreamError::Broken(format!("a list cannot be read: {why}"))
+    UpstreamError::Broken(format!("what came is not a list that can be read: {why}"))
 }
 
 #[cfg(test)]
@@ -154,20 +206,77 @@ mod tests {
 
     #[test]
     fn rows_of_a_table_are_items_too_and_null_is_none() {
-        let (found, rest) = read(r#"{"rows":[{"cells":[]}],"items":null}"#, 5).unwrap();
+        let text = r#"{"kind":"Table","rows":[{"cells":[]}],"items":null}"#;
+        let (found, rest) = read(text, 5).unwrap();
         assert_eq!(found, [r#"{"cells":[]}"#]);
-        assert_eq!(rest, br#"{"rows":[],"items":null}"#);
-        assert_eq!(read("{}", 1).unwrap(), (vec![], b"{}".to_vec()));
-        assert_eq!(read(r#"{"items":[]}"#, 3).unwrap().0, Vec::<String>::new());
+        assert_eq!(rest, br#"{"kind":"Table","rows":[],"items":null}"#);
+        for items in ["", r#","items":[]"#, r#","items": [ ]"#] {
+            let text = format!(r#"{{"kind":"PodList"{items}}}"#);
+            assert_eq!(read(&text, 3).unwrap().0, Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_list_is_an_error_that_names_what_came_instead() {
+        let pairs = [
+            ("", "it is empty"),
+            (" \n", "it is empty"),
+            ("null", "begins with \"null\""),
+            (" 7", "begins with \"7\""),
+            ("[\"PodList\"]", "begins with \"[\\\"PodList\\\"]\""),
+            ("<html><script>f({[}", "begins with \"<html><script>f({[}\""),
+            ("{}", "an object without a kind"),
+            (r#"{"items":[]}"#, "an object without a kind"),
+            (r#"{"kind":"Pod","metadata":{}}"#, "of kind Pod"),
+            (r#"{"kind":"Status","status":"Failure"}"#, "of kind Status"),
+            (r#"{"kind":"PodList","items":{"a":1}}"#, "malformed"),
+            (r#"{"kind":"PodList","\u0069tems":[{}]}"#, "malformed"),
+            (r#"{"kind":"PodList","items":[]}{"kind":"PodList","items":[]}"#, "malformed"),
+        ];
+        for (text, why) in pairs {
+            let error = read(text, 1000).unwrap_err().to_string();
+            assert!(error.contains("not a list") && error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn nothing_between_commas_is_a_malformed_item() {
+        for (items, wanted) in [
+            ("{},,{}", vec!["{}", "", "{}"]),
+            ("{}, ", vec!["{}", ""]),
+            (",", vec!["", ""]),
+            (" ", vec![]),
+        ] {
+            let text = format!(r#"{{"kind":"PodList","items":[{items}]}}"#);
+            assert_eq!(read(&text, 2).unwrap().0, wanted, "{items}");
+        }
+    }
+
+    #[test]
+    fn brackets_that_do_not_match_cost_their_item_or_the_list() {
+        let list = |items: &str| read(&format!(r#"{{"kind":"PodList","items":[{items}}}"#), 7);
+        let (found, _) = list(r#"{"a":[1}},{"b":2}]"#).unwrap();
+        assert_eq!(found, [r#"{"a":[1}}"#, r#"{"b":2}"#]);
+        assert!(list(r#"{"a":1}}"#).is_err());
+        assert!(list(r#"{"a":1]},{"b":2}]"#).is_err());
+    }
+
+    #[test]
+    fn a_member_whose_name_only_looks_like_items_holds_none() {
+        for name in [r#"it ems"#, r#"x\"items"#, r#"x,\"items"#, "Items"] {
+            let text = format!(r#"{{"kind":"PodList","{name}":["a"]}}"#);
+            let (found, rest) = read(&text, 4).unwrap();
+            assert_eq!((found, rest), (vec![], text.into_bytes()), "{name}");
+        }
     }
 
     #[test]
     fn a_document_that_is_cut_off_or_malformed_is_an_error() {
-        let text = r#"{"items":[{"a":1},{"b":"2"}]}"#;
+        let text = r#"{"kind":"PodList","items":[{"a":1},{"b":"2"}]}"#;
         for end in 1..text.len() {
             assert!(read(&text[..end], 4).is_err(), "{end}");
         }
-        assert!(read("}", 1).is_err());
+        assert!(read("{}}", 1).is_err());
         let mut items = Items::default();
         assert!(items.feed(b"{\"items\":[\"\xff\",", &mut |_| ()).is_err());
     }

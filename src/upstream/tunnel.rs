@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -112,9 +112,10 @@ pub fn wanted_upgrade<B>(request: &Request<B>) -> Option<&HeaderValue> {
 
 /// The bearer token among the subprotocols of a WebSocket request. As the API server has it: only
 /// one, UTF-8, and beside another protocol that can be echoed.
-pub fn subprotocol_token(headers: &HeaderMap) -> Option<String> {
-    let websocket = headers.get(header::UPGRADE)?;
-    if !websocket.as_bytes().eq_ignore_ascii_case(b"websocket") {
+pub fn subprotocol_token(method: &Method, headers: &HeaderMap) -> Option<String> {
+    let websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    // Over HTTP/2 it is a CONNECT, and has no such header (RFC 8441, 5).
+    if *method != Method::CONNECT && !headers.get(header::UPGRADE).is_some_and(websocket) {
         return None;
     }
     let (tokens, others): (Vec<_>, Vec<_>) =
@@ -201,7 +202,7 @@ mod tests {
     #[test]
     fn a_token_counts_beside_another_protocol_and_alone_or_twice_it_does_not() {
         let v5 = "v5.channel.k8s.io";
-        let found = |lists: &[&str]| subprotocol_token(&offering(lists));
+        let found = |lists: &[&str]| subprotocol_token(&Method::GET, &offering(lists));
         assert_eq!(found(&[&format!("{TOKEN}, {v5}")]).as_deref(), Some("token"));
         assert_eq!(found(&[v5, TOKEN]).as_deref(), Some("token"));
         assert_eq!(found(&[TOKEN]), None);
@@ -211,7 +212,8 @@ mod tests {
         assert_eq!(found(&[&broken]), None);
         let mut plain = offering(&[TOKEN, v5]);
         plain.remove(header::UPGRADE);
-        assert_eq!(subprotocol_token(&plain), None);
+        assert_eq!(subprotocol_token(&Method::GET, &plain), None);
+        assert_eq!(subprotocol_token(&Method::CONNECT, &plain).as_deref(), Some("token"));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Gateway {
     pub ca_file: PathBuf,
     pub local_token: Option<String>,
     pub address: SocketAddr,
+    /// Of `--insecure-listen`, where a test asks for it.
+    pub http: Option<SocketAddr>,
     running: Option<Running>,
     folder: tempfile::TempDir,
     cluster: &'static Cluster,
@@ -109,6 +111,7 @@ pub async fn start_with(
         ca_file,
         local_token: running.local_token.clone(),
         address: running.https,
+        http: running.http,
         running: Some(running),
         folder,
         cluster,

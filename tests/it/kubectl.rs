@@ -21,16 +21,16 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const ATTEMPTS: usize = 6;
 
 /// `kubectl` twice: straight to the API server, and through us.
-struct Pair {
-    cluster: &'static Cluster,
-    gateway: Gateway,
-    namespace: String,
+pub struct Pair {
+    pub cluster: &'static Cluster,
+    pub gateway: Gateway,
+    pub namespace: String,
     /// Through `--proxy-listen` in place of `/clusters/test`.
-    at_root: bool,
+    pub at_root: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub enum Way {
     Direct,
     Through,
 }
@@ -38,10 +38,10 @@ enum Way {
 const BOTH: [Way; 2] = [Way::Direct, Way::Through];
 
 #[derive(Debug, PartialEq, Eq)]
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    words: String,
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub words: String,
 }
 
 impl Pair {
@@ -51,7 +51,7 @@ impl Pair {
         Pair { cluster, gateway, namespace: cluster.namespace(namespace).await, at_root }
     }
 
-    fn command(&self, way: Way, namespace: &str, args: &[&str]) -> Command {
+    pub fn command(&self, way: Way, namespace: &str, args: &[&str]) -> Command {
         let mut command = Command::from(self.cluster.kubectl_command("admin"));
         match way {
             Way::Direct => {}
@@ -74,7 +74,7 @@ impl Pair {
     }
 
     /// Runs a command that only reads both ways, until both say the same. Returns what they said.
-    async fn same(&self, args: &[&str]) -> Ran {
+    pub async fn same(&self, args: &[&str]) -> Ran {
         self.same_as(args, |ran| Ran { out: without_ages(&ran.out), ..ran }).await
     }
 
@@ -104,7 +104,7 @@ impl Pair {
     }
 
     /// A running pod called `web`.
-    async fn pod(&self) {
+    pub async fn pod(&self) {
         let namespace = &self.namespace;
         self.cluster
             .apply(&format!(
@@ -131,7 +131,7 @@ impl Ran {
     }
 }
 
-async fn finish(mut command: Command, input: &str) -> Ran {
+pub async fn finish(mut command: Command, input: &str) -> Ran {
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // One that does not read its input may be gone before it is written.
@@ -155,7 +155,7 @@ fn without_ages(text: &str) -> String {
 }
 
 /// Reads this many lines of what a command prints, then ends it.
-async fn first_lines(child: &mut Child, count: usize) -> Vec<String> {
+pub async fn first_lines(child: &mut Child, count: usize) -> Vec<String> {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut read = Vec::new();
     while read.len() < count {
@@ -382,7 +382,7 @@ async fn copying_a_file_there_and_back_changes_nothing() {
 }
 
 /// Forwards a port of the pod `web` and asks once through it.
-async fn forwarded(pair: &Pair, websockets: &str) -> String {
+pub async fn forwarded(pair: &Pair, websockets: &str) -> String {
     let args = ["port-forward", "pod/web", ":8080", "--address=127.0.0.1"];
     let mut command = pair.command(Way::Through, &pair.namespace, &args);
     command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -31,17 +31,17 @@ use crate::certificate::trusting;
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
 use crate::log_follow::in_front_of;
-use crate::logs::counting;
+use crate::logs::{answering, asked, counting};
 use crate::people::{Person, ask, bindings, create, delete, grant, rule};
 
 /// Until a test gives up waiting; never how long anything should take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-struct Event {
-    id: String,
-    name: String,
-    data: Value,
+pub struct Event {
+    pub id: String,
+    pub name: String,
+    pub data: Value,
     retry: String,
 }
 
@@ -66,37 +66,52 @@ impl Event {
 }
 
 /// An event stream that is being read.
-struct Stream {
+pub struct Stream {
     body: Incoming,
     headers: HeaderMap,
     read: Vec<u8>,
 }
 
+/// An answer whose body is still to be read.
+pub async fn get(
+    tls: ClientConfig,
+    url: &str,
+    token: &str,
+    headers: &[(&str, &str)],
+) -> Response<Incoming> {
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_only()
+        .enable_http1()
+        .build();
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let mut request = Request::get(url).header("authorization", format!("Bearer {token}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let answer = tokio::time::timeout(DEADLINE, client.request(request)).await;
+    answer.expect("an answer in time").unwrap()
+}
+
 impl Stream {
-    async fn open(tls: ClientConfig, url: &str, token: &str, headers: &[(&str, &str)]) -> Stream {
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        let mut request = Request::get(url).header("authorization", format!("Bearer {token}"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Empty::<Bytes>::new()).unwrap();
-        let answer = tokio::time::timeout(DEADLINE, client.request(request)).await;
-        let (head, body) = answer.expect("an answer in time").unwrap().into_parts();
+    pub async fn open(
+        tls: ClientConfig,
+        url: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+    ) -> Stream {
+        let (head, body) = get(tls, url, token, headers).await.into_parts();
         assert_eq!(head.status, 200, "{url}");
         Stream { body, headers: head.headers, read: Vec::new() }
     }
 
-    async fn of(gateway: &Gateway, token: &str, path: &str) -> Stream {
+    pub async fn of(gateway: &Gateway, token: &str, path: &str) -> Stream {
         Self::open(gateway.tls(), &format!("{}{path}", gateway.url), token, &[]).await
     }
 
     /// The next event; signs of life are passed over.
-    async fn next(&mut self) -> Event {
+    pub async fn next(&mut self) -> Event {
         loop {
             if let Some(end) = self.read.windows(2).position(|two| two == b"\n\n") {
                 let event: Vec<u8> = self.read.drain(..end + 2).collect();
@@ -113,7 +128,7 @@ impl Stream {
     }
 
     /// Lines until there are so many, and the last id.
-    async fn lines(&mut self, least: usize) -> (Vec<String>, String) {
+    pub async fn lines(&mut self, least: usize) -> (Vec<String>, String) {
         let (mut lines, mut id) = (Vec::new(), String::new());
         while lines.len() < least {
             let event = self.next().await;
@@ -136,9 +151,9 @@ impl Stream {
     }
 }
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-async fn socket(gateway: &Gateway, token: &str, path: &str) -> Socket {
+pub async fn socket(gateway: &Gateway, token: &str, path: &str) -> Socket {
     let tcp = TcpStream::connect(gateway.address).await.unwrap();
     let name = ServerName::try_from(gateway.address.ip().to_string()).unwrap();
     let tls = TlsConnector::from(Arc::new(gateway.tls())).connect(name, tcp).await.unwrap();
@@ -151,7 +166,7 @@ async fn socket(gateway: &Gateway, token: &str, path: &str) -> Socket {
 }
 
 /// The next message that says something; `Null` for the closing one.
-async fn told(socket: &mut Socket) -> Value {
+pub async fn told(socket: &mut Socket) -> Value {
     loop {
         let message = tokio::time::timeout(DEADLINE, socket.next()).await.expect("in time");
         match message.expect("the socket is open").unwrap() {
@@ -183,6 +198,7 @@ async fn new_lines_come_as_they_are_written_and_a_reader_that_comes_again_gets_n
     let mut stream = Stream::of(&gateway, admin, &format!("{path}?tailLines=3")).await;
     assert!(stream.headers["content-type"].to_str().unwrap().starts_with("text/event-stream"));
     assert_eq!(stream.headers["x-accel-buffering"], "no");
+    assert_eq!(stream.headers["cache-control"], "no-store");
     let (lines, id) = stream.lines(20).await;
     let first = number(&lines[0]);
     in_a_row(&lines, first);
@@ -286,22 +302,24 @@ async fn a_server_that_ends_says_so_and_when_to_come_again() {
     assert_eq!(end.data["retry"].to_string(), end.retry);
 }
 
-/// A deployment whose containers count lines.
-async fn deployment(cluster: &Cluster, namespace: &str, name: &str) {
-    let labels = json!({"app": name});
-    let annotations =
-        json!({"test.binnacle/log-lines": "1", "test.binnacle/log-interval-ms": "50"});
+/// A workload `web` whose containers count lines.
+async fn workload(cluster: &Cluster, namespace: &str, kind: &str, replicas: u32, lines: u32) {
+    let labels = json!({"app": "web"});
+    let annotations = json!({
+        "test.binnacle/log-lines": lines.to_string(), "test.binnacle/log-interval-ms": "50",
+    });
     let object = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "web"},
         "spec": {
-            "replicas": 2, "selector": {"matchLabels": labels},
+            "replicas": replicas, "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
                 "spec": {"containers": [{"name": "main", "image": "example.invalid/main"}]},
             },
         },
     });
-    create(cluster, &format!("/apis/apps/v1/namespaces/{namespace}/deployments"), object).await;
+    let plural = format!("{}s", kind.to_lowercase());
+    create(cluster, &format!("/apis/apps/v1/namespaces/{namespace}/{plural}"), object).await;
 }
 
 /// Reads until lines of so many pods, that are none of the `known`, have come.
@@ -329,7 +347,7 @@ async fn speakers(stream: &mut Stream, known: &BTreeSet<String>, count: usize) -
 async fn a_deployments_pods_are_followed_together_as_they_come_and_go() {
     let cluster = cluster::shared().await;
     let namespace = cluster.namespace("log-merged").await;
-    deployment(cluster, &namespace, "web").await;
+    workload(cluster, &namespace, "Deployment", 2, 1).await;
     let gateway = gateway::start(Options::default()).await;
     let path = format!("/api/v1/log/follow/deployment/{namespace}/web");
     let mut stream = Stream::of(&gateway, cluster.token("admin"), &path).await;
@@ -350,17 +368,37 @@ async fn a_deployments_pods_are_followed_together_as_they_come_and_go() {
     assert_eq!(gateway.get("nobody", &path).await.status, 403);
 }
 
+#[tokio::test]
+async fn the_next_pod_of_the_same_name_is_followed_from_its_first_line_and_only_once() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("log-same-name").await;
+    workload(cluster, &namespace, "StatefulSet", 1, 300).await;
+    let gateway = gateway::start(Options::default()).await;
+    let path = format!("/api/v1/log/follow/statefulset/{namespace}/web");
+    let mut stream = Stream::of(&gateway, cluster.token("admin"), &path).await;
+    let pod = speakers(&mut stream, &BTreeSet::new(), 1).await;
+    assert_eq!(pod, BTreeSet::from(["web-0".to_owned()]));
+    let before = stream.lines(1).await.0;
+    // What either pod says next; the last words of the first one may come late.
+    let (mut first, mut second) = (number(before.last().unwrap()) + 1, 1);
+    delete(cluster, &format!("/api/v1/namespaces/{namespace}/pods/web-0")).await;
+    while second <= 310 {
+        for line in stream.next().await.contents() {
+            match number(&line) {
+                line if line == second => second += 1,
+                line if line == first => first += 1,
+                line => panic!("{line} is neither {second} of the new pod nor {first} of the old"),
+            }
+        }
+        assert!(first < 900, "the next pod's first line is missing");
+    }
+}
+
 /// One connection of an API server whose log breaks off within its third line when it is first
 /// read.
 async fn breaking(mut tcp: TcpStream, reads: Arc<AtomicUsize>) {
-    let (mut head, mut buffer) = (Vec::<u8>::new(), [0; 4096]);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        match tcp.read(&mut buffer).await {
-            Ok(count) if count > 0 => head.extend_from_slice(&buffer[..count]),
-            _ => return,
-        }
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let Some(head) = asked(&mut tcp).await else { return };
+    let mut buffer = [0; 4096];
     let line = |tenth: u32, text: &str| format!("2026-01-02T03:04:05.{tenth}Z {text}\n");
     let log = [line(1, "one"), line(2, "two"), line(2, "too"), line(3, "three")].concat();
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -408,4 +446,42 @@ async fn a_log_whose_connection_breaks_goes_on_without_a_doubled_or_a_broken_lin
     assert_eq!(lines, ["one", "two", "too", "three", "four"]);
     assert_eq!(id, "2026-01-02T03:04:05.4Z#1");
     serving.abort();
+}
+
+#[tokio::test]
+async fn nothing_is_told_of_a_pod_that_took_the_name_while_a_log_was_opened_anew() {
+    let reads = AtomicUsize::default();
+    let server = answering(Arc::new(move |head: &str| {
+        let body = if head.contains("/pods/web/log?") {
+            let number = reads.fetch_add(1, Ordering::Relaxed);
+            format!("2026-01-02T03:04:0{number}Z line {number}\n")
+        } else if head.contains("/pods/web") {
+            let uid = if reads.load(Ordering::Relaxed) < 2 { "first" } else { "next" };
+            let state = json!([{"name": "main", "state": {"running": {}}}]);
+            let pod = json!({
+                "kind": "Pod", "metadata": {"name": "web", "uid": uid},
+                "spec": {"containers": [{"name": "main"}]},
+                "status": {"phase": "Running", "containerStatuses": state},
+            });
+            pod.to_string()
+        } else {
+            json!({"status": {"allowed": true}}).to_string()
+        };
+        Some((200, body))
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let running = in_front_of(server.await, folder.path()).await;
+    let tls = trusting(running.ca_pem.as_deref().unwrap());
+    let url = format!("https://{}/api/v1/log/follow/pod/shop/web", running.https);
+    let mut stream = Stream::open(tls, &url, "anything", &[]).await;
+    let mut told = Vec::new();
+    loop {
+        let event = stream.next().await;
+        if event.name == "end" {
+            assert_eq!(event.data["reason"], "completed");
+            break;
+        }
+        told.extend(event.contents());
+    }
+    assert_eq!(told, ["line 0"]);
 }

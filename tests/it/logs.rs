@@ -1,13 +1,21 @@
 //! Logs on the real control plane, by way of the test kubelet, whose containers count lines:
 //! sources of each workload, windows turned like pages, whole files, and who may read them.
 //!
-//! It is NOT where windows are tested in all their cases (`src/api/log_lines_tests.rs`), nor logs
-//! that are followed (`log_follow.rs`).
+//! It is NOT where windows are tested in all their cases (`src/api/log_lines_tests.rs`), nor what
+//! logs that are followed bring (`log_follow.rs`, `log_streams.rs`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
+use crate::certificate::trusting;
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
+use crate::log_follow::in_front_of;
+use crate::log_streams::get;
 use crate::people::{Person, ask, create, grant, pod, rule};
 
 const OLDEST: &str = "referenceTimestamp=oldest&referenceLineNum=0";
@@ -409,4 +417,59 @@ async fn each_type_of_workload_names_its_pods_and_containers() {
         answer.status == 403 && answer.text().contains("pods is forbidden")
     };
     Cluster::eventually("who may not list pods is told so", is_told).await;
+}
+
+/// What a client asks of an API server of ours, up to the end of its head.
+pub async fn asked(tcp: &mut TcpStream) -> Option<String> {
+    let (mut head, mut buffer) = (Vec::<u8>::new(), [0; 4096]);
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        match tcp.read(&mut buffer).await {
+            Ok(count) if count > 0 => head.extend_from_slice(&buffer[..count]),
+            _ => return None,
+        }
+    }
+    Some(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// Status and body of what an API server of ours is asked; `None` is silence.
+type Answers = Arc<dyn Fn(&str) -> Option<(u16, String)> + Send + Sync>;
+
+/// An API server that answers so.
+pub async fn answering(answers: Answers) -> SocketAddr {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = server.accept().await {
+            tokio::spawn(answer(tcp, answers.clone()));
+        }
+    });
+    address
+}
+
+async fn answer(mut tcp: TcpStream, answers: Answers) {
+    let Some(head) = asked(&mut tcp).await else { return };
+    if let Some((status, body)) = answers(&head) {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status} So\r\nconnection: close\r\n");
+        let text = format!("{head}content-length: {length}\r\n\r\n{body}");
+        let _ = tcp.write_all(text.as_bytes()).await;
+    }
+    let mut rest = [0; 4096];
+    while tcp.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+}
+
+#[tokio::test]
+async fn a_silent_log_is_followed_by_nobody_whom_the_api_server_does_not_know() {
+    let server = answering(Arc::new(|head: &str| {
+        (!head.contains("/pods/web/log?")).then(|| (401, "Unauthorized".to_owned()))
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let running = in_front_of(server.await, folder.path()).await;
+    let paths = ["file/shop/web/main?follow=true", "shop/web/main/follow"];
+    let answers = paths.map(|path| {
+        let url = format!("https://{}/api/v1/log/{path}", running.https);
+        let tls = trusting(running.ca_pem.as_deref().unwrap());
+        async move { get(tls, &url, "anything", &[]).await.status().as_u16() }
+    });
+    assert_eq!(futures::future::join_all(answers).await, [401, 401]);
 }

@@ -46,7 +46,7 @@ async fn runs(cluster: &Cluster, namespace: &str, pod: &str) {
 }
 
 /// A namespace with a pod `web` that runs.
-async fn web(cluster: &Cluster, prefix: &str) -> String {
+pub async fn web(cluster: &Cluster, prefix: &str) -> String {
     let namespace = cluster.namespace(prefix).await;
     people::pod(cluster, &namespace, "web", "none").await;
     runs(cluster, &namespace, "web").await;
@@ -60,17 +60,17 @@ fn exec(namespace: &str, flags: &str, command: &[&str]) -> String {
     format!("/api/v1/pod/{namespace}/web/exec?container=main&{query}&{flags}")
 }
 
-fn sh(namespace: &str, script: &str) -> String {
+pub fn sh(namespace: &str, script: &str) -> String {
     exec(namespace, "", &["sh", "-c", script])
 }
 
 /// A client of ours, and what it has heard.
-struct Client {
+pub struct Client {
     socket: WebSocketStream<TlsStream<TcpStream>>,
     protocol: String,
-    out: String,
-    error: String,
-    bytes: Vec<u8>,
+    pub out: String,
+    pub error: String,
+    pub bytes: Vec<u8>,
     end: Value,
     close: Option<(u16, String)>,
 }
@@ -93,11 +93,11 @@ impl Client {
         Client { socket, protocol, out, error, bytes, end: Value::Null, close: None }
     }
 
-    async fn open(gateway: &Gateway, token: &str, path: &str) -> Client {
+    pub async fn open(gateway: &Gateway, token: &str, path: &str) -> Client {
         Self::with(gateway, path, &[("authorization", &format!("Bearer {token}"))]).await
     }
 
-    async fn put(&mut self, message: Message) {
+    pub async fn put(&mut self, message: Message) {
         self.socket.send(message).await.unwrap();
     }
 
@@ -154,12 +154,12 @@ impl Client {
     }
 
     /// The close code, after which nothing may come.
-    async fn closed(&mut self) -> u16 {
+    pub async fn closed(&mut self) -> u16 {
         self.until("the close", |client| client.close.is_some()).await;
         self.close.clone().unwrap().0
     }
 
-    fn code(&self) -> Option<i64> {
+    pub fn code(&self) -> Option<i64> {
         self.end["code"].as_i64()
     }
 
@@ -266,6 +266,8 @@ async fn what_may_not_begin_is_refused_before_the_upgrade() {
         (good.replace("=main", "=none"), 400, "container none is not valid"),
         (format!("/api/v1/pod/{namespace}/web/exec?tty=true"), 400, "command"),
         (good.replace("/web/", "/%2e%2e/"), 400, ""),
+        (good.replace("/web/", "/web%0Aevent/"), 400, "web%0Aevent"),
+        (good.replace("/web/", "/a%2525b/"), 400, ""),
         (format!("{forward}/0"), 400, "0"),
         (format!("{forward}/65536"), 400, "65536"),
         (format!("{forward}/http"), 400, "http"),

@@ -1,0 +1,43 @@
+//! How ends are told, and which of them mean that the container has no such shell.
+
+use super::*;
+
+fn end(code: Option<i32>, reason: &str) -> Close {
+    closing(End { code, reason: reason.to_owned() }, Locale::EN)
+}
+
+#[test]
+fn ends_are_told_in_the_contracts_words() {
+    assert_eq!(end(Some(0), ""), Close::new(1, "Process exited"));
+    assert_eq!(end(Some(3), "x"), Close::new(2, "command terminated with exit code 3"));
+    let forbidden = "pods \"a\" is forbidden";
+    assert_eq!(end(None, forbidden), Close::new(2, forbidden));
+    assert!(!end(None, "").reason.is_empty());
+}
+
+#[test]
+fn runtimes_excuses_are_known_and_long_texts_are_none() {
+    for excuse in [
+        "exec: \"bash\": executable file not found in $PATH",
+        "OCI runtime exec failed: exec failed: unable to start container process: exec: \"bash\": \
+         stat /bin/bash: no such file or directory: unknown",
+        "The system cannot find the file specified.",
+    ] {
+        assert!(is_excuse(excuse), "{excuse}");
+    }
+    let long = "no such file or directory".repeat(100);
+    for other in ["", "pods \"a\" is forbidden", "container not found (\"main\")", &long] {
+        assert!(!is_excuse(other), "{other}");
+    }
+}
+
+#[test]
+fn only_what_is_typed_and_sizes_reach_the_process() {
+    let size = Command::Resize { columns: 80, rows: 24 };
+    assert!(matches!(typed_by(&size), Some(Typed::Resize { columns: 80, rows: 24 })));
+    let typed = typed_by(&Command::Stdin("é\r".into()));
+    assert!(matches!(typed, Some(Typed::Bytes(bytes)) if &*bytes == "é\r".as_bytes()));
+    for other in [Command::Bind("id".into()), Command::OddSize, Command::Nothing] {
+        assert!(typed_by(&other).is_none(), "{other:?}");
+    }
+}

@@ -1,0 +1,64 @@
+//! Tests of live lists: what is no list fails instead of being empty, and lists side by side share
+//! the room of one answer. The API server is played by a few lines here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::response::IntoResponse as _;
+use http::HeaderMap;
+use serde_json::json;
+
+use super::*;
+use crate::kinds::by_name;
+
+/// An API server that answers everything with this, and counts.
+async fn server(body: String) -> (Cluster, Arc<AtomicUsize>) {
+    // kube's own client wants a process-wide provider; a second call is harmless.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (body, asked) = (bytes::Bytes::from(body), Arc::<AtomicUsize>::default());
+    let count = asked.clone();
+    let answer = move || async move {
+        count.fetch_add(1, Ordering::SeqCst);
+        body.into_response()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let url = format!("http://{address}").parse().unwrap();
+    (Cluster::new("test", kube::Config::new(url)).unwrap(), asked)
+}
+
+async fn listed(cluster: &Cluster, namespaces: &[CompactString]) -> Result<Listing, ListError> {
+    let user = User::bearer("somebody", &HeaderMap::new()).unwrap();
+    let kind = by_name("configmap").unwrap();
+    let at = |namespace: Option<&str>| kind.resource.collection(namespace);
+    list_as(cluster, &user, kind, &at, namespaces).await
+}
+
+#[tokio::test]
+async fn what_is_no_list_is_a_failure_and_not_an_empty_cluster() {
+    for body in ["{}", "null", "[]", "", r#"{"items":[]}"#, r#"{"kind":"Status","code":200}"#] {
+        let (cluster, _) = server(body.to_owned()).await;
+        let error = listed(&cluster, &[]).await.map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("not a list"), "{body}: {error}");
+    }
+    let (cluster, _) = server(r#"{"kind":"ConfigMapList","items":null}"#.to_owned()).await;
+    assert!(listed(&cluster, &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn lists_side_by_side_share_the_room_of_one_answer() {
+    let item = json!({"metadata": {"name": "a", "namespace": "n"}});
+    let page = json!({
+        "kind": "ConfigMapList", "metadata": {"continue": "more"}, "items": vec![item; PAGE],
+    });
+    let (cluster, asked) = server(page.to_string()).await;
+    let namespaces: Vec<_> =
+        (0..LISTS_AT_ONCE).map(|at| CompactString::from(format!("n-{at}"))).collect();
+    let error = listed(&cluster, &namespaces).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, ListError::TooMany("configmaps")), "{error}");
+    // One page too many, and those that the other lists had asked for meanwhile.
+    let pages = asked.load(Ordering::SeqCst);
+    assert!(pages <= LIVE_ROWS / PAGE + LISTS_AT_ONCE, "{pages} pages");
+}

@@ -1,0 +1,202 @@
+//! What live answers may cost, and who gets one: no caller takes what is for others, nobody unknown
+//! takes anything, and an API server that is away is not hidden by what others still see.
+//!
+//! A demo of each test's own stands behind the gateway, to be large, slow or away at will; it is
+//! NOT where what streams show is tested (`live.rs`).
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use binnacle::api::Pace;
+use binnacle::app::{self, Running};
+use binnacle::config::{self, Command};
+use binnacle::demo::{Demo, DemoOptions};
+use bytes::Bytes;
+use futures::future::join_all;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::certificate::trusting;
+use crate::lifecycle::{Answer, POLL, bearer, get, in_time};
+
+const ADMIN: &str = "demo-admin-token";
+const PODS: &str = "/api/v1/pod";
+/// What one caller's streams may hold.
+const OF_ONE: usize = 32 << 20;
+
+/// A gateway of this process in front of a demo.
+struct Front {
+    demo: Demo,
+    running: Running,
+    tls: ClientConfig,
+    _folder: tempfile::TempDir,
+}
+
+impl Front {
+    /// `away`: how many seconds rows are served without an API server.
+    async fn start(pods: usize, away: &str) -> Front {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let demo = Demo::start(DemoOptions { listen, pods, simulate: false }).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (kubeconfig, state) = (folder.path().join("kubeconfig"), folder.path().join("state"));
+        std::fs::write(&kubeconfig, demo.kubeconfig()).unwrap();
+        let args = [
+            ["binnacle", "serve", "--listen", "127.0.0.1:0"],
+            ["--kubeconfig", kubeconfig.to_str().unwrap(), "--state-dir", state.to_str().unwrap()],
+            ["--stale-while-away", away, "--drain-delay", "0"],
+        ];
+        let command = config::parse(args.concat().into_iter().map(OsString::from));
+        let Ok(Command::Serve(config)) = command else { panic!("bad arguments: {command:?}") };
+        let running = app::start(config).await.unwrap();
+        let often = Duration::from_millis(300);
+        let (check, heartbeat) = (often, Duration::from_secs(1));
+        let pace = Pace { check, heartbeat, ..Pace::default() };
+        running.gateway.streams.pace.store(Arc::new(pace));
+        let tls = trusting(running.ca_pem.as_deref().unwrap());
+        let front = Front { demo, running, tls, _folder: folder };
+        front.until("the cache is current", 200).await;
+        front
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        let url = format!("https://{}{path}", self.running.https);
+        get(&self.tls, &url, &bearer(ADMIN)).await.unwrap()
+    }
+
+    /// Until the plain answer has this status, and comes from the cache if it is a good one.
+    async fn until(&self, what: &str, status: u16) {
+        let wait = async {
+            loop {
+                let answer = self.get(PODS).await;
+                let cached = answer.header("binnacle-source") == "cache";
+                if answer.status == status && (cached || status != 200) {
+                    return;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        in_time(what, wait).await;
+    }
+
+    /// A stream that nobody reads yet, or what is answered instead of one.
+    async fn open(&self, token: &str, path: &str) -> Result<Incoming, (u16, String)> {
+        let tcp = TcpStream::connect(self.running.https).await.unwrap();
+        let name = ServerName::try_from(self.running.https.ip().to_string()).unwrap();
+        let tls = TlsConnector::from(Arc::new(self.tls.clone())).connect(name, tcp).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {token}"))
+            .header("accept", "text/event-stream")
+            .body(Empty::<Bytes>::new());
+        let answer = in_time("an answer", sender.send_request(request.unwrap())).await.unwrap();
+        let (head, body) = answer.into_parts();
+        if head.status == 200 {
+            return Ok(body);
+        }
+        let text = body.collect().await.unwrap().to_bytes();
+        Err((head.status.as_u16(), String::from_utf8_lossy(&text).into_owned()))
+    }
+}
+
+/// All that comes until this has come.
+async fn reads(stream: &mut Incoming, wanted: &str) -> String {
+    let mut read: Vec<u8> = Vec::new();
+    let reading = async {
+        loop {
+            let frame = stream.frame().await.expect("the stream goes on").unwrap();
+            let from = read.len().saturating_sub(wanted.len());
+            read.extend_from_slice(&frame.into_data().unwrap_or_default());
+            if String::from_utf8_lossy(&read[from..]).contains(wanted) {
+                return;
+            }
+        }
+    };
+    in_time(wanted, reading).await;
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+#[tokio::test]
+async fn no_caller_takes_the_memory_that_is_for_others_and_is_told_what_to_do() {
+    let front = Front::start(3_000, "60").await;
+    let length = front.get(PODS).await.body.len();
+    let most = OF_ONE / length;
+    assert!((2..100).contains(&most), "{length} bytes fit the places of one caller");
+    let mut open = Vec::new();
+    for at in 0..most {
+        open.push(front.open(ADMIN, &format!("{PODS}?a={at}")).await.unwrap());
+    }
+    let more = format!("{PODS}?a=more");
+    let (status, text) = front.open(ADMIN, &more).await.unwrap_err();
+    assert_eq!(status, 429, "{text}");
+    assert!(text.contains("32 MiB") && text.contains("Close some"), "{text}");
+    let other = front.open("demo-viewer-token", &more).await;
+    assert!(other.is_ok(), "others have room: {other:?}");
+    // Looked at again and again meanwhile: what has not changed is not held twice.
+    let read = reads(&mut open[0], "}\n\n: \n\n").await;
+    assert!(read.contains("event: whole") && !read.contains("event: stale"));
+
+    open.clear();
+    let again = async {
+        while front.open(ADMIN, &more).await.is_err() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("there is room again", again).await;
+}
+
+#[tokio::test]
+async fn who_comes_while_the_api_server_is_away_gets_the_plain_answer_and_not_what_others_see() {
+    let front = Front::start(0, "1").await;
+    let mut shown = front.open(ADMIN, PODS).await.unwrap();
+    reads(&mut shown, "event: whole").await;
+    front.demo.faults().set_down(true);
+    front.until("stale rows end", 503).await;
+    let refused = async {
+        loop {
+            match front.open(ADMIN, PODS).await {
+                // Until the next look of the stream that is open.
+                Ok(_) => tokio::time::sleep(POLL).await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    let (status, text) = in_time("no new stream", refused).await;
+    assert!(matches!(status, 503 | 504) && text.contains("API server"), "{status} {text}");
+    reads(&mut shown, "event: stale").await;
+    front.demo.faults().set_down(false);
+    reads(&mut shown, "event: current").await;
+    assert!(front.open(ADMIN, PODS).await.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_unknown_has_a_place_or_anything_evaluated_while_the_api_server_is_silent() {
+    let front = Front::start(0, "60").await;
+    let faults = front.demo.faults();
+    let before = faults.requests("/version");
+    faults.delay("/", Duration::from_secs(300));
+    let tokens = ["nobody-1", "nobody-2", "nobody-3"];
+    let asked = async {
+        while faults.requests("/version") < before + 3 {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::select! {
+        _ = join_all(tokens.map(|token| front.open(token, PODS))) => panic!("nobody can answer"),
+        () = in_time("each is asked for", asked) => {}
+    }
+    assert_eq!(front.running.gateway.streams.counts(), (0, 0));
+    faults.delay("/", Duration::ZERO);
+    assert_eq!(front.open(tokens[0], PODS).await.unwrap_err().0, 401);
+    assert!(front.open(ADMIN, PODS).await.is_ok());
+}
