@@ -8,6 +8,8 @@ pub mod auth;
 pub mod cache;
 pub mod config;
 pub mod demo;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod i18n;
 pub mod kinds;
 pub mod query;

@@ -8,8 +8,10 @@ pub mod cluster;
 pub mod fill;
 pub mod launch;
 pub mod load;
+pub mod ports;
 pub mod process;
 pub mod recorder;
+pub mod socket;
 pub mod stub;
 
 use std::fmt::Display;

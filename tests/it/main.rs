@@ -74,6 +74,7 @@ mod shells;
 mod statics;
 mod terminals;
 mod tidy;
+mod transfers;
 mod walk;
 mod walk_table;
 mod web;
