@@ -15,6 +15,8 @@ use common::{figure, full, median, millis, section};
 
 const PODS: usize = 10_000;
 const PAGE: &str = "/api/v1/pod?itemsPerPage=10&page=1&sortBy=d,creationTimestamp";
+/// The same, each time made anew: an unknown parameter is passed over, and no kept page has it.
+const ANEW: &str = "/api/v1/pod?itemsPerPage=10&page=1&sortBy=d,creationTimestamp&n={n}";
 /// Measured by turns, so that a slow moment of the machine hits both.
 const ROUNDS: usize = 3;
 const LONGEST: Duration = Duration::from_secs(20);
@@ -71,12 +73,13 @@ async fn first_page(binnacle: &Binnacle) {
     let stub = Stub::start(&page.body);
     load(&stub.process, &stub.target, "/page", WARM).await;
     load(&binnacle.process, &binnacle.tls, PAGE, WARM).await;
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    let (mut bare, mut ours, mut anew) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         bare.push(load(&stub.process, &stub.target, "/page", FAST).await);
         ours.push(load(&binnacle.process, &binnacle.tls, PAGE, FAST).await);
+        anew.push(load(&binnacle.process, &binnacle.tls, ANEW, FAST).await);
     }
-    let (bare, ours) = (middle(bare), middle(ours));
+    let (bare, ours, anew) = (middle(bare), middle(ours), middle(anew));
     section(format_args!("first page of pods, {} bytes, 16 connections", page.body.len()));
     figure("bare hyper server, requests/s", format_args!("{:.0}", bare.rate()), "");
     figure("bare hyper server, CPU a request", micros(bare.cpu), "");
@@ -86,6 +89,10 @@ async fn first_page(binnacle: &Binnacle) {
     figure("requests/s of the bare server's", format_args!("{ratio:.0} %"), ">= 70 %");
     let ratio = ours.cpu.as_secs_f64() / bare.cpu.as_secs_f64().max(1e-9);
     figure("CPU a request, times the bare server's", format_args!("{ratio:.2}"), "");
+    let ratio = anew.rate() / bare.rate().max(1.0) * 100.0;
+    figure("each page made anew, requests/s", format_args!("{:.0}", anew.rate()), "");
+    figure("each page made anew, CPU a request", micros(anew.cpu), "");
+    figure("each page made anew, of the bare server's", format_args!("{ratio:.0} %"), "");
     let rate = (ours.rate() / 2.0).max(1.0);
     // Ten seconds of it.
     let requests = (rate * 10.0) as usize;
@@ -97,12 +104,12 @@ async fn first_page(binnacle: &Binnacle) {
 }
 
 async fn orders(binnacle: &Binnacle) {
-    section("sorts and filters, one connection");
+    section("sorts and filters, each page made anew, one connection");
     let mut worst = Duration::ZERO;
     let last = format!("sortBy=a,name&page={}", PODS / 10);
     let first = ORDERS.iter().map(|order| format!("{order}&page=1"));
     for query in first.chain([last]) {
-        let path = format!("/api/v1/pod?itemsPerPage=10&{query}");
+        let path = format!("/api/v1/pod?itemsPerPage=10&{query}&n={{n}}");
         let few = Load { requests: 500, ..ALONE };
         let outcome = load(&binnacle.process, &binnacle.tls, &path, few).await;
         let p99 = outcome.percentile(0.99);
@@ -156,7 +163,7 @@ async fn start_page(binnacle: &Binnacle) {
 async fn growth(pods: usize) {
     let small = alone(1_000).await;
     let large = alone(pods).await;
-    section("first page of pods, one connection");
+    section("first page of pods, each made anew, one connection");
     for (pods, outcome) in [(1_000, &small), (pods, &large)] {
         let (p50, p99) = (outcome.percentile(0.50), outcome.percentile(0.99));
         figure(format_args!("{pods} pods, p50"), millis(p50), "");
@@ -176,7 +183,7 @@ async fn alone(pods: usize) -> Outcome {
     let binnacle = Binnacle::start(&demo.kubeconfig, ADMIN, &[]);
     binnacle.synced().await;
     load(&binnacle.process, &binnacle.tls, PAGE, WARM).await;
-    load(&binnacle.process, &binnacle.tls, PAGE, Load { requests: 10_000, ..ALONE }).await
+    load(&binnacle.process, &binnacle.tls, ANEW, Load { requests: 10_000, ..ALONE }).await
 }
 
 /// The outcome with the middle rate.

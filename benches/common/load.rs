@@ -193,9 +193,10 @@ struct Pace {
     every: Duration,
 }
 
-/// Asks `path` of `target` and tells what `process`, which answers, spent on it.
+/// Asks `path` of `target` and tells what `process`, which answers, spent on it. `{n}` in the path is
+/// another number each time: nothing of an answer can be that of the one before.
 pub async fn load(process: &Process, target: &Target, path: &str, load: Load) -> Outcome {
-    let uri: Uri = path.parse().unwrap();
+    let path: Arc<str> = path.into();
     let mut clients = Vec::new();
     for _ in 0..load.connections {
         clients.push(Client::open(target).await);
@@ -204,7 +205,7 @@ pub async fn load(process: &Process, target: &Target, path: &str, load: Load) ->
     let end = begun + load.longest;
     let each = load.requests.div_ceil(load.connections);
     let lanes = clients.into_iter().enumerate().map(|(number, mut client)| {
-        let uri = uri.clone();
+        let path = path.clone();
         let pace = load.rate.map(|rate| Pace {
             // Side by side, not all at once.
             first: begun + Duration::from_secs_f64(number as f64 / rate),
@@ -212,7 +213,9 @@ pub async fn load(process: &Process, target: &Target, path: &str, load: Load) ->
         });
         tokio::spawn(async move {
             let mut lane = Lane::default();
-            let _ = timeout_at(end, drive(&mut lane, &mut client, &uri, each, pace)).await;
+            let _ =
+                timeout_at(end, drive(&mut lane, &mut client, (&path, number * each), each, pace))
+                    .await;
             lane
         })
     });
@@ -235,14 +238,26 @@ pub async fn load(process: &Process, target: &Target, path: &str, load: Load) ->
     Outcome { answered, failed, bytes, elapsed, cpu, latencies }
 }
 
-async fn drive(lane: &mut Lane, client: &mut Client, uri: &Uri, each: usize, pace: Option<Pace>) {
+async fn drive(
+    lane: &mut Lane,
+    client: &mut Client,
+    (path, offset): (&str, usize),
+    each: usize,
+    pace: Option<Pace>,
+) {
+    let is_one = !path.contains("{n}");
+    let uri = |number: usize| path.replace("{n}", &number.to_string()).parse::<Uri>().unwrap();
+    let mut uri_now = uri(offset);
     for number in 0..each {
         if let Some(Pace { first, every }) = pace {
             // The timer's grain is a millisecond; what became due meanwhile follows at once.
             sleep_until(first + every.mul_f64(number as f64)).await;
         }
+        if !is_one {
+            uri_now = uri(offset + number);
+        }
         let sent = Instant::now();
-        match client.count(uri).await {
+        match client.count(&uri_now).await {
             Ok((200, bytes)) => {
                 let micros = sent.elapsed().as_micros();
                 lane.latencies.push(u32::try_from(micros).unwrap_or(u32::MAX));

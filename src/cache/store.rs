@@ -26,7 +26,42 @@ pub struct Store {
 pub(super) struct Shelf {
     pub(super) spaces: BTreeMap<CompactString, Space>,
     uids: HashSet<ByUid, RandomState>,
-    links: HashMap<Link, Vec<Arc<Row>>, RandomState>,
+    /// By the hash of what they point to: most links have one row, and a copy of the link would take
+    /// more than all of this.
+    links: HashMap<u64, Linked, RandomState>,
+}
+
+/// Rows that point to the same, or to what has the same hash: who looks compares.
+enum Linked {
+    One(Arc<Row>),
+    Many(Vec<Arc<Row>>),
+}
+
+impl Linked {
+    fn rows(&self) -> &[Arc<Row>] {
+        match self {
+            Self::One(row) => std::slice::from_ref(row),
+            Self::Many(rows) => rows,
+        }
+    }
+
+    fn add(&mut self, row: Arc<Row>) {
+        match self {
+            Self::One(first) => *self = Self::Many(vec![first.clone(), row]),
+            Self::Many(rows) => rows.push(row),
+        }
+    }
+
+    /// Whether any are left.
+    fn remove(&mut self, row: &Arc<Row>) -> bool {
+        match self {
+            Self::One(only) => !Arc::ptr_eq(only, row),
+            Self::Many(rows) => {
+                rows.retain(|other| !Arc::ptr_eq(other, row));
+                !rows.is_empty()
+            }
+        }
+    }
 }
 
 /// The rows of one namespace (of the empty one for cluster-scoped kinds).
@@ -142,7 +177,7 @@ impl Store {
     /// Visits the rows in scope that link to `link`.
     pub fn linked(&self, scope: &Scope, link: &Link, mut visit: impl FnMut(&Arc<Row>)) {
         let shelf = self.read();
-        for row in shelf.links.get(link).into_iter().flatten() {
+        for row in shelf.linked(link) {
             if self.admits(scope, &row.namespace) {
                 visit(row);
             }
@@ -222,10 +257,20 @@ impl Shelf {
         self.spaces.get(namespace)?.names.get(name).map(|row| row.0.clone())
     }
 
+    /// The rows that point to this.
+    fn linked(&self, link: &Link) -> impl Iterator<Item = &Arc<Row>> {
+        let rows = self.links.get(&self.links.hasher().hash_one(link)).map(Linked::rows);
+        rows.into_iter().flatten().filter(|row| row.links.contains(link))
+    }
+
     fn insert(&mut self, row: Arc<Row>) {
         self.remove(&row.namespace, &row.name);
         for link in &row.links {
-            self.links.entry(link.clone()).or_default().push(row.clone());
+            let hash = self.links.hasher().hash_one(link);
+            match self.links.get_mut(&hash) {
+                Some(linked) => linked.add(row.clone()),
+                None => drop(self.links.insert(hash, Linked::One(row.clone()))),
+            }
         }
         self.uids.insert(ByUid(row.clone()));
         let space = self.spaces.entry(row.namespace.clone()).or_default();
@@ -252,11 +297,9 @@ impl Shelf {
         }
         self.uids.remove(row.uid.as_str());
         for link in &row.links {
-            if let Some(rows) = self.links.get_mut(link) {
-                rows.retain(|other| !Arc::ptr_eq(other, &row));
-                if rows.is_empty() {
-                    self.links.remove(link);
-                }
+            let hash = self.links.hasher().hash_one(link);
+            if self.links.get_mut(&hash).is_some_and(|linked| !linked.remove(&row)) {
+                self.links.remove(&hash);
             }
         }
     }
