@@ -115,7 +115,7 @@ async fn measured(subject: &Subject<'_>) -> (Option<Value>, Option<Value>) {
 
 /// The object's own fields, with the values that its references resolve to.
 async fn own(subject: &Subject<'_>, json: &str) -> Result<(Fields, Vec<Value>), ApiError> {
-    let wanted = (subject.kind.references)(json)?;
+    let wanted = (subject.kind.references)(subject.object);
     let (references, errors) = resolve(subject, wanted).await;
     Ok(((subject.kind.detail)(json, &references)?, errors))
 }

@@ -260,7 +260,7 @@ pub struct KindDef {
     /// `errors`.
     pub detail: ToDetail,
     /// Config maps and secrets that `detail` wants to look into.
-    pub references: fn(&str) -> Result<Vec<Reference>, Malformed>,
+    pub references: fn(&Value) -> Vec<Reference>,
 }
 
 /// Every kind that rows are kept of. A new kind is one file and one line here.
@@ -454,6 +454,6 @@ impl Resource {
 }
 
 /// A kind without references.
-fn no_references(_: &str) -> Result<Vec<Reference>, Malformed> {
-    Ok(Vec::new())
+fn no_references(_: &Value) -> Vec<Reference> {
+    Vec::new()
 }

@@ -9,22 +9,19 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::detail::{list, text};
-use super::meta::decode;
-use super::pod::NAME;
-use super::{Malformed, Quantity, Reference, References};
+use super::{Quantity, Reference, References};
 
 /// The config maps and secrets that variables of any container name, each once.
-pub fn references(json: &str) -> Result<Vec<Reference>, Malformed> {
-    let pod: Value = decode(NAME, json)?;
-    let containers = list(&pod, "/spec/initContainers").iter();
+pub fn references(pod: &Value) -> Vec<Reference> {
+    let containers = list(pod, "/spec/initContainers").iter();
     let mut all = BTreeSet::new();
-    for container in containers.chain(list(&pod, "/spec/containers")) {
+    for container in containers.chain(list(pod, "/spec/containers")) {
         let single = list(container, "/env").iter().filter_map(|one| one.get("valueFrom"));
         all.extend(single.filter_map(key_reference).map(|(reference, _)| reference));
         let whole = list(container, "/envFrom").iter();
         all.extend(whole.filter_map(whole_reference).map(|(reference, _)| reference));
     }
-    Ok(all.into_iter().collect())
+    all.into_iter().collect()
 }
 
 /// The contract's `EnvVar`s: the variables in order, then what `envFrom` adds, by key.
