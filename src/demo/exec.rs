@@ -19,7 +19,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::ask::{Ask, Resource};
@@ -138,7 +139,9 @@ impl Shell {
             }
         };
         send(&mut socket, STATUS, status(code).to_string().as_bytes()).await?;
-        socket.close(None).await?;
+        // kubectl takes an end without a code for a broken one.
+        let end = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        socket.close(Some(end)).await?;
         Ok(())
     }
 

@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
+use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, Method};
 use rustls_pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
+use crate::log_streams;
 use crate::people::{self, Person, ask, grant, rule};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -270,6 +273,72 @@ async fn a_megabyte_goes_both_ways_unchanged() {
     assert_eq!(made.status, 201);
     let read = gateway.get("admin", &format!("{maps}/big")).await;
     assert!(read.json()["data"]["text"] == text.as_str(), "the text came back changed");
+}
+
+/// Greets whoever opens a websocket, and says everything back.
+async fn echo(listener: TcpListener) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut socket = tokio_tungstenite::accept_async(tcp).await.unwrap();
+            socket.send(Message::text("welcome")).await.unwrap();
+            while let Some(Ok(message @ Message::Text(_))) = socket.next().await {
+                socket.send(message).await.unwrap();
+            }
+        });
+    }
+}
+
+/// Gives everybody the same page.
+async fn page(listener: TcpListener) {
+    let page = || async { "a page of a service" };
+    axum::serve(listener, axum::Router::new().fallback(page)).await.unwrap();
+}
+
+/// Behind a service are pods' addresses, and the API server proxies to none of loopback.
+#[tokio::test]
+async fn pages_and_websockets_of_a_service_come_through() {
+    let cluster = cluster::shared().await;
+    let gateway = gateway::start(Options::default()).await;
+    let namespace = cluster.namespace("proxied-service").await;
+    // Nothing is sent: it only chooses a way out.
+    let way = tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
+    way.connect("198.51.100.1:9").await.expect("this machine has an IPv4 address of its own");
+    let own = way.local_addr().unwrap().ip();
+    let (pages, sockets) =
+        (TcpListener::bind((own, 0)).await.unwrap(), TcpListener::bind((own, 0)).await.unwrap());
+    let port = |name: &str, listener: &TcpListener| json!({"name": name, "port": listener.local_addr().unwrap().port()});
+    let ports = [port("pages", &pages), port("sockets", &sockets)];
+    let servers = [tokio::spawn(page(pages)), tokio::spawn(echo(sockets))];
+    let in_it = format!("/api/v1/namespaces/{namespace}");
+    let metadata = json!({"name": "site"});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata,
+        "spec": {"ports": ports}});
+    people::create(cluster, &format!("{in_it}/services"), service).await;
+    // It proxies to addresses of pods alone, so a pod gets this one.
+    let admin = cluster.token("admin");
+    running_pod(cluster, &namespace).await;
+    let status = json!({"status": {"podIP": own.to_string(), "podIPs": [{"ip": own.to_string()}]}});
+    let merge = [("content-type", "application/merge-patch+json")];
+    let path = format!("{in_it}/pods/web/status");
+    let patched = cluster.request(Method::PATCH, admin, &path, &merge, status.to_string()).await;
+    assert_eq!(patched.0, 200, "{}", String::from_utf8_lossy(&patched.2));
+    let of = json!({"kind": "Pod", "namespace": namespace, "name": "web"});
+    let addresses = json!([{"ip": own.to_string(), "targetRef": of}]);
+    let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata,
+        "subsets": [{"addresses": addresses, "ports": ports}]});
+    people::create(cluster, &format!("{in_it}/endpoints"), endpoints).await;
+
+    let path = format!("/clusters/test{in_it}/services/site:pages/proxy/some/page?q=1");
+    let answer = ask(&gateway, admin, &path).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "a page of a service"));
+    let path = format!("/clusters/test{in_it}/services/site:sockets/proxy/");
+    let mut socket = log_streams::socket(&gateway, admin, &path).await;
+    for word in ["welcome", "there and back 💧"] {
+        let heard = tokio::time::timeout(DEADLINE, socket.next()).await.expect("in time");
+        assert_eq!(heard.unwrap().unwrap().into_text().unwrap(), word);
+        socket.send(Message::text("there and back 💧")).await.unwrap();
+    }
+    servers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
