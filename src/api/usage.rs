@@ -29,6 +29,9 @@ use crate::upstream::{Failure, UpstreamError, User};
 /// How long an answer waits for usage that has to be read live: it is the least of it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long an answer waits for the first poll; it goes on without usage then.
+const BEGINNING: Duration = Duration::from_millis(250);
+
 /// Usage that this caller may see.
 pub enum Usages {
     Shared {
@@ -170,6 +173,11 @@ pub async fn shown(
     locale: Locale,
 ) -> (Option<Usages>, Option<Value>) {
     if !kind.list.metrics && !kind.joins.contains(&Join::Metrics) {
+        return (None, None);
+    }
+    // In a large cluster the first poll takes seconds, and to list as much once more for each answer
+    // would only make it longer.
+    if !gateway.usage.begun(BEGINNING).await {
         return (None, None);
     }
     let name = if kind.name == "node" { NODE_USAGE.name } else { POD_USAGE.name };

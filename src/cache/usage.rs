@@ -14,6 +14,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use dashmap::DashMap;
 use http::StatusCode;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -67,6 +68,8 @@ pub struct Usage {
     pods: RwLock<Table>,
     nodes: RwLock<Table>,
     health: Mutex<Health>,
+    /// The first poll is under way.
+    starting: watch::Sender<bool>,
     /// What was written of a pod since the last poll, and that poll's number: every page that shows
     /// it shows the same. By uid, so that a pod made anew under an old name shows nothing of the
     /// old one.
@@ -87,7 +90,7 @@ struct Health {
 impl Usage {
     /// Begins to poll with our own rights; returns at once. The task ends with `stop`.
     pub fn start(cluster: &Cluster, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
-        let usage = Arc::new(Self::default());
+        let usage = Arc::new(Self { starting: watch::Sender::new(true), ..Self::default() });
         let (polled, cluster, stop) = (usage.clone(), cluster.clone(), stop.clone());
         tasks.spawn(async move {
             tokio::select! {
@@ -172,6 +175,16 @@ impl Usage {
         sums.series()
     }
 
+    /// Waits for the first poll, if it is under way, for so long; whether it is over.
+    pub async fn begun(&self, patience: Duration) -> bool {
+        if !*self.starting.borrow() {
+            return true;
+        }
+        let mut starting = self.starting.subscribe();
+        let over = starting.wait_for(|starting| !starting);
+        tokio::time::timeout(patience, over).await.is_ok()
+    }
+
     pub fn standing(&self) -> Standing {
         let health = self.health();
         let Some(failure) = &health.failure else {
@@ -228,11 +241,13 @@ impl Usage {
             match answer {
                 Ok((nodes, pods)) => {
                     self.take(now, nodes, pods);
+                    self.starting.send_replace(false);
                     wait = BACK_OFF.0;
                     tokio::time::sleep_until(begun + POLL).await;
                 }
                 Err(failure) => {
                     self.fail(now, failure);
+                    self.starting.send_replace(false);
                     tokio::time::sleep(jittered(wait)).await;
                     wait = (wait * 2).min(BACK_OFF.1);
                 }

@@ -227,3 +227,14 @@ async fn the_poller_fills_the_history_by_itself_and_ends_when_it_is_stopped() {
     tasks.close();
     tasks.wait().await;
 }
+
+#[tokio::test]
+async fn the_first_poll_is_waited_for_and_a_history_that_nobody_fills_is_not() {
+    let at_once = Duration::from_millis(1);
+    assert!(Usage::default().begun(at_once).await);
+    let usage = Usage { starting: watch::Sender::new(true), ..Usage::default() };
+    assert!(!usage.begun(at_once).await);
+    let poll = async { usage.starting.send_replace(false) };
+    let (begun, _) = tokio::join!(usage.begun(Duration::from_secs(60)), poll);
+    assert!(begun);
+}
