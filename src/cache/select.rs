@@ -1,8 +1,8 @@
 //! Choosing a page of rows: from a kept order where the query asks for one, by one pass over the
 //! rows in scope otherwise.
 //!
-//! What it costs: a page in a kept order (creation time or name, no filter) merges the permitted
-//! namespaces up to the page's end; all else is O(rows in scope).
+//! What it costs: a page in a kept order (creation time or name) merges the permitted namespaces up
+//! to the page's end; a filter looks at each row in scope once, another order sorts what is left.
 
 use std::cmp::Ordering;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
@@ -57,9 +57,12 @@ impl Store {
         let mut heads = Vec::new();
         let mut total = 0;
         self.spaces(shelf, scope, |space| {
-            total += space.names.len();
+            total += match query.is_filtered() {
+                true => space.names.iter().filter(|row| is_wanted(query, &row.0)).count(),
+                false => space.names.len(),
+            };
             let mut rest = Walk::of(space, order, descending);
-            heads.extend(rest.next().map(|row| Head { row, rest, sort: &sort }));
+            heads.extend(rest.next_wanted(query).map(|row| Head { row, rest, sort: &sort }));
         });
         let mut heads = BinaryHeap::from(heads);
         let mut rows = Vec::new();
@@ -68,7 +71,7 @@ impl Store {
             if position >= start {
                 rows.push(head.row.clone());
             }
-            match head.rest.next() {
+            match head.rest.next_wanted(query) {
                 Some(row) => head.row = row,
                 None => drop(PeekMut::pop(head)),
             }
@@ -114,9 +117,6 @@ fn page_of(mut rows: Vec<&Arc<Row>>, query: &ListQuery) -> Page {
 
 /// The kept order that answers this query, if one does.
 fn kept_order(query: &ListQuery) -> Option<(Key, bool)> {
-    if query.is_filtered() {
-        return None;
-    }
     match query.sort.as_slice() {
         [Sort { key: key @ (Key::Created | Key::Name), descending }] => Some((*key, *descending)),
         _ => None,
@@ -139,6 +139,16 @@ impl<'a> Walk<'a> {
             (Key::Created, false) => Self::CreatedBack(space.created.iter().rev()),
             (_, false) => Self::Names(space.names.iter()),
             (_, true) => Self::NamesBack(space.names.iter().rev()),
+        }
+    }
+
+    /// The next row that the query's filter leaves.
+    fn next_wanted(&mut self, query: &ListQuery) -> Option<&'a Arc<Row>> {
+        loop {
+            let row = self.next()?;
+            if is_wanted(query, row) {
+                return Some(row);
+            }
         }
     }
 

@@ -111,17 +111,27 @@ fn filters_are_substrings_and_the_total_counts_what_is_left() {
 }
 
 proptest! {
-    /// Walking a kept order gives the very page that sorting all rows gives.
+    /// Walking a kept order gives the very page that sorting all rows gives, filtered or not.
     #[test]
     fn a_kept_order_equals_sorting(
         rows in proptest::collection::vec(("[a-c]", "[a-z]{1,2}", 0i64..5), 0..40),
         size in 0usize..6, index in 0usize..6, created in any::<bool>(), descending in any::<bool>(),
-        some in any::<bool>(),
+        some in any::<bool>(), text in proptest::option::of("[a-e]"),
     ) {
         let store = Store::of(pods(), rows.iter().map(|(ns, name, at)| row(ns, name, *at)));
         let scope = Scope::for_tests(pods(), some.then_some(&["a", "c"]));
         let key = if created { Key::Created } else { Key::Name };
-        let query = ListQuery { sort: by(key, descending), page: page(size, index), ..Default::default() };
+        let filter = |text: &String| Filter {
+            key: Key::Name,
+            text: text.as_str().into(),
+            how: Default::default(),
+        };
+        let query = ListQuery {
+            sort: by(key, descending),
+            page: page(size, index),
+            filters: text.iter().map(filter).collect(),
+            ..Default::default()
+        };
         let shelf = store.read();
         let kept = store.page_in_order(&shelf, &scope, &query, key, descending);
         let sorted = store.page_of_all(&shelf, &scope, &query);
