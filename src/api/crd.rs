@@ -15,7 +15,7 @@ use super::related::{self, Part, Subject};
 use super::respond::{Freshness, Reply};
 use super::target::{encoded, live, segment};
 use super::{Caller, Gateway, Shared, list, view};
-use crate::cache::{ListError, Listing, Page, list_as};
+use crate::cache::{ListError, Listing, Page};
 use crate::i18n::Locale;
 use crate::kinds::Row;
 use crate::kinds::custom::{CUSTOM, type_meta};
@@ -187,7 +187,7 @@ impl Place {
         let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
         let namespaces = if self.served.namespaced { self.namespaces.as_slice() } else { &[] };
         let _turn = gateway.live.turn(user).await?;
-        let listing = list_as(&gateway.cluster, user, &CUSTOM, &at, namespaces).await;
+        let listing = view::listed(gateway, user, &CUSTOM, &at, namespaces).await;
         let (page, columns, denied) = match listing {
             Ok(Listing { store, scope, columns }) => (store.select(&scope, query), columns, None),
             Err(ListError::Failed(failure)) if failure.code() == Some(StatusCode::FORBIDDEN) => {

@@ -9,11 +9,11 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use compact_str::CompactString;
-use futures::StreamExt as _;
+use futures::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -24,7 +24,7 @@ use super::error::ApiError;
 use super::log_lines::parameter;
 use super::related::known;
 use super::target::Target;
-use super::terminal::{self, Cause, End, Opened, Session, Shown, Typed, Verb};
+use super::terminal::{self, Cause, End, GOODBYE, Opened, Session, Shown, Typed, Verb};
 use super::terminal_record::Record;
 use super::view;
 use super::websocket::{self, BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put};
@@ -136,7 +136,11 @@ async fn talk(opened: Opened, socket: Socket, locale: Locale) {
     let passing = pass(&mut sink, &mut source, types, shown, locale);
     let (cause, last) = tokio::join!(running, passing);
     let frame = match last {
-        Last::Gone => return,
+        Last::Gone => {
+            // A client that has said goodbye is answered.
+            let _ = timeout(GOODBYE, sink.close()).await;
+            return;
+        }
         Last::Refused(frame) => {
             Record::frame_refused(&user, &session, frame.code.into());
             frame

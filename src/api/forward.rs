@@ -4,12 +4,10 @@
 //! It knows nothing of what is spoken over it. Neither side can end its direction alone: the
 //! protocol behind it has no word for that, and browsers' websockets have none either.
 
-use std::time::Duration;
-
 use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
-use futures::StreamExt as _;
+use futures::{SinkExt as _, StreamExt as _};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -19,7 +17,7 @@ use super::error::ApiError;
 use super::exec::{TRANSPORT, code, refused, upgrade};
 use super::related::known;
 use super::target::Target;
-use super::terminal::{Cause, End, Ended, Opened, Session, Verb, gone};
+use super::terminal::{Cause, End, Ended, GOODBYE, LAST_WORDS, Opened, Session, Verb, gone};
 use super::terminal_record::Meter;
 use super::websocket::{BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put};
 use super::{Caller, Shared};
@@ -28,10 +26,6 @@ use crate::upstream::channel::{Input, Output, Receiver, Sender};
 
 /// What we speak, for browsers that bring their token among the protocols: one must be echoed.
 const PROTOCOLS: [&str; 1] = ["portforward.binnacle.v1"];
-/// After writing to the port has failed: how long its last words may take to come.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long the API server may take to hear that we go.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The handler; see above.
 pub async fn forward(
@@ -96,8 +90,10 @@ async fn carry(opened: Opened, socket: Socket, locale: Locale) {
     drop(record);
     let _ = timeout(GOODBYE, sender.close()).await;
     drop(receiver);
-    if let Some(frame) = frame {
-        farewell(sink, source, frame).await;
+    match frame {
+        Some(frame) => farewell(sink, source, frame).await,
+        // A client that has said goodbye is answered.
+        None => drop(timeout(GOODBYE, sink.close()).await),
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::iter;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -336,51 +337,46 @@ async fn begin(live: &Live, request: Request) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// The stream's bytes, made as they are read: what a slow reader leaves is not queued. A task tells
-/// them, since a connection that takes nothing asks for nothing, and a body by itself would wait
-/// as long as the connection lives. The hand-over costs some 300 bytes (tokio's would cost 2 KiB),
-/// and one piece for a reader who is behind.
+/// The stream's bytes, made as they are read: what a slow reader leaves is not queued.
 fn events(
     reader: Reader,
     heartbeat: Duration,
     write: Duration,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    let (to, pieces) = mpsc::channel(0);
-    let telling = AbortOnDropHandle::new(tokio::spawn(tell(reader, heartbeat, write, to)));
-    stream::unfold((pieces, telling), |(mut pieces, telling)| async move {
-        let piece = pieces.next().await?;
-        Some((Ok(piece), (pieces, telling)))
-    })
-}
-
-/// Tells until the end, or until nothing was taken for `write`: then the reader's place and what
-/// it holds are free, whatever becomes of the connection.
-async fn tell(
-    mut reader: Reader,
-    heartbeat: Duration,
-    write: Duration,
-    mut to: mpsc::Sender<Bytes>,
-) {
     let comment = || [Bytes::from_static(COMMENT), Bytes::new(), Bytes::new()];
-    let mut frame = comment();
-    while put(&mut to, frame, write).await {
-        frame = match timeout(heartbeat, reader.next()).await {
-            Ok(Some(news)) => news.frame(),
-            Ok(None) => return,
+    let frames = stream::unfold(reader, move |mut reader| async move {
+        let frame = match timeout(heartbeat, reader.next()).await {
+            Ok(news) => news?.frame(),
             Err(_) => comment(),
         };
-    }
+        Some((frame, reader))
+    });
+    let frames = stream::iter([comment()]).chain(frames);
+    paced(frames.flat_map(|frame| stream::iter(pieces(frame))), write).map(Ok)
 }
 
-/// Whether it was taken, each piece in time.
-async fn put(to: &mut mpsc::Sender<Bytes>, frame: [Bytes; 3], write: Duration) -> bool {
-    for piece in pieces(frame) {
-        // Done when it has been taken, not when it lies there.
-        if !matches!(timeout(write, to.send(piece)).await, Ok(Ok(()))) {
-            return false;
+/// The pieces of a body until nothing was taken for `write`: then all that makes them is dropped,
+/// whatever becomes of the connection. A task hands them over, since a connection that takes nothing
+/// asks for nothing, and a body by itself would wait as long as the connection lives. It costs some
+/// 300 bytes (tokio's channel would cost 2 KiB), and one piece for a reader who is behind.
+pub fn paced<T: Send + 'static>(
+    pieces: impl Stream<Item = T> + Send + 'static,
+    write: Duration,
+) -> impl Stream<Item = T> + Send {
+    let (mut to, taken) = mpsc::channel(0);
+    let telling = tokio::spawn(async move {
+        let mut pieces = pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            // Done when it has been taken, not when it lies there.
+            if !matches!(timeout(write, to.send(piece)).await, Ok(Ok(()))) {
+                return;
+            }
         }
-    }
-    true
+    });
+    stream::unfold((taken, AbortOnDropHandle::new(telling)), |(mut taken, telling)| async move {
+        let piece = taken.next().await?;
+        Some((piece, (taken, telling)))
+    })
 }
 
 /// Copies of what follows one another, one at a time: a body of which a part lies in a connection

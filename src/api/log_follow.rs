@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::ApiError;
+use super::live;
 use super::log_source::{self, HAND_OVER, Names, Opening, Said, Source, Wanted};
 use super::log_stream::{End, News, Queue, Reason};
 use super::logs::X_ACCEL_BUFFERING;
@@ -382,7 +383,10 @@ fn events(told: Told) -> Response {
         Some((Ok::<_, Infallible>(event(&news)), more))
     });
     let alive = KeepAlive::new().interval(HEARTBEAT);
-    let mut response = Sse::new(events).keep_alive(alive).into_response();
+    let response = Sse::new(events).keep_alive(alive).into_response();
+    // Who takes nothing keeps no place.
+    let paced = |body: Body| Body::from_stream(live::paced(body.into_data_stream(), SILENT.1));
+    let mut response = response.map(paced);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx would hold it back until a buffer is full.

@@ -216,7 +216,7 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
     let mut looking = pin!(work.look(tell));
     let mut crew = Crew::new(work.containers.len());
     let mut sources = JoinSet::new();
-    let mut merge = Merge::default();
+    let mut merge = Merge { newest: work.wanted.begins(), ..Merge::default() };
     let mut is_over = false;
     while !is_over || !merge.is_empty() {
         let due = merge.due();

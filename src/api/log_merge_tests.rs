@@ -71,6 +71,16 @@ fn who_resumes_is_not_taken_past_the_first_lines_of_a_log_that_has_just_begun() 
     assert_eq!(merge.place(later + SETTLING), said("a", 20).line.at);
 }
 
+#[test]
+fn who_comes_back_has_the_place_he_came_with_until_the_logs_have_begun() {
+    let from = said("a", 5).line.at;
+    let (mut merge, now) = (Merge { newest: from, ..Merge::default() }, Instant::now());
+    merge.begins(now);
+    merge.push(now, said("a", 10));
+    assert_eq!(due(&mut merge, now + WINDOW), ["a10"]);
+    assert_eq!(merge.place(now + WINDOW), from);
+}
+
 fn user() -> User {
     User::bearer("a", &http::HeaderMap::new()).unwrap()
 }

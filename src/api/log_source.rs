@@ -72,6 +72,11 @@ impl Wanted {
         })
     }
 
+    /// The time of the place to go on from.
+    pub fn begins(&self) -> Option<Timestamp> {
+        self.from.map(|mark| mark.at)
+    }
+
     /// Begins with the last lines, if nobody has said where to begin.
     pub fn or_tail(mut self, lines: usize) -> Self {
         if self.upstream.iter().all(|(name, _)| *name == "previous") {

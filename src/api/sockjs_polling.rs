@@ -380,8 +380,11 @@ pub(super) async fn send(
     };
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let is_long = length.is_none_or(|length| length > LARGEST);
-    let body = Limited::new(request.into_body(), LARGEST_BODY).collect();
+    // Who is not bound has an id to send: room for long pastes is for those who are.
+    let is_bound = polling.client.bound.get().is_some();
+    let most = if is_bound { LARGEST_BODY } else { LARGEST };
+    let is_long = is_bound && length.is_none_or(|length| length > LARGEST);
+    let body = Limited::new(request.into_body(), most).collect();
     let mut room = None;
     let reading = async {
         if is_long {
@@ -392,7 +395,7 @@ pub(super) async fn send(
     let body = match timeout(BODY_TIME, reading).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let close = too_large(&gateway, &polling.client, LARGEST_BODY).await;
+            let close = too_large(&gateway, &polling.client, most).await;
             polling.close(close.clone());
             return Ok((StatusCode::PAYLOAD_TOO_LARGE, close.reason).into_response());
         }

@@ -32,7 +32,6 @@ use super::Caller;
 use super::error::ApiError;
 use super::live::{News, Reader, Seat};
 use super::live_hub::{Ask, Live};
-use super::view;
 use super::websocket::{self, Socket};
 use crate::i18n::Locale;
 use crate::upstream::User;
@@ -89,7 +88,7 @@ pub async fn serve(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     // A socket asks for nothing yet: without this anybody could take all the places.
-    view::verified(&live.gateway, &user).await?;
+    live.gateway.streams.places.verified(&live.gateway, &user).await?;
     let seat = live.gateway.streams.places.seat(&user)?;
     let locale = live.gateway.locale_of(request.headers());
     let (response, upgrading) = websocket::accept(&mut request, &PROTOCOLS, MESSAGE)?;
@@ -130,7 +129,7 @@ impl Session {
             };
             let begun = Instant::now();
             let sent = tokio::select! {
-                sent = timeout(WRITE, send(&mut socket, message)) => sent.unwrap_or(false),
+                sent = send(&mut socket, message) => sent,
                 () = expire(&self.ending) => false,
             };
             if !sent {
@@ -286,7 +285,7 @@ fn target(address: &str, base_path: &str) -> Option<PathAndQuery> {
 /// Whether the client took the pieces of a message.
 async fn send(socket: &mut Socket, pieces: Vec<Message>) -> bool {
     for piece in pieces {
-        if socket.send(piece).await.is_err() {
+        if !matches!(timeout(WRITE, socket.send(piece)).await, Ok(Ok(()))) {
             return false;
         }
     }

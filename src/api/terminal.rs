@@ -41,9 +41,9 @@ const SIZES: std::ops::RangeInclusive<u16> = 1..=1000;
 const REFUSED: &str = "error-terminal-unauthorized";
 const SHUTDOWN: &str = "error-terminal-shutdown";
 /// After writing has failed: how long the other direction may take to say why.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long the API server may take to hear that we go.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How long sessions may last.
 #[derive(Debug, Clone, Copy)]

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::list::is_namespace;
 use super::target::live;
 use crate::auth::{Reach, Refusal, Scope};
-use crate::cache::{Feed, Listing, State, Store, list_as};
+use crate::cache::{Feed, ListError, Listing, State, Store, list_as};
 use crate::kinds::{KindDef, Resource, by_name};
 use crate::upstream::{Fingerprint, Served, User};
 
@@ -186,9 +186,26 @@ async fn within(
     let at = Box::pin(served(gateway, user, kind)).await.map_err(NoView::Failed)?;
     let at = move |namespace: Option<&str>| at.collection(namespace);
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
-    let listing = Box::pin(list_as(&gateway.cluster, user, kind, &at, &namespaces)).await;
+    let listing = Box::pin(listed(gateway, user, kind, &at, &namespaces)).await;
     let Listing { store, scope, .. } = listing.map_err(|error| NoView::Failed(error.into()))?;
     Ok(View { scope, rows: Rows::Own(store), age: Duration::ZERO })
+}
+
+/// A list as the caller; credentials that it refuses end what is remembered of them.
+pub async fn listed(
+    gateway: &Gateway,
+    user: &User,
+    kind: &'static KindDef,
+    at: &(impl Fn(Option<&str>) -> String + Sync),
+    namespaces: &[CompactString],
+) -> Result<Listing, ListError> {
+    let listing = list_as(&gateway.cluster, user, kind, at, namespaces).await;
+    if let Err(ListError::Failed(failure)) = &listing
+        && failure.code() == Some(StatusCode::UNAUTHORIZED)
+    {
+        gateway.authorizer.refused(user).await;
+    }
+    listing
 }
 
 /// Where the cluster serves a kind: for kinds of several versions the first served one that shows
@@ -251,7 +268,7 @@ pub async fn known_namespaces(gateway: &Gateway, user: &User) -> Vec<CompactStri
     }
     let Some(namespaces) = by_name("namespace") else { return Vec::new() };
     let at = |namespace: Option<&str>| namespaces.resource.collection(namespace);
-    match list_as(&gateway.cluster, user, namespaces, &at, &[]).await {
+    match listed(gateway, user, namespaces, &at, &[]).await {
         Ok(Listing { store, scope, .. }) => {
             let mut names = Vec::new();
             store.each(&scope, |row| names.push(row.name.clone()));

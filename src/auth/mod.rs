@@ -121,8 +121,9 @@ impl Authorizer {
         let fresh = fresh.expire_after(review::Expiry).build();
         let confirmed = confirmed.time_to_live(ALLOWED_FOR + away).build();
         let rules = rules.expire_after(review::Expiry).build();
-        let known =
-            Cache::builder().max_capacity(VERDICTS).time_to_live(ALLOWED_FOR + away).build();
+        // As long as anything of a caller is remembered.
+        let longest = (ALLOWED_FOR + away).max(UNCHANGED_FOR + sets::KEPT_FOR);
+        let known = Cache::builder().max_capacity(VERDICTS).time_to_live(longest).build();
         let epoch = Arc::new(Epoch::of(Box::new(changes)));
         let denials = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
         let (sets, counts) = (Sets::default(), Arc::default());
@@ -319,6 +320,8 @@ impl Authorizer {
             return false;
         }
         self.denials(question.who).fetch_add(1, Ordering::AcqRel);
+        // Once more: whoever has put one meanwhile has not seen the count.
+        self.sets.end(question.who, question.kind).await;
         if question.namespace.is_some() {
             self.fresh.invalidate(&everywhere).await;
         }
@@ -400,10 +403,8 @@ impl Authorizer {
     ) -> Result<(Vec<&'static KindDef>, Vec<Visible>), Refusal> {
         let epoch = self.epoch.settled();
         let review = async |namespace: CompactString| {
-            let ruled = Ruled { who: user.fingerprint(), namespace: namespace.clone(), epoch };
-            let asking = rules::review(cluster, user, &namespace);
-            let listable = self.rules.try_get_with(ruled, asking).await;
-            listable.map_err(Refusal::Unknown).map(|listable| (namespace, listable))
+            let listable = self.listable(cluster, user, (&namespace, epoch)).await;
+            listable.map_err(Refusal::Unknown).map(|(listable, _)| (namespace, listable))
         };
         let (_, everywhere) = review(NOWHERE.into()).await?;
         let reviews = futures::stream::iter(candidates.iter().cloned()).map(review);
@@ -417,9 +418,39 @@ impl Authorizer {
         if review::expired(user) {
             return Err(Refusal::Unknown(Arc::new(review::expired_token())));
         }
-        self.known.insert(user.fingerprint(), ()).await;
         visible.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok((everywhere.kinds().collect(), visible))
+    }
+
+    /// What a rules review says of a namespace, and whether it was asked for just now.
+    async fn listable(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        (namespace, epoch): (&CompactString, Option<u64>),
+    ) -> Result<(Arc<rules::Listable>, bool), Arc<Failure>> {
+        let who = user.fingerprint();
+        let ruled = Ruled { who, namespace: namespace.clone(), epoch };
+        let denials = self.denials(who).load(Ordering::Acquire);
+        let asking = rules::review(cluster, user, namespace);
+        let entry = match self.rules.entry(ruled.clone()).or_try_insert_with(asking).await {
+            Ok(entry) => entry,
+            Err(failure) => {
+                if failure.code() == Some(StatusCode::UNAUTHORIZED) {
+                    self.forget(who).await;
+                }
+                return Err(failure);
+            }
+        };
+        if entry.is_fresh() {
+            self.known.insert(who, ()).await;
+            // What was denied meanwhile found nothing to end: this answer may be older than it.
+            if self.denials(who).load(Ordering::Acquire) != denials {
+                self.rules.invalidate(&ruled).await;
+            }
+        }
+        let asked_now = entry.is_fresh();
+        Ok((entry.into_value(), asked_now))
     }
 
     /// Whether the caller may list here, and whether a rules review says so.
@@ -439,14 +470,11 @@ impl Authorizer {
         if matches!(self.fresh.get(&question).await, Some(Verdict::Denied(_))) {
             return Ok((false, true));
         }
-        let ruled = Ruled { who: user.fingerprint(), namespace: namespace.clone(), epoch };
-        let asking = rules::review(cluster, user, namespace);
-        let reviewed = self.rules.entry(ruled).or_try_insert_with(asking).await;
+        let reviewed = self.listable(cluster, user, (namespace, epoch)).await;
         let reviewed = reviewed.ok().filter(|_| !review::expired(user));
-        let asked_now = reviewed.as_ref().is_some_and(|entry| entry.is_fresh());
-        match reviewed.and_then(|entry| entry.value().allows(kind)) {
+        let asked_now = reviewed.as_ref().is_some_and(|(_, asked_now)| *asked_now);
+        match reviewed.and_then(|(listable, _)| listable.allows(kind)) {
             Some(allowed) => {
-                self.known.insert(user.fingerprint(), ()).await;
                 if allowed && !asked_now {
                     // What is only remembered confirms nothing anew.
                 } else if allowed {

@@ -16,7 +16,7 @@ use crate::upstream::Fingerprint;
 
 /// A set is made of verdicts of at most 5 s, or of some that no change of a role has touched, so
 /// that nothing in it is believed in for much longer than by itself.
-const KEPT_FOR: Duration = Duration::from_secs(3);
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(3);
 /// Callers with kinds; a set of 500 namespaces has some 20 KiB.
 const SETS: u64 = 2_000;
 

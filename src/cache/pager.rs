@@ -116,7 +116,11 @@ pub(super) async fn list_cached(
 ) -> Result<Listed, Failure> {
     let path = format!("{}?resourceVersion=0", kind.resource.collection(None));
     let mut listed = Listed::default();
-    page(cluster, Identity::Server, kind, (&path, WHOLE_BYTES), &mut listed).await?;
+    let rest = page(cluster, Identity::Server, kind, (&path, WHOLE_BYTES), &mut listed).await?;
+    if !rest.is_empty() {
+        let words = format!("list of {}: a part, where the whole was asked for", kind.name);
+        return Err(UpstreamError::Broken(words).into());
+    }
     listed.rows.shrink_to_fit();
     Ok(listed)
 }

@@ -135,11 +135,11 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
 /// The whole kind: at first as the API server's cache has it, in pages where that is too much at
 /// once, and whenever the kind was listed before.
 async fn list(cluster: &Cluster, feed: &Feed) -> Result<Listed, ListError> {
-    if !feed.synced.load(Ordering::Acquire) {
-        match pager::list_cached(cluster, feed.kind).await {
-            Err(Failure::Upstream(UpstreamError::TooLarge(_) | UpstreamError::Timeout)) => {}
-            listed => return Ok(listed?),
-        }
+    // Whatever is wrong with the whole, its parts may be had, or say what it is.
+    if !feed.synced.load(Ordering::Acquire)
+        && let Ok(listed) = pager::list_cached(cluster, feed.kind).await
+    {
+        return Ok(listed);
     }
     let at = |namespace: Option<&str>| feed.kind.resource.collection(namespace);
     let all = Semaphore::new(Semaphore::MAX_PERMITS);

@@ -57,17 +57,16 @@ impl Store {
         let mut heads = Vec::new();
         let mut total = 0;
         self.spaces(shelf, scope, |space| {
-            total += match query.is_filtered() {
-                true => space.names.iter().filter(|row| is_wanted(query, &row.0)).count(),
-                false => space.names.len(),
-            };
+            total += space.names.len();
             let mut rest = Walk::of(space, order, descending);
             heads.extend(rest.next_wanted(query).map(|row| Head { row, rest, sort: &sort }));
         });
         let mut heads = BinaryHeap::from(heads);
         let mut rows = Vec::new();
+        let mut passed = 0;
         for position in 0..end.min(total) {
             let Some(mut head) = heads.peek_mut() else { break };
+            passed += 1;
             if position >= start {
                 rows.push(head.row.clone());
             }
@@ -75,6 +74,10 @@ impl Store {
                 Some(row) => head.row = row,
                 None => drop(PeekMut::pop(head)),
             }
+        }
+        if query.is_filtered() {
+            let left = |mut rest: Walk<'_>| std::iter::from_fn(|| rest.next_wanted(query)).count();
+            total = passed + heads.into_iter().map(|head| 1 + left(head.rest)).sum::<usize>();
         }
         Page { rows, total }
     }

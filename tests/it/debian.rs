@@ -12,28 +12,30 @@ use std::sync::{Mutex, PoisonError};
 
 /// Asked by Debian's scripts before they start a service (invoke-rc.d, deb-systemd-invoke).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+const OURS: &str = "For the time of an installation by tests";
 /// Servers are there, which a person's PATH often lacks.
 const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// The path of a program, which this package of Debian has.
 pub fn installed(program: &str, package: &str) -> PathBuf {
+    let by_hand = format!("apt-get install --no-install-recommends {package}");
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0);
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // Before it is looked for: what is just being installed is there, and does not work yet. Held
+    // until the end of this function; other processes of tests wait.
+    let _lock = is_root.then(|| {
+        let lock = File::create(std::env::temp_dir().join("binnacle-apt.lock")).unwrap();
+        lock.lock().unwrap();
+        lock
+    });
     if let Some(path) = find(program) {
         return path;
     }
-    let by_hand = format!("apt-get install --no-install-recommends {package}");
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0);
     assert!(
         is_root && find("apt-get").is_some(),
         "this test needs {program}; on Debian, as root: {by_hand}"
     );
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    // Held until the end of this function; other processes of tests wait.
-    let lock = File::create(std::env::temp_dir().join("binnacle-apt.lock")).unwrap();
-    lock.lock().unwrap();
-    if let Some(path) = find(program) {
-        return path;
-    }
     say(&format!("installing Debian's package {package}, for {program}"));
     let mut output = install(package);
     if !output.status.success() {
@@ -84,10 +86,14 @@ impl NoServices {
     fn begin() -> NoServices {
         // If we are killed, it takes itself away when it is asked the next time.
         let script = format!(
-            "#!/bin/sh\n# For the time of an installation by tests; 101: start nothing.\n\
+            "#!/bin/sh\n# {OURS}; 101: start nothing.\n\
              [ -d /proc/{} ] && exit 101\nrm -f {POLICY}\nexit 104\n",
             std::process::id()
         );
+        // Nobody else installs now: one of ours is of a process that was killed.
+        if std::fs::read_to_string(POLICY).is_ok_and(|text| text.contains(OURS)) {
+            let _ = std::fs::remove_file(POLICY);
+        }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
         let is_ours = match file {
             Ok(mut file) => {

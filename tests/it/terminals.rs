@@ -330,7 +330,7 @@ async fn a_session_ends_with_its_pod_its_right_its_time_and_its_server() {
     let cluster = cluster::shared().await;
     let namespace = web(cluster, "terminal-ends").await;
     let person = Person::new(cluster, &namespace, "typist").await;
-    let rules = json!([people::rule(&["get", "create"], &["pods/exec"])]);
+    let rules = json!([people::rule(&["get", "create"], &["pods/exec", "pods/portforward"])]);
     people::grant(cluster, Some(&namespace), "typist", person.subject.clone(), rules).await;
     let extra = ["--stream-recheck", "1"].map(String::from).to_vec();
     let gateway = gateway::start(Options { extra, ..Options::default() }).await;
@@ -346,11 +346,29 @@ async fn a_session_ends_with_its_pod_its_right_its_time_and_its_server() {
     let long = sh(&namespace, "echo up; exec sleep 600");
     let mut client = Client::open(&gateway, &person.token, &long).await;
     client.shows("up\n").await;
+    let port = format!("/api/v1/pod/{namespace}/web/portforward/8080");
+    let mut port = Client::open(&gateway, &person.token, &port).await;
     let bindings = people::bindings(Some(&namespace));
     people::delete(cluster, &format!("{bindings}/typist")).await;
     assert_eq!(client.closed().await, 1008);
+    assert_eq!(port.closed().await, 1008);
     assert_eq!(client.code(), None);
     assert!(!client.reason().is_empty());
+
+    // Who says goodbye hears it.
+    for path in [&long, &format!("/api/v1/pod/{namespace}/web/portforward/8080")] {
+        let mut client = Client::open(&gateway, cluster.token("admin"), path).await;
+        client.socket.close(None).await.unwrap();
+        let answered = async {
+            loop {
+                let message = client.socket.next().await.expect("a goodbye before the end");
+                if message.expect("a goodbye before the end").is_close() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, answered).await.expect("in time");
+    }
 
     let extra = ["--terminal-idle", "1"].map(String::from).to_vec();
     let hasty = gateway::start(Options { extra, ..Options::default() }).await;
