@@ -61,6 +61,7 @@ pub struct Config {
     pub certificate: Certificate,
     pub reads: Reads,
     pub proxy: ProxyRules,
+    pub charts: Charts,
     pub log: Log,
     pub drain: Drain,
     /// The same as text, each with where it came from.
@@ -144,6 +145,23 @@ pub struct ProxyRules {
     pub reject_paths: Vec<String>,
     pub accept_hosts: Vec<String>,
     pub reject_methods: Vec<String>,
+}
+
+/// Releases and charts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charts {
+    /// `None`: the helm that is in PATH.
+    pub helm: Option<PathBuf>,
+    /// The program that stands between us and helm: our own (`helm::guard`).
+    pub guard: PathBuf,
+    /// `NAMESPACE/NAME` with `*`.
+    pub protected: Vec<String>,
+    /// `HOST:PORT` that may have a private address.
+    pub hosts: Vec<String>,
+    /// A YAML list of repositories of charts.
+    pub repositories: Option<PathBuf>,
+    /// Seconds without a sign of life of an operation.
+    pub silence: u32,
 }
 
 /// What is logged, and how.

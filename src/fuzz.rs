@@ -1,16 +1,23 @@
-//! What a fuzzer feeds: any bytes, to what reads clients' frames, the API server's frames and logs.
+//! What a fuzzer feeds: any bytes, to what reads clients' frames, the API server's frames, logs,
+//! and charts with their indexes and versions.
 //! Each function panics where one of its promises is broken.
 //!
 //! Only in tests and under `cfg(fuzzing)`, never in the product. Seeds and targets are in `fuzz/`.
 
+use std::io::{self, Read};
 use std::iter::once;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use serde_json::{Value, json};
+use tar::{EntryType, Header};
 
 use crate::api::log_lines::{Selection, lines, parameter, select};
 use crate::api::log_stream::{Line, Mark, Reader};
 use crate::api::sockjs_frames::{self as frames, Close, Command, Place, Transport};
+use crate::charts::catalogue::{Builder, Catalogue, Version};
+use crate::charts::{archive, index, versions};
 use crate::upstream::channel::{self, Exit, Output};
 
 /// What browsers are known to lose, some of each range.
@@ -26,6 +33,15 @@ const PORT: (u8, u8) = (2, 3);
 const REPEATED: (usize, usize) = (64, 256 << 10);
 /// Bytes kept of a line; where they are no UTF-8, each becomes three.
 const LINE: usize = 3 * (64 << 10);
+/// Bytes of the longest version and of the longest range.
+const VERSION: usize = 256;
+const RANGE: usize = 1024;
+/// Versions that are held against a range.
+const VERSIONS: usize = 16;
+/// What begins an entry's line where an archive is written as text.
+const ENTRY: &[u8; 4] = b"=== ";
+/// Bytes of a tar's block.
+const BLOCK: usize = 512;
 
 /// A client's frame, and the same bytes as a message and as the rest of an address.
 pub fn sockjs_frames(data: &[u8]) {
@@ -207,140 +223,143 @@ fn read(from: Option<Mark>, log: &[u8], length: impl Fn(usize) -> usize) -> Vec<
     lines
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::{Path, PathBuf};
-    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-    use super::*;
-
-    /// Without `BINNACLE_FUZZ_SECONDS`: some seconds of a build that is not optimized.
-    const CHANGED: usize = 4_000;
-    /// Changes of one input, at most.
-    const CHANGES: usize = 8;
-    const LONGEST: usize = 8 << 10;
-    /// What single bytes seldom hit upon.
-    const TOKENS: [&[u8]; 24] = [
-        b"\n",
-        b"\r\n",
-        b"\0",
-        b"\xff",
-        b"\xc3",
-        b"\xf0\x9f\x98\x80",
-        b"\xe2\x80\xa8",
-        b"\xed\xa0\x80",
-        b"[",
-        b"]",
-        b"\"",
-        b"\\ud83d",
-        b"\\u0000",
-        b"{\"Op\":\"stdin\"",
-        b"\"Cols\":",
-        b"4097",
-        b"1e9",
-        b"-1",
-        b"\x03{\"status\":\"Failure\"",
-        b"2026-01-02T03:04:05Z ",
-        b"&offsetFrom=",
-        b"&times=64",
-        b"&from=2026-01-02T03:04:05Z#1",
-        b"/websocket",
-    ];
-
-    type Target = fn(&[u8]);
-
-    /// An input under way; it is told when its target panics.
-    struct Input<'i>(&'i str, &'i [u8]);
-
-    impl Drop for Input<'_> {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("{}: the input was b\"{}\"", self.0, self.1.escape_ascii());
-            }
-        }
+/// A repository's index, as YAML or JSON.
+pub fn chart_index(data: &[u8]) {
+    let whole = catalogue_of(data);
+    assert!(catalogue_of(Slow(data)) == whole, "byte by byte it is another index");
+    let Some((catalogue, summary)) = whole else { return };
+    assert!(catalogue.versions() <= summary.versions && summary.versions <= data.len());
+    assert_eq!(summary.skipped == 0, summary.reason.is_none());
+    assert!(catalogue.charts.is_sorted_by(|one, other| one.name < other.name));
+    for chart in &catalogue.charts {
+        let orders = chart.versions.iter().map(|one| versions::order(&one.version));
+        let orders: Vec<_> = orders.collect();
+        assert!(!orders.is_empty() && orders.iter().all(Option::is_some), "{}", chart.name);
+        assert!(orders.is_sorted_by(|one, other| one >= other), "{}", chart.name);
+        assert!(chart.versions.iter().all(|one| chart.version(&one.version) == Some(one)));
     }
+    let written = serde_json::to_string(&catalogue).unwrap_or_default();
+    assert_eq!(serde_json::from_str::<Catalogue>(&written).ok(), Some(catalogue));
+}
 
-    fn feed(name: &str, target: Target, data: &[u8]) {
-        let _input = Input(name, data);
-        target(data);
-    }
+fn catalogue_of(reader: impl Read) -> Option<(Catalogue, index::Summary)> {
+    let mut builder = Builder::new();
+    let summary = index::read(reader, &mut builder).ok()?;
+    Some((builder.finish(), summary))
+}
 
-    fn seeds(name: &str) -> Vec<Vec<u8>> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-        let files = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
-        let mut files: Vec<PathBuf> = files.collect();
-        files.sort();
-        assert!(files.len() >= 20, "{}: {} seeds", folder.display(), files.len());
-        files.iter().map(|file| fs::read(file).unwrap()).collect()
-    }
+/// Gives one byte at a time.
+struct Slow<'d>(&'d [u8]);
 
-    /// Xorshift (Marsaglia 2003): it need not be good, it must be the same everywhere.
-    struct Dice(u64);
-
-    impl Dice {
-        /// Below `sides`, which is not zero.
-        fn roll(&mut self, sides: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 >> 16) as usize % sides
-        }
-
-        fn change(&mut self, data: &mut Vec<u8>, other: &[u8]) {
-            let at = self.roll(data.len() + 1);
-            let end = (at + self.roll(16)).min(data.len());
-            let part = data[at..end].to_vec();
-            match self.roll(7) {
-                0 if at < data.len() => data[at] ^= 1 << self.roll(8),
-                1 if at < data.len() => data[at] = self.roll(256) as u8,
-                2 => drop(data.drain(at..end)),
-                3 => drop(data.splice(at..at, part)),
-                4 => drop(data.splice(at..end, TOKENS[self.roll(TOKENS.len())].iter().copied())),
-                5 => {
-                    let from = self.roll(other.len() + 1);
-                    drop(data.splice(at..end, other[from..].iter().copied()));
-                }
-                _ => drop(data.splice(at..at, TOKENS[self.roll(TOKENS.len())].iter().copied())),
-            }
-            data.truncate(LONGEST);
-        }
-    }
-
-    /// The seeds as they are, and changed by chance.
-    fn run(name: &str, target: Target) {
-        let seeds = seeds(name);
-        for seed in &seeds {
-            feed(name, target, seed);
-        }
-        let wanted = std::env::var("BINNACLE_FUZZ_SECONDS").ok();
-        let wanted = wanted.map(|text| Duration::from_secs(text.parse().expect("whole seconds")));
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let mut dice = Dice(wanted.map_or(0x9e37_79b9_7f4a_7c15, |_| clock | 1));
-        let (begun, mut fed) = (Instant::now(), 0);
-        while wanted.map_or(fed < CHANGED, |time| begun.elapsed() < time) {
-            let mut data = seeds[dice.roll(seeds.len())].clone();
-            for _ in 0..=dice.roll(CHANGES) {
-                let other = dice.roll(seeds.len());
-                dice.change(&mut data, &seeds[other]);
-            }
-            feed(name, target, &data);
-            fed += 1;
-        }
-    }
-
-    #[test]
-    fn no_bytes_of_a_browser_break_sockjs() {
-        run("sockjs_frames", sockjs_frames);
-    }
-
-    #[test]
-    fn no_frames_of_an_api_server_break_a_channel() {
-        run("channel_frames", channel_frames);
-    }
-
-    #[test]
-    fn no_log_breaks_its_lines_however_it_comes() {
-        run("log_lines", log_lines);
+impl Read for Slow<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = into.len().min(1);
+        self.0.read(&mut into[..most])
     }
 }
+
+/// A chart's archive: as it is, and as what is packed. That is a tar, or text out of which one is
+/// made with sound checksums: lines such as `=== 0 web/Chart.yaml`, with an entry's type and path,
+/// and its content below.
+pub fn chart_archive(data: &[u8]) {
+    holds_a_chart(data);
+    let tar = if data.starts_with(ENTRY) { tar_of(data) } else { data.to_vec() };
+    let mut packed = Vec::new();
+    let zipped = GzEncoder::new(tar.as_slice(), Compression::none()).read_to_end(&mut packed);
+    assert!(zipped.is_ok());
+    holds_a_chart(&packed);
+}
+
+fn holds_a_chart(packed: &[u8]) {
+    let Ok(chart) = archive::inspect(&Bytes::copy_from_slice(packed)) else { return };
+    assert!(chart.metadata.is_object() && chart.digest.len() == 64);
+    for path in chart.templates.iter().chain(&chart.crds).chain([&chart.name]) {
+        let leads_in = |part: &str| !matches!(part, "" | "." | "..");
+        assert!(path.split('/').all(leads_in), "{path:?}");
+        assert!(!path.contains(|c: char| c == '\\' || c.is_control()), "{path:?}");
+    }
+    assert!(!chart.name.contains('/'), "{}", chart.name);
+    assert!(chart.templates.iter().all(|path| path.starts_with("templates/")));
+    assert!(chart.crds.iter().all(|path| path.starts_with("crds/")));
+}
+
+fn tar_of(text: &[u8]) -> Vec<u8> {
+    let mut entries: Vec<(&[u8], Vec<u8>)> = Vec::new();
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        if let Some(head) = line.strip_prefix(ENTRY) {
+            entries.push((head, Vec::new()));
+        } else if let Some((_, content)) = entries.last_mut() {
+            content.extend_from_slice(line);
+        }
+    }
+    let mut tar = Vec::new();
+    for (head, content) in entries {
+        let head = head.strip_suffix(b"\n").unwrap_or(head);
+        let mut header = Header::new_gnu();
+        let path = head.get(2..).unwrap_or_default();
+        for (to, from) in header.as_old_mut().name.iter_mut().zip(path) {
+            *to = *from;
+        }
+        header.set_entry_type(EntryType::new(head.first().copied().unwrap_or_default()));
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        tar.extend_from_slice(header.as_bytes());
+        tar.extend_from_slice(&content);
+        tar.resize(tar.len().next_multiple_of(BLOCK), 0);
+    }
+    tar.resize(tar.len() + 2 * BLOCK, 0);
+    tar
+}
+
+/// A range of versions on the first line, and a version on each line after it.
+pub fn chart_ranges(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.lines();
+    let range = lines.next().unwrap_or_default();
+    let known = lines.take(VERSIONS).filter_map(|line| Some((versions::order(line)?, line)));
+    let mut known: Vec<(semver::Version, &str)> = known.collect();
+    known.sort_by(|(one, _), (other, _)| other.cmp(one));
+    if let Some((than, _)) = known.first() {
+        divides(than, &known);
+    }
+    let version = |line: &str| Version { version: line.into(), ..Version::default() };
+    let all: Vec<Version> = known.iter().map(|(_, line)| version(line)).collect();
+    let found = versions::newest(&all, range).map(|found| found.version.as_str());
+    let Ok(parsed) = versions::Range::parse(range) else {
+        assert!(found.is_none_or(|found| found == range.trim()), "{range:?}: {found:?}");
+        return;
+    };
+    assert!(range.len() <= RANGE);
+    assert!(found.is_none_or(|found| found == range.trim() || parsed.contains(found)), "{range:?}");
+    let twice = format!("{range} || {range}");
+    if !range.trim().is_empty() && twice.len() <= RANGE {
+        let twice = versions::Range::parse(&twice);
+        for (_, line) in &known {
+            let again = twice.as_ref().ok().map(|twice| twice.contains(line));
+            assert_eq!(again, Some(parsed.contains(line)), "{range:?} and {line:?}");
+        }
+    }
+}
+
+/// A version written again is the same one, and of all others each is on one side of it.
+fn divides(than: &semver::Version, known: &[(semver::Version, &str)]) {
+    let than_text = than.to_string();
+    // Parts that were missing make it longer.
+    if than_text.len() > VERSION {
+        return;
+    }
+    assert_eq!(versions::order(&than_text).as_ref(), Some(than));
+    let compared = known.iter().filter(|(one, _)| one.pre.is_empty() || !than.pre.is_empty());
+    let compared: Vec<&str> = compared.map(|(_, line)| *line).collect();
+    for (one, other) in [("=", "!="), (">=", "<"), (">", "<=")] {
+        let sides = [one, other].map(|sign| versions::Range::parse(&format!("{sign}{than_text}")));
+        assert!(sides.iter().all(Result::is_ok), "{than_text} makes no range: {sides:?}");
+        let [Ok(one), Ok(other)] = &sides else { return };
+        for line in &compared {
+            assert_ne!(one.contains(line), other.contains(line), "{than_text} and {line}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

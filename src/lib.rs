@@ -6,10 +6,12 @@ pub mod api;
 pub mod app;
 pub mod auth;
 pub mod cache;
+pub mod charts;
 pub mod config;
 pub mod demo;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod helm;
 pub mod i18n;
 pub mod kinds;
 pub mod query;

@@ -7,10 +7,16 @@ use std::process::ExitCode;
 use binnacle::app::{self, Running};
 use binnacle::config::{self, Command, Config};
 use binnacle::demo::{Demo, DemoOptions};
+use binnacle::helm::guard;
 use binnacle::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    // No command for people: it needs no settings, and its exit code is helm's.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|word| word == guard::SUBCOMMAND) {
+        return guard::main(&args.collect::<Vec<_>>());
+    }
     let command = match config::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(exit) if exit.code == 0 => {

@@ -72,6 +72,11 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Version {
+    version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
     kind: String,
 }
@@ -105,6 +110,10 @@ pub struct Metrics {
     not_after: Gauge,
     reload_failures: Counter,
     tunnels: Gauge,
+    helm_engine: Family<Version, Gauge>,
+    helm_runs: Family<Outcome, Counter>,
+    helm_children: Gauge,
+    helm_waiting: Gauge,
 }
 
 impl Default for Metrics {
@@ -130,6 +139,10 @@ impl Default for Metrics {
             not_after: Gauge::default(),
             reload_failures: Counter::default(),
             tunnels: Gauge::default(),
+            helm_engine: Family::default(),
+            helm_runs: Family::default(),
+            helm_children: Gauge::default(),
+            helm_waiting: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -165,6 +178,12 @@ impl Metrics {
         let help = "Whether metrics.k8s.io answered the last poll";
         r.register("usage_connected", help, self.usage_connected.clone());
         r.register("tunnels_open", "Upgraded connections now open", self.tunnels.clone());
+        let help = "1 for the version of helm that was found last";
+        r.register("helm_engine", help, self.helm_engine.clone());
+        r.register("helm_runs", "Runs of helm, by how they ended", self.helm_runs.clone());
+        r.register("helm_children", "Runs of helm under way", self.helm_children.clone());
+        let help = "Operations that wait for a run of helm";
+        r.register("helm_waiting", help, self.helm_waiting.clone());
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -247,6 +266,26 @@ impl Metrics {
         for (outcome, count) in [("all", polls), ("failed", failures)] {
             set(&self.usage_polls.get_or_create(&Outcome { outcome }), count);
         }
+    }
+
+    /// The engine that was found, how its runs ended, and how many run and wait now.
+    pub fn helm(
+        &self,
+        version: Option<&str>,
+        outcomes: &[(&'static str, u64)],
+        children: usize,
+        waiting: usize,
+    ) {
+        self.helm_engine.clear();
+        if let Some(version) = version {
+            let label = Version { version: version.to_owned() };
+            self.helm_engine.get_or_create(&label).set(1);
+        }
+        for &(outcome, count) in outcomes {
+            set(&self.helm_runs.get_or_create(&Outcome { outcome }), count);
+        }
+        self.helm_children.set(i64::try_from(children).unwrap_or(i64::MAX));
+        self.helm_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// The served certificate's end in seconds since 1970, and how often a new one was refused.

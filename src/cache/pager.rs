@@ -136,14 +136,16 @@ pub(super) async fn list(
     room: &Semaphore,
 ) -> Result<Listed, ListError> {
     let collection = at(namespace);
+    // A path that selects has a query already.
+    let sign = if collection.contains('?') { '&' } else { '?' };
     let mut listed = Listed::default();
     let (mut token, mut limit, mut again) = (String::new(), PAGE, 0);
     loop {
         let path = if token.is_empty() {
-            format!("{collection}?limit={limit}")
+            format!("{collection}{sign}limit={limit}")
         } else {
             let token = utf8_percent_encode(&token, NON_ALPHANUMERIC);
-            format!("{collection}?limit={limit}&continue={token}")
+            format!("{collection}{sign}limit={limit}&continue={token}")
         };
         let (before, malformed) = (listed.rows.len(), listed.malformed);
         token = match page(cluster, who, kind, (&path, PAGE_BYTES), &mut listed).await {

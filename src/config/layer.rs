@@ -191,6 +191,38 @@ pub(super) struct Layer {
     )]
     pub(super) shared_cache: Option<String>,
 
+    /// The helm command (4 or 3) that changes releases; without it the one in PATH
+    #[arg(long, env = "BINNACLE_HELM", hide_env_values = true, value_name = "PATH")]
+    pub(super) helm: Option<String>,
+
+    /// Releases that nobody changes before protection is lifted, * standing for anything; separated by commas (default: kube-system/*,kube-public/*,kube-node-lease/*)
+    #[arg(
+        long,
+        env = "BINNACLE_PROTECTED_RELEASES",
+        hide_env_values = true,
+        value_name = "NAMESPACE/NAME",
+        value_delimiter = ','
+    )]
+    pub(super) protected_releases: Option<Vec<String>>,
+
+    /// Hosts of charts that may have a private address, each with its port, and http:// in front where there is no TLS; others must have a public one; separated by commas
+    #[arg(
+        long,
+        env = "BINNACLE_CHART_HOSTS",
+        hide_env_values = true,
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub(super) chart_hosts: Option<Vec<String>>,
+
+    /// YAML file with a list of chart repositories, their credentials as paths of files; those of ConfigMaps come on top
+    #[arg(long, env = "BINNACLE_REPOSITORIES", hide_env_values = true, value_name = "FILE")]
+    pub(super) repositories: Option<String>,
+
+    /// An operation on a release that gives no sign of life for this long is taken for interrupted, from 5s (default: 30s)
+    #[arg(long, env = "BINNACLE_OPERATION_SILENCE", hide_env_values = true, value_name = "TIME")]
+    pub(super) operation_silence: Option<String>,
+
     /// Language of the web frontend for those who chose none there; without it their browser's
     #[arg(long, env = "BINNACLE_STATIC_LOCALE", hide_env_values = true, value_name = "TAG")]
     pub(super) static_locale: Option<String>,

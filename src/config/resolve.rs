@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::layer::Layer;
 use super::{
-    Certificate, ClusterChoice, Config, Drain, Exit, Front, Listeners, Log, ProxyRules, Reads, Web,
-    values,
+    Certificate, Charts, ClusterChoice, Config, Drain, Exit, Front, Listeners, Log, ProxyRules,
+    Reads, Web, values,
 };
 
 /// A configuration is a page of text; more is not ours.
@@ -186,6 +186,7 @@ impl Reader {
             certificate: self.certificate(from)?,
             reads: self.reads(from)?,
             proxy: self.proxy(from)?,
+            charts: self.charts(from)?,
             log: Log {
                 level: self.one("log-level", from.log_level.take(), "info", values::log_level)?,
                 format: self.one(
@@ -292,6 +293,21 @@ impl Reader {
             reject_paths: rules("proxy-reject-paths", &mut from.proxy_reject_paths, &shells)?,
             accept_hosts: rules("proxy-accept-hosts", &mut from.proxy_accept_hosts, &loopback)?,
             reject_methods: rules("proxy-reject-methods", &mut from.proxy_reject_methods, &["^$"])?,
+        })
+    }
+
+    fn charts(&mut self, from: &mut Layer) -> Result<Charts, Exit> {
+        let protected = from.protected_releases.take();
+        let core = ["kube-system/*", "kube-public/*", "kube-node-lease/*"];
+        let (hosts, silence) = (from.chart_hosts.take(), from.operation_silence.take());
+        Ok(Charts {
+            helm: self.optional("helm", from.helm.take(), values::path)?,
+            // Our own image, even after its file was replaced.
+            guard: PathBuf::from("/proc/self/exe"),
+            protected: self.many("protected-releases", protected, &core, values::releases)?,
+            hosts: self.many("chart-hosts", hosts, &[], values::host_and_port)?,
+            repositories: self.optional("repositories", from.repositories.take(), values::path)?,
+            silence: self.one("operation-silence", silence, "30s", values::silence)?,
         })
     }
 

@@ -102,6 +102,16 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
     if time > LONGEST { Err(wrong()) } else { Ok(time) }
 }
 
+/// Seconds of a silence: short ones take a slow API server for a dead replica.
+pub(super) fn silence(text: &str) -> Parsed<u32> {
+    let seconds = duration(text).map(|time| time.as_secs()).unwrap_or_default();
+    let seconds = u32::try_from(seconds).unwrap_or_default();
+    if (5..=600).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err("not a time of silence; use 5s to 10m, e.g. 30s".to_owned())
+}
+
 /// Bytes, with an optional binary unit: `3145728`, `3072Ki`, `3Mi`.
 pub(super) fn body_size(text: &str) -> Parsed<usize> {
     let wrong = || "not a size; use bytes, e.g. 3145728 or 3Mi, from 1 to 256Mi".to_owned();
@@ -169,6 +179,34 @@ pub(super) fn certificate_name(text: &str) -> Parsed<String> {
     ServerName::try_from(host)
         .map(|_| text.to_owned())
         .map_err(|_| "not a host name or IP address; use e.g. dashboard.example.com".to_owned())
+}
+
+/// Namespace and name of releases, in both of which `*` stands for anything.
+pub(super) fn releases(text: &str) -> Parsed<String> {
+    let part = |part: &str| {
+        let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        !part.is_empty() && part.bytes().all(|byte| good(byte) || b"-.*".contains(&byte))
+    };
+    match text.split_once('/') {
+        Some((namespace, name)) if part(namespace) && part(name) => Ok(text.to_owned()),
+        _ => Err("not a pattern of releases; use NAMESPACE/NAME, e.g. kube-system/*".to_owned()),
+    }
+}
+
+/// A host's name or address with its port, as it stands in a URL; `http://` in front where there is
+/// no TLS.
+pub(super) fn host_and_port(text: &str) -> Parsed<String> {
+    let bare = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let known = bare.unwrap_or(text).rsplit_once(':').filter(|(host, port)| {
+        let plain = !host.is_empty() && !host.contains(['/', '@', '?', '#', ' ']);
+        plain && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    match known {
+        Some(_) => Ok(text.to_ascii_lowercase()),
+        None => Err("not a host with a port; use e.g. registry.internal:5000, or \
+                  http://registry.internal:5000 without TLS"
+            .to_owned()),
+    }
 }
 
 /// Namespace and name of a Secret.

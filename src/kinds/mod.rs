@@ -5,6 +5,7 @@
 //! Pure: JSON in, rows out. No IO, no clock, no knowledge of users or HTTP.
 
 mod apiservice;
+pub mod chart;
 mod clusterrole;
 mod clusterrolebinding;
 mod conditions;
@@ -17,13 +18,14 @@ pub mod custom;
 mod customresourcedefinition;
 mod daemonset;
 mod deployment;
-mod detail;
+pub mod detail;
 mod endpointslice;
 mod event;
 mod gateway;
 pub mod gateway_api;
 mod gatewayclass;
 mod grpcroute;
+pub mod health;
 mod horizontalpodautoscaler;
 mod httproute;
 mod ingress;
@@ -51,6 +53,7 @@ mod priorityclass;
 mod quantity;
 mod rbac;
 mod referencegrant;
+pub mod release;
 mod replicaset;
 mod replicationcontroller;
 mod resourcequota;

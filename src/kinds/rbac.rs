@@ -29,6 +29,14 @@ rules:
   resources: [configmaps]
   resourceNames: [kubernetes-dashboard-settings]
   verbs: [get]
+# Repositories of charts: their ConfigMaps, and the Secrets with their credentials (binnacle.repository.*;
+# RBAC knows no patterns of names). Without them: --repositories.
+- apiGroups: [\"\"]
+  resources: [configmaps]
+  verbs: [list]
+- apiGroups: [\"\"]
+  resources: [secrets]
+  verbs: [get]
 ";
 
 /// A ClusterRole and a Role for the server's own identity, as YAML.

@@ -108,6 +108,11 @@ impl User {
         self.expires
     }
 
+    /// Whether both ask to be taken for the same: with other groups a name is another caller.
+    pub fn impersonates_like(&self, other: &Self) -> bool {
+        self.impersonation == other.impersonation
+    }
+
     /// Groups, uid or extras without a user to impersonate: the API server refuses it, so do we.
     pub fn impersonates_without_user(&self) -> bool {
         !self.impersonation.is_empty()
@@ -167,6 +172,18 @@ mod tests {
         assert!(user.impersonates_without_user());
         let user = User::bearer("a", &headers(&[("impersonate-user", "jane")])).unwrap();
         assert!(!user.impersonates_without_user());
+    }
+
+    #[test]
+    fn whom_two_callers_impersonate_is_compared_with_groups_and_all() {
+        let like = |one: &[(&'static str, &'static str)], two: &[(&'static str, &'static str)]| {
+            let (one, two) = (User::bearer("a", &headers(one)), User::bearer("b", &headers(two)));
+            one.unwrap().impersonates_like(&two.unwrap())
+        };
+        let jane = ("impersonate-user", "jane");
+        assert!(like(&[], &[]) && like(&[jane], &[jane]));
+        assert!(!like(&[], &[jane]));
+        assert!(!like(&[jane, ("impersonate-group", "admins")], &[jane]));
     }
 
     #[test]

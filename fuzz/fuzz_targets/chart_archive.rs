@@ -1,0 +1,4 @@
+//! A chart's archive, packed or as text: `binnacle::fuzz` says what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| binnacle::fuzz::chart_archive(data));

@@ -1,0 +1,363 @@
+//! Which addresses may be reached where somebody else names them: public ones over TLS, and of the
+//! others only those that the configuration allows.
+//!
+//! It is checked on the address of the very connection, so that a name cannot come to mean another
+//! address in between. What is said over the connection is not its part.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower::{BoxError, Service};
+
+/// For the addresses of a name. A resolver that needs longer is broken.
+const LOOKUP_TIME: Duration = Duration::from_secs(5);
+/// For a connection to one address.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried: both families, and one that is down in each.
+const ADDRESSES: usize = 4;
+
+/// IANA's special-purpose addresses (RFC 6890 and its registry) with multicast and reserved ones.
+/// 100.64/10 has the metadata of Alibaba Cloud, 169.254/16 that of nearly all others.
+const SPECIAL_V4: [(Ipv4Addr, u32); 16] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    // Azure's metadata and DNS, at an address that looks public.
+    (Ipv4Addr::new(168, 63, 129, 16), 32),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 0, 0, 0), 24),
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+    (Ipv4Addr::new(192, 88, 99, 0), 24),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(198, 18, 0, 0), 15),
+    (Ipv4Addr::new(198, 51, 100, 0), 24),
+    (Ipv4Addr::new(203, 0, 113, 0), 24),
+    (Ipv4Addr::new(224, 0, 0, 0), 4),
+    (Ipv4Addr::new(240, 0, 0, 0), 4),
+];
+
+/// Those within 2000::/3, outside of which nothing is public: protocol assignments with Teredo,
+/// documentation twice, and 6to4, which leads to IPv4 addresses.
+const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+];
+
+/// Which addresses may be reached. The default: public ones.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    allowed: Arc<[Allowed]>,
+    loopback: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Allowed {
+    host: String,
+    port: u16,
+    /// Spoken to without TLS.
+    plain: bool,
+}
+
+/// An entry of the configuration that names no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no address that can be allowed: host:port is one, and http://host:port where there \
+     is no TLS"
+)]
+pub struct BadAllowed(String);
+
+/// An address that may not be reached. It does not say what a name means: that may be a secret of
+/// the network that we stand in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error(
+        "{host}:{port} has no public address; such are reached only where the configuration \
+         allows {host}:{port}"
+    )]
+    Private { host: String, port: u16 },
+    #[error(
+        "{host}:{port} would be asked without TLS; that is done only within private networks, \
+         where the configuration allows http://{host}:{port}"
+    )]
+    Plain { host: String, port: u16 },
+}
+
+impl Policy {
+    /// Public addresses, and these: `host:port`, or `http://host:port` where there is no TLS, as it
+    /// is of itself with loopback.
+    pub fn new(allowed: &[String]) -> Result<Self, BadAllowed> {
+        let allowed = allowed.iter().map(|text| {
+            Allowed::parse(text).ok_or_else(|| BadAllowed(text.chars().take(200).collect()))
+        });
+        Ok(Self { allowed: allowed.collect::<Result<_, _>>()?, loopback: false })
+    }
+
+    /// Every port of this machine besides, without TLS: for the demo.
+    pub fn with_loopback(self) -> Self {
+        Self { loopback: true, ..self }
+    }
+
+    /// How this host is spoken to where an address does not say it: `https` or `http`.
+    pub(super) fn scheme(&self, host: &str, port: Option<u16>) -> &'static str {
+        let host = bare(host);
+        let here = self.loopback && is_loopback(&host);
+        let plain = port.is_some_and(|port| self.entries(&host, port).any(|one| one.plain));
+        if here || plain { "http" } else { "https" }
+    }
+
+    fn entries(&self, host: &str, port: u16) -> impl Iterator<Item = &Allowed> {
+        self.allowed.iter().filter(move |one| one.port == port && one.host == host)
+    }
+
+    /// Whether this address may be reached under this name.
+    fn check(&self, secure: bool, host: &str, address: SocketAddr) -> Result<(), Refused> {
+        let (host, port, ip) = (bare(host), address.port(), address.ip().to_canonical());
+        let (public, here) = (is_public(ip), self.loopback && ip.is_loopback());
+        if !public && !here && self.entries(&host, port).next().is_none() {
+            return Err(Refused::Private { host, port });
+        }
+        let plain = here || self.entries(&host, port).any(|one| one.plain);
+        if !secure && (public || !plain) {
+            return Err(Refused::Plain { host, port });
+        }
+        Ok(())
+    }
+}
+
+impl Allowed {
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let (host, port) = rest.rsplit_once(':')?;
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse::<u16>().ok().filter(|port| digits && *port != 0)?;
+        let host = bare(host);
+        let named = !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        if !named && host.parse::<Ipv6Addr>().is_err() {
+            return None;
+        }
+        let plain = match scheme {
+            "http" => true,
+            "https" => false,
+            "" => is_loopback(&host),
+            _ => return None,
+        };
+        Some(Self { host, port, plain })
+    }
+}
+
+/// Names of this machine. Registries here have no TLS, as every client of registries assumes.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// A host without the brackets of an IPv6 address, in small letters, without the root's dot.
+fn bare(host: &str) -> String {
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = inner.unwrap_or(host);
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => !SPECIAL_V4
+            .iter()
+            .any(|(net, bits)| (u32::from(ip) ^ u32::from(*net)) >> (32 - bits) == 0),
+        IpAddr::V6(ip) => match ip.segments() {
+            // NAT64 (RFC 6052): how networks of IPv6 alone reach the others.
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+                is_public(Ipv4Addr::new(a, b, c, d).into())
+            }
+            [first, ..] => {
+                let special = SPECIAL_V6
+                    .iter()
+                    .any(|(net, bits)| (u128::from(ip) ^ u128::from(*net)) >> (128 - bits) == 0);
+                (first & 0xe000) == 0x2000 && !special
+            }
+        },
+    }
+}
+
+/// Connects where the policy allows it.
+#[derive(Clone)]
+pub(super) struct Connector(pub Policy);
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let policy = self.0.clone();
+        async move { connect(&policy, &to).await }.boxed()
+    }
+}
+
+async fn connect(policy: &Policy, to: &Uri) -> Result<TokioIo<TcpStream>, BoxError> {
+    // Anything but https is taken for what may hear no secrets.
+    let secure = to.scheme_str() == Some("https");
+    let host = bare(to.host().unwrap_or_default());
+    let port = to.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let found = timeout(LOOKUP_TIME, tokio::net::lookup_host((host.as_str(), port))).await;
+    let found: Vec<SocketAddr> =
+        found.map_err(|_| "its name was not resolved in time")??.take(ADDRESSES).collect();
+    let mut last = BoxError::from("its name has no address");
+    for address in found {
+        if let Err(refused) = policy.check(secure, &host, address) {
+            last = refused.into();
+            continue;
+        }
+        match timeout(CONNECT_TIME, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(TokioIo::new(stream));
+            }
+            Ok(Err(error)) => last = error.into(),
+            Err(_) => last = "it did not take the connection in time".into(),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(allowed: &[&str]) -> Policy {
+        let allowed: Vec<String> = allowed.iter().map(|text| (*text).to_owned()).collect();
+        Policy::new(&allowed).unwrap()
+    }
+
+    fn at(ip: &str, port: u16) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), port)
+    }
+
+    #[test]
+    fn addresses_within_networks_and_of_clouds_are_not_public() {
+        for ip in [
+            "127.0.0.1",
+            "127.8.8.8",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.31.255.255",
+            "192.168.0.1",
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "198.19.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:a00:1::",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::1",
+        ] {
+            assert!(!is_public(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in [
+            "1.1.1.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "168.63.129.17",
+            "2606:4700:4700::1111",
+            "2001:4860:4860::8888",
+            "::ffff:1.1.1.1",
+            "64:ff9b::1.1.1.1",
+        ] {
+            assert!(is_public(ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_private_address_is_reached_under_the_name_and_port_that_are_allowed() {
+        let policy = policy(&["Registry.Corp:5000", "http://10.0.0.9:80", "[fd00::1]:443"]);
+        assert!(policy.check(true, "registry.corp", at("10.0.0.7", 5000)).is_ok());
+        assert!(policy.check(true, "REGISTRY.corp.", at("10.0.0.7", 5000)).is_ok());
+        assert!(policy.check(true, "[fd00::1]", at("fd00::1", 443)).is_ok());
+        for (host, port) in [("registry.corp", 5001), ("other.corp", 5000), ("10.0.0.7", 5000)] {
+            let refused = policy.check(true, host, at("10.0.0.7", port)).unwrap_err();
+            assert!(matches!(refused, Refused::Private { .. }), "{refused}");
+            assert!(!refused.to_string().contains("is 10."), "{refused}");
+        }
+    }
+
+    #[test]
+    fn without_tls_only_what_is_private_and_allowed_so_is_reached() {
+        let corp = policy(&["http://registry.corp:5000", "secure.corp:443"]);
+        assert!(corp.check(false, "registry.corp", at("10.0.0.7", 5000)).is_ok());
+        for (host, ip, port) in [
+            ("registry.corp", "1.1.1.1", 5000),
+            ("secure.corp", "10.0.0.7", 443),
+            ("public.example", "1.1.1.1", 80),
+        ] {
+            let refused = corp.check(false, host, at(ip, port)).unwrap_err();
+            assert!(matches!(refused, Refused::Plain { .. }), "{refused}");
+        }
+        assert_eq!(corp.scheme("registry.corp", Some(5000)), "http");
+        assert_eq!(corp.scheme("registry.corp", None), "https");
+        assert_eq!(corp.scheme("secure.corp", Some(443)), "https");
+        let policy = policy(&["127.0.0.1:5000", "https://localhost:5000"]);
+        assert_eq!(policy.scheme("127.0.0.1", Some(5000)), "http");
+        assert_eq!(policy.scheme("localhost", Some(5000)), "https");
+    }
+
+    #[test]
+    fn the_demo_reaches_this_machine_and_nothing_else_that_is_private() {
+        let policy = Policy::default().with_loopback();
+        assert!(policy.check(false, "localhost", at("127.0.0.1", 5000)).is_ok());
+        assert!(policy.check(false, "localhost", at("::1", 5000)).is_ok());
+        assert!(policy.check(true, "meta", at("169.254.169.254", 443)).is_err());
+        assert_eq!(policy.scheme("localhost", Some(5000)), "http");
+        assert_eq!(policy.scheme("[::1]", None), "http");
+        assert_eq!(policy.scheme("registry.example", None), "https");
+    }
+
+    #[test]
+    fn an_entry_that_names_no_address_is_refused_with_what_one_looks_like() {
+        let odd = ["", "host", "host:", "host:0", "host:+80", "host:70000", "a b:1", "u@h:1"];
+        for text in odd.into_iter().chain(["ftp://host:1", "http://host"]) {
+            let refused = Policy::new(&[text.to_owned()]).unwrap_err().to_string();
+            assert!(refused.contains("host:port"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_means_this_machine_is_refused_when_it_is_connected_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["localhost", "127.0.0.1", "127.1", "[::ffff:127.0.0.1]"] {
+            let to: Uri = format!("https://{host}:{port}/").parse().unwrap();
+            let error = connect(&Policy::default(), &to).await.map(|_| ()).unwrap_err();
+            assert!(error.downcast_ref::<Refused>().is_some(), "{host}: {error}");
+        }
+        let allowed = policy(&[&format!("http://127.0.0.1:{port}")]);
+        let to: Uri = format!("http://127.0.0.1:{port}/").parse().unwrap();
+        assert!(connect(&allowed, &to).await.is_ok());
+    }
+}

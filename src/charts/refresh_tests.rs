@@ -1,0 +1,232 @@
+//! The schedule, with a server that answers only when it is told to.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::*;
+use crate::charts::catalogue::{Catalogue, Entry};
+use crate::charts::repository::State;
+use crate::charts::snapshot::Etags;
+use crate::charts::{Policy, file};
+use crate::upstream::Cluster;
+
+/// Within this whatever should happen has happened, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    /// Requests that are waiting, the most that ever were, and all.
+    inside: AtomicUsize,
+    most: AtomicUsize,
+    all: AtomicUsize,
+    /// One permit for each answer.
+    gate: Semaphore,
+}
+
+impl Server {
+    async fn answer(&self) -> &'static str {
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(inside, Ordering::SeqCst);
+        self.all.fetch_add(1, Ordering::SeqCst);
+        self.gate.acquire().await.unwrap().forget();
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        "apiVersion: v1\nentries:\n  web:\n  - name: web\n    version: 1.0.0\n    urls: [w.tgz]\n"
+    }
+
+    fn all(&self) -> usize {
+        self.all.load(Ordering::SeqCst)
+    }
+}
+
+/// A server, and repositories with these names in it.
+async fn set(names: &[&str]) -> (Arc<Server>, Repositories) {
+    let server = Arc::new(Server {
+        inside: AtomicUsize::new(0),
+        most: AtomicUsize::new(0),
+        all: AtomicUsize::new(0),
+        gate: Semaphore::new(0),
+    });
+    let answering = server.clone();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap();
+    let router = Router::new().fallback(move || {
+        let server = answering.clone();
+        async move { server.answer().await }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    // kube's own client wants a process-wide provider; a second call is harmless.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let nowhere = "http://127.0.0.1:1".parse().unwrap();
+    let cluster = Cluster::new("test", kube::Config::new(nowhere)).unwrap();
+    let entry =
+        |name: &&str| format!("- name: {name}\n  type: index\n  url: http://{host}/{name}\n");
+    let list = file::parse(&names.iter().map(entry).collect::<String>()).unwrap();
+    let policy = Policy::default().with_loopback();
+    (server, Repositories::new(cluster, "ops".into(), policy, list).unwrap())
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let reached = async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, reached).await.unwrap();
+}
+
+fn is_ok(repositories: &Repositories, name: &str) -> bool {
+    repositories.get(name).unwrap().loaded.load().status.state == State::Ok
+}
+
+#[tokio::test]
+async fn two_are_refreshed_at_once_and_the_others_after_them() {
+    let names = ["a", "b", "c", "d", "e"];
+    let (server, repositories) = set(&names).await;
+    let (tasks, stop, dir) =
+        (TaskTracker::new(), CancellationToken::new(), tempfile::tempdir().unwrap());
+    start(&repositories, dir.path(), &tasks, &stop);
+    until(|| server.inside.load(Ordering::SeqCst) == DOWNLOADS).await;
+    server.gate.add_permits(names.len());
+    until(|| names.iter().all(|name| is_ok(&repositories, name))).await;
+    assert_eq!((server.most.load(Ordering::SeqCst), server.all()), (DOWNLOADS, names.len()));
+    stop.cancel();
+    tasks.close();
+    timeout(PATIENCE, tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_asked_for_during_a_refresh_is_done_behind_it() {
+    let (server, repositories) = set(&["a"]).await;
+    let (tasks, stop, dir) =
+        (TaskTracker::new(), CancellationToken::new(), tempfile::tempdir().unwrap());
+    let refresher = start(&repositories, dir.path(), &tasks, &stop);
+    until(|| server.all() == 1).await;
+    refresher.refresh_now("a");
+    refresher.refresh_now("a");
+    refresher.refresh_now("unknown");
+    server.gate.add_permits(1);
+    until(|| server.all() == 2).await;
+    server.gate.add_permits(1);
+    until(|| is_ok(&repositories, "a") && server.inside.load(Ordering::SeqCst) == 0).await;
+    // And when nothing is due.
+    refresher.refresh_now("a");
+    until(|| server.all() == 3).await;
+    stop.cancel();
+    tasks.close();
+    timeout(PATIENCE, tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn snapshots_answer_before_any_server_does() {
+    let (server, repositories) = set(&["a"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repositories.get("a").unwrap();
+    let entry = Entry { name: "web".into(), version: "1.0.0".into(), ..Entry::default() };
+    let catalogue = Catalogue::default().with(&entry).unwrap();
+    let etags = Etags { success: Some(1), ..Etags::default() };
+    snapshot::save(dir.path(), &repository.key(), &catalogue, &etags).unwrap();
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    start(&repositories, dir.path(), &tasks, &stop);
+    until(|| server.all() == 1).await;
+    assert!(repository.loaded.load().catalogue.find("web").is_some());
+    stop.cancel();
+}
+
+fn plan(repository: Arc<Repository>, task: AbortHandle, begun: Instant) -> Plan {
+    let running = Some(Running { task, begun });
+    Plan { repository, due: begun, asked: false, failures: 0, running }
+}
+
+fn refresher(repositories: &Repositories, snapshots: &Path) -> Refresher {
+    Refresher(Arc::new(Inner {
+        repositories: repositories.clone(),
+        snapshots: snapshots.to_owned(),
+        wanted: Mutex::default(),
+        wake: Notify::new(),
+    }))
+}
+
+#[tokio::test]
+async fn a_refresh_ends_when_its_repository_is_gone_or_another_one() {
+    let (_server, repositories) = set(&["here", "moved"]).await;
+    let (_other, before) = set(&["moved", "gone"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let refresher = refresher(&repositories, dir.path());
+    let mut running = JoinSet::new();
+    let mut plans = HashMap::new();
+    for (all, name) in [(&repositories, "here"), (&before, "moved"), (&before, "gone")] {
+        let task = running.spawn(std::future::pending::<Ended>());
+        plans.insert(name.to_owned(), plan(all.get(name).unwrap(), task, Instant::now()));
+    }
+    refresher.meet(&mut plans, &mut false).await;
+    for _ in 0..2 {
+        let ended = timeout(PATIENCE, running.join_next_with_id()).await.unwrap().unwrap();
+        assert!(ended.as_ref().is_err_and(JoinError::is_cancelled));
+        settle(&mut plans, ended);
+    }
+    refresher.meet(&mut plans, &mut false).await;
+    assert!(plans["here"].running.is_some() && !plans.contains_key("gone"));
+    let moved = repositories.get("moved").unwrap();
+    assert!(Arc::ptr_eq(&plans["moved"].repository, &moved) && plans["moved"].asked);
+}
+
+#[tokio::test]
+async fn a_refresh_that_takes_long_holds_no_place_until_there_are_too_many() {
+    let (_server, repositories) = set(&["a"]).await;
+    let (mut running, mut plans) = (JoinSet::new(), HashMap::new());
+    let begun = Instant::now();
+    let mut add = |plans: &mut HashMap<String, Plan>, begun: Instant| {
+        let task = running.spawn(std::future::pending::<()>());
+        let plan = plan(repositories.get("a").unwrap(), task, begun);
+        plans.insert(plans.len().to_string(), plan);
+    };
+    (0..DOWNLOADS).for_each(|_| add(&mut plans, begun));
+    assert_eq!(free(&plans, begun), begun + LONG);
+    let later = begun + LONG;
+    assert_eq!(free(&plans, later), later);
+    (DOWNLOADS..MOST - 1).for_each(|_| add(&mut plans, begun));
+    assert_eq!(free(&plans, later), later);
+    add(&mut plans, begun);
+    assert!(free(&plans, later) > later);
+}
+
+#[tokio::test]
+async fn snapshots_of_what_went_before_we_came_are_removed_once_we_know_what_there_is() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let router = Router::new().fallback(|| async { "{\"items\":[]}" });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+    let repositories =
+        Repositories::new(cluster, "ops".into(), Policy::default(), Vec::new()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    snapshot::save(dir.path(), "ab", &Catalogue::default(), &Etags::default()).unwrap();
+    let (refresher, mut swept) = (refresher(&repositories, dir.path()), false);
+    refresher.meet(&mut HashMap::new(), &mut swept).await;
+    assert!(dir.path().join("ab.snapshot").exists() && !swept);
+    let changed = repositories.changed();
+    repositories.look().await;
+    assert!(changed.has_changed().unwrap());
+    refresher.meet(&mut HashMap::new(), &mut swept).await;
+    assert!(!dir.path().join("ab.snapshot").exists() && swept);
+}
+
+#[test]
+fn a_repository_that_fails_is_asked_less_and_less_often_and_once_an_hour_at_least() {
+    let waits: Vec<u64> = (1..10).map(|failures| back_off(failures).as_secs()).collect();
+    assert_eq!(waits, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
+    assert_eq!(back_off(u32::MAX), BACK_OFF.1);
+}
+
+#[test]
+fn waits_differ_by_a_tenth_at_most() {
+    let wait = Duration::from_secs(100);
+    for _ in 0..100 {
+        let seconds = jittered(wait).as_secs_f64();
+        assert!((89.9..=110.1).contains(&seconds), "{seconds}");
+    }
+    assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
+}

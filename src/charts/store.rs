@@ -1,0 +1,483 @@
+//! Archives and icons of charts: fetched once for everybody who waits for them, checked, and kept
+//! on disk. Whose repository one is from is part of its name there: nobody gets by its digest what
+//! only another repository would give.
+//!
+//! Who may read a repository was decided before. Nothing is unpacked to disk.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, WeakShared};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use moka::future::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::timeout;
+use url::Url;
+
+use super::archive::{self, Archive, BadArchive};
+use super::catalogue::Version;
+use super::client::{Client, FetchError, Limits};
+use super::disk::{self, Disk};
+use super::icon::{self, BadIcon, Icon};
+use super::oci::{self, BadPull};
+use super::repository::{NoClient, Repository};
+use super::{PACKED, Policy, hex, provenance, versions};
+
+/// Bytes of all archives and icons on disk: thousands of charts, and half of what containers
+/// commonly get.
+const BUDGET: u64 = 512 << 20;
+/// Archives that are looked through at once: each holds up to 20 MiB, and computes.
+const LOOKS: usize = 4;
+/// Archives that are fetched at once. They have a place of their own, so that who is slow keeps
+/// nobody from what is on disk.
+const FETCHES: usize = 8;
+/// Those of one repository: one that is slow leaves places to the others.
+const FETCHES_EACH: usize = 2;
+/// Icons that are fetched at once: up to 1 MiB each, and a page shows dozens.
+const ICONS: usize = 16;
+/// How long somebody who looks at a chart waits for its provenance file.
+const SIGNED_TIME: Duration = Duration::from_secs(5);
+/// How long it is remembered, or that there is none: somebody may sign later.
+const SIGNED_AGE: Duration = Duration::from_secs(60);
+/// Bytes of all that are remembered. Most are some 2 KiB.
+const SIGNED: u64 = 8 << 20;
+/// How long an archive is taken for what is still there where the repository tells no digest.
+const UNTOLD: Duration = Duration::from_secs(10 * 60);
+/// The same of icons, which nobody tells the digest of.
+const ICON_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// An icon that cannot be had is not asked for again so soon: pages show it again and again.
+const NO_ICON: Duration = Duration::from_secs(5 * 60);
+/// So many of them are remembered.
+const NO_ICONS: u64 = 2_000;
+
+/// One archive: 20 MiB at 1.4 Mbit/s.
+const ARCHIVE: Limits = Limits {
+    head: Duration::from_secs(15),
+    idle: Duration::from_secs(15),
+    total: Duration::from_secs(120),
+    bytes: PACKED as u64,
+    least_rate: 1 << 10,
+};
+/// What stands beside an archive. Somebody waits for the page.
+const SMALL: Limits = Limits {
+    head: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
+    total: Duration::from_secs(10),
+    bytes: icon::LONGEST as u64,
+    least_rate: 1 << 10,
+};
+
+/// Why an archive or an icon cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BadChart {
+    #[error("the repository tells no address of version {1} of the chart {0}")]
+    NoAddress(String, String),
+    #[error("the address {0:?} cannot be fetched: only http, https and oci are spoken")]
+    Address(String),
+    #[error(transparent)]
+    Client(#[from] NoClient),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Pull(#[from] BadPull),
+    #[error(
+        "the archive has the SHA-256 digest {found}, and the repository says {wanted}: it was \
+         changed on its way or behind the repository's back"
+    )]
+    Digest { found: String, wanted: String },
+    #[error("the archive is one of the chart {0} {1}, which is not what the repository says")]
+    Other(String, String),
+    #[error(transparent)]
+    Archive(#[from] BadArchive),
+    #[error(transparent)]
+    Icon(#[from] BadIcon),
+    #[error("the repository did not give its provenance file within {} seconds", .0.as_secs())]
+    Slow(Duration),
+    #[error("it could not be looked at: {0}")]
+    Look(#[from] JoinError),
+}
+
+type Failed = Arc<BadChart>;
+/// What an archive holds, and the archive.
+type Found = (Arc<Archive>, Bytes);
+type Flight<T> = BoxFuture<'static, Result<T, Failed>>;
+/// A provenance file, if there is one.
+type Signed = Result<Option<Arc<str>>, Failed>;
+/// None where the semaphore is closed, which none is.
+type Place = Option<OwnedSemaphorePermit>;
+
+/// All archives and icons; clones share them.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    disk: Disk,
+    policy: Policy,
+    archives: Flights<Found>,
+    icons: Flights<Icon>,
+    /// Of icons.
+    failed: Cache<String, Failed>,
+    signed: Cache<String, Signed>,
+    looks: Arc<Semaphore>,
+    fetches: Fetches,
+    icon_places: Semaphore,
+}
+
+/// Places to fetch archives: of all repositories, and of each by its scope.
+struct Fetches {
+    all: Arc<Semaphore>,
+    each: Mutex<HashMap<String, Weak<Semaphore>>>,
+}
+
+impl Fetches {
+    fn new() -> Self {
+        Self { all: Arc::new(Semaphore::new(FETCHES)), each: Mutex::default() }
+    }
+
+    /// The repository's own place comes first: who waits for it takes none from others.
+    async fn place(&self, scope: &str) -> (Place, Place) {
+        let own = self.of(scope).acquire_owned().await.ok();
+        (own, self.all.clone().acquire_owned().await.ok())
+    }
+
+    fn of(&self, scope: &str) -> Arc<Semaphore> {
+        let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        each.retain(|_, known| known.strong_count() > 0);
+        if let Some(known) = each.get(scope).and_then(Weak::upgrade) {
+            return known;
+        }
+        let new = Arc::new(Semaphore::new(FETCHES_EACH));
+        each.insert(scope.to_owned(), Arc::downgrade(&new));
+        new
+    }
+}
+
+/// One version of a chart, and where it is.
+#[derive(Debug)]
+struct Wanted {
+    /// Of the repository: what its files are named by, and its address.
+    scope: String,
+    base: Url,
+    chart: String,
+    version: Version,
+}
+
+/// What is fetched just now, by name, as long as somebody waits for it.
+struct Flights<T>(Mutex<HashMap<String, WeakShared<Flight<T>>>>);
+
+impl<T: Clone> Flights<T> {
+    async fn join(
+        &self,
+        name: String,
+        begin: impl FnOnce() -> Flight<T> + Send,
+    ) -> Result<T, Failed> {
+        let flight = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, flight| flight.upgrade().is_some());
+            if let Some(flight) = all.get(&name).and_then(WeakShared::upgrade) {
+                flight
+            } else {
+                let flight = begin().shared();
+                all.extend(flight.downgrade().map(|weak| (name, weak)));
+                flight
+            }
+        };
+        flight.await
+    }
+}
+
+impl Store {
+    /// Keeps its files below `state`.
+    pub fn new(state: &Path, policy: Policy) -> Self {
+        let failed = Cache::builder().max_capacity(NO_ICONS).time_to_live(NO_ICON).build();
+        let signed = Cache::builder().max_capacity(SIGNED).time_to_live(SIGNED_AGE);
+        let signed = signed.weigher(|_: &String, signed: &Signed| {
+            let text = signed.as_ref().ok().and_then(Option::as_ref).map_or(0, |text| text.len());
+            // A name and what holds it take some hundred bytes.
+            u32::try_from(text + 512).unwrap_or(u32::MAX)
+        });
+        Self(Arc::new(Inner {
+            disk: Disk::new(state.join("charts").join("archives"), BUDGET),
+            policy,
+            archives: Flights(Mutex::default()),
+            icons: Flights(Mutex::default()),
+            failed,
+            signed: signed.build(),
+            looks: Arc::new(Semaphore::new(LOOKS)),
+            fetches: Fetches::new(),
+            icon_places: Semaphore::new(ICONS),
+        }))
+    }
+
+    /// What the archive of this version holds, and the archive itself.
+    pub async fn archive(
+        &self,
+        repository: &Arc<Repository>,
+        chart: &str,
+        version: &Version,
+    ) -> Result<Found, Failed> {
+        self.archive_of(Wanted::of(repository, chart, version), client_of(repository)).await
+    }
+
+    /// The provenance file that stands beside an archive, if one does. It is not kept on disk:
+    /// somebody may sign later.
+    pub async fn provenance(
+        &self,
+        repository: &Arc<Repository>,
+        chart: &str,
+        version: &Version,
+    ) -> Signed {
+        self.signed(Wanted::of(repository, chart, version), client_of(repository)).await
+    }
+
+    /// Somebody has signed this version.
+    pub async fn forget_provenance(&self, repository: &Repository, chart: &str, version: &Version) {
+        self.0.signed.invalidate(&Wanted::of(repository, chart, version).name()).await;
+    }
+
+    async fn signed(&self, wanted: Wanted, client: GivesClient) -> Signed {
+        let fetched = async {
+            let fetched = timeout(SIGNED_TIME, self.fetched_provenance(&wanted, client)).await;
+            fetched.unwrap_or(Err(BadChart::Slow(SIGNED_TIME))).map_err(Failed::from)
+        };
+        self.0.signed.get_with(wanted.name(), fetched).await
+    }
+
+    async fn fetched_provenance(
+        &self,
+        wanted: &Wanted,
+        client: GivesClient,
+    ) -> Result<Option<Arc<str>>, BadChart> {
+        let address = wanted.address()?;
+        let client = client.await?;
+        let bytes = match address {
+            Address::Registry(reference) => {
+                oci::provenance_with(&client, &reference, &self.0.policy).await?
+            }
+            Address::Server(mut url) => {
+                url.set_path(&format!("{}.prov", url.path()));
+                let limits = Limits { bytes: provenance::LONGEST as u64, ..SMALL };
+                let answer = client.get(&url, &HeaderMap::new(), &limits).await?;
+                // Object stores deny what is not there.
+                let absent = [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN, StatusCode::GONE];
+                match absent.contains(&answer.status) {
+                    true => None,
+                    false => Some(answer.success()?.bytes().await?),
+                }
+            }
+        };
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into()))
+    }
+
+    /// The icon at an address that a chart of this repository tells.
+    pub async fn icon(&self, repository: &Arc<Repository>, address: &str) -> Result<Icon, Failed> {
+        if address.starts_with("data:") {
+            let bytes = icon::inline(address).map_err(BadChart::from)?;
+            return checked(bytes).await.map_err(Failed::from);
+        }
+        let url = match resolved(&repository.base, address)? {
+            Address::Server(url) => url,
+            Address::Registry(text) => return Err(BadChart::Address(text).into()),
+        };
+        self.icon_at(&repository.key(), url, client_of(repository)).await
+    }
+
+    async fn archive_of(&self, wanted: Wanted, client: GivesClient) -> Result<Found, Failed> {
+        let (store, name) = (self.clone(), wanted.name());
+        let begin =
+            || async move { store.fetched(wanted, client).await.map_err(Failed::from) }.boxed();
+        self.0.archives.join(name, begin).await
+    }
+
+    async fn fetched(&self, wanted: Wanted, client: GivesClient) -> Result<Found, BadChart> {
+        let Inner { policy, fetches, .. } = &*self.0;
+        let name = wanted.name();
+        if let Some(found) = self.found(&wanted, &name).await? {
+            return Ok(found);
+        }
+        let address = wanted.address()?;
+        // Until it is looked through: what was fetched is in memory as long.
+        let _places = fetches.place(&wanted.scope).await;
+        let client = client.await?;
+        let bytes = match address {
+            Address::Registry(reference) => {
+                oci::pull_with(&client, &reference, policy).await?.bytes
+            }
+            Address::Server(url) => {
+                let answer = client.get(&url, &as_it_is(), &ARCHIVE).await?;
+                answer.success()?.bytes().await?
+            }
+        };
+        let found = wanted.look(bytes, self.look_place().await).await?;
+        self.keep(name, found.1.clone()).await?;
+        Ok(found)
+    }
+
+    /// What is on disk, if it is the one that is wanted.
+    async fn found(&self, wanted: &Wanted, name: &str) -> Result<Option<Found>, BadChart> {
+        let place = self.look_place().await;
+        let most = wanted.version.digest.is_none().then_some(UNTOLD);
+        let Some(kept) = self.kept(name, most).await? else { return Ok(None) };
+        Ok(wanted.look(kept, place).await.ok())
+    }
+
+    async fn look_place(&self) -> Place {
+        self.0.looks.clone().acquire_owned().await.ok()
+    }
+
+    async fn icon_at(&self, scope: &str, url: Url, client: GivesClient) -> Result<Icon, Failed> {
+        let name = disk::name(&["icon", scope, url.as_str()]);
+        if let Some(failed) = self.0.failed.get(&name).await {
+            return Err(failed);
+        }
+        let (store, known) = (self.clone(), name.clone());
+        let begin = || {
+            async move {
+                let icon = store.fetched_icon(&known, &url, client).await.map_err(Arc::new);
+                if let Err(failed) = &icon {
+                    store.0.failed.insert(known, failed.clone()).await;
+                }
+                icon
+            }
+            .boxed()
+        };
+        self.0.icons.join(name, begin).await
+    }
+
+    async fn fetched_icon(
+        &self,
+        name: &str,
+        url: &Url,
+        client: GivesClient,
+    ) -> Result<Icon, BadChart> {
+        if let Some(kept) = self.kept(name, Some(ICON_AGE)).await?
+            && let Ok(icon) = checked(kept).await
+        {
+            return Ok(icon);
+        }
+        let _place = self.0.icon_places.acquire().await;
+        let answer = client.await?.get(url, &HeaderMap::new(), &SMALL).await?;
+        let icon = checked(answer.success()?.bytes().await?).await?;
+        self.keep(name.to_owned(), icon.bytes.clone()).await?;
+        Ok(icon)
+    }
+
+    async fn kept(&self, name: &str, most: Option<Duration>) -> Result<Option<Bytes>, JoinError> {
+        let (store, name) = (self.clone(), name.to_owned());
+        let kept = spawn_blocking(move || store.0.disk.get(&name, most)).await?;
+        Ok(kept.map(Bytes::from))
+    }
+
+    async fn keep(&self, name: String, bytes: Bytes) -> Result<(), JoinError> {
+        let store = self.clone();
+        spawn_blocking(move || store.0.disk.put(&name, &bytes)).await
+    }
+}
+
+/// The client of a repository, once something has to be fetched: its credentials are read for it.
+type GivesClient = BoxFuture<'static, Result<Client, NoClient>>;
+
+fn client_of(repository: &Arc<Repository>) -> GivesClient {
+    let repository = repository.clone();
+    async move { repository.client().await }.boxed()
+}
+
+/// The icon that these bytes are. An SVG of 1 MiB takes a while: too long for a thread that others
+/// wait for.
+async fn checked(bytes: Bytes) -> Result<Icon, BadChart> {
+    Ok(spawn_blocking(move || icon::checked(bytes)).await??)
+}
+
+enum Address {
+    Server(Url),
+    /// `oci://host/repository:tag`
+    Registry(String),
+}
+
+impl Wanted {
+    fn of(repository: &Repository, chart: &str, version: &Version) -> Self {
+        Self {
+            scope: repository.key(),
+            base: repository.base.clone(),
+            chart: chart.to_owned(),
+            version: version.clone(),
+        }
+    }
+
+    /// Its name on disk.
+    fn name(&self) -> String {
+        let Self { scope, chart, version, .. } = self;
+        let address = version.urls.first().map_or("", |address| address);
+        let digest = version.digest.map(|digest| hex(&digest)).unwrap_or_default();
+        disk::name(&["archive", scope, chart, &version.version, address, &digest])
+    }
+
+    /// Where it is: the first address, as helm takes it; the others are mirrors.
+    fn address(&self) -> Result<Address, BadChart> {
+        let Self { base, chart, version, .. } = self;
+        let address = version.urls.first().ok_or_else(|| {
+            BadChart::NoAddress(chart.clone(), version.version.as_str().to_owned())
+        })?;
+        Ok(match resolved(base, address)? {
+            // An index may leave the tag out.
+            Address::Registry(text) if !is_tagged(&text) => {
+                Address::Registry(format!("{text}:{}", version.version))
+            }
+            address => address,
+        })
+    }
+
+    /// What the archive holds, if it is the one that is wanted. It goes on when nobody waits for
+    /// it any more, so it has its place until it ends.
+    async fn look(&self, bytes: Bytes, place: Place) -> Result<Found, BadChart> {
+        let (wanted, read) = (self.version.digest, bytes.clone());
+        let archive = spawn_blocking(move || -> Result<Archive, BadChart> {
+            let _place = place;
+            let found = digest(&SHA256, &read);
+            match wanted {
+                Some(wanted) if found.as_ref() != wanted => {
+                    Err(BadChart::Digest { found: hex(found.as_ref()), wanted: hex(&wanted) })
+                }
+                _ => Ok(archive::inspect(&read)?),
+            }
+        });
+        let archive = archive.await??;
+        let same = versions::order(&archive.version) == versions::order(&self.version.version);
+        // In a registry the name of a chart is the last part of its repository's.
+        if !same || self.chart.rsplit('/').next() != Some(archive.name.as_str()) {
+            return Err(BadChart::Other(archive.name, archive.version));
+        }
+        Ok((Arc::new(archive), bytes))
+    }
+}
+
+fn is_tagged(reference: &str) -> bool {
+    let last = reference.rsplit('/').next().unwrap_or_default();
+    last.contains([':', '@'])
+}
+
+/// An address that a repository at `base` tells.
+fn resolved(base: &Url, address: &str) -> Result<Address, BadChart> {
+    if address.starts_with("oci://") {
+        return Ok(Address::Registry(address.to_owned()));
+    }
+    let url = base.join(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = url.ok_or_else(|| BadChart::Address(address.chars().take(200).collect()))?;
+    Ok(Address::Server(url))
+}
+
+/// An archive is packed already; what a server calls its encoding is often that.
+fn as_it_is() -> HeaderMap {
+    let identity = HeaderValue::from_static("identity");
+    HeaderMap::from_iter([(header::ACCEPT_ENCODING, identity)])
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

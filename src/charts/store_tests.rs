@@ -1,0 +1,242 @@
+//! A server of a few files, and what it was asked for.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::Request as Asked;
+use axum::response::IntoResponse as _;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::future::join_all;
+
+use super::super::client::Credentials;
+use super::*;
+
+/// Paths with the `Authorization` that came along.
+type Log = Arc<Mutex<Vec<(String, String)>>>;
+
+/// A server on loopback with these files.
+async fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (SocketAddr, Log) {
+    let log = Log::default();
+    let asked = log.clone();
+    let handler = move |request: Asked| {
+        let path = request.uri().path().to_owned();
+        let shown = request.headers().get(header::AUTHORIZATION);
+        let shown = shown.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+        let found = files.iter().find(|(known, _)| *known == path);
+        let answer = match found {
+            Some((_, bytes)) => bytes.clone().into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
+        };
+        asked.lock().unwrap().push((path, shown));
+        std::future::ready(answer)
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(handler);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, log)
+}
+
+fn here() -> Policy {
+    Policy::default().with_loopback()
+}
+
+fn client(credentials: Option<Credentials>) -> GivesClient {
+    let client = Client::new(&here(), credentials).unwrap();
+    async move { Ok(client) }.boxed()
+}
+
+/// The archive of the chart `web` 1.2.3.
+fn packed() -> Vec<u8> {
+    let chart = b"apiVersion: v2\nname: web\nversion: 1.2.3\n";
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(chart.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "web/Chart.yaml", &chart[..]).unwrap();
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().unwrap()
+}
+
+fn wanted(base: SocketAddr, url: &str, digest: Option<[u8; 32]>) -> Wanted {
+    Wanted {
+        scope: "one".into(),
+        base: Url::parse(&format!("http://{base}/stable/")).unwrap(),
+        chart: "web".into(),
+        version: Version {
+            version: "1.2.3".into(),
+            urls: [Box::<str>::from(url)].into(),
+            digest,
+            ..Version::default()
+        },
+    }
+}
+
+#[tokio::test]
+async fn an_archive_is_fetched_once_for_all_who_wait_and_kept_for_who_comes_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = packed();
+    let found = Some(sha256(&bytes));
+    let (address, log) = serve(vec![("/stable/web-1.2.3.tgz", bytes.clone())]).await;
+    let store = Store::new(folder.path(), here());
+    let asked =
+        (0..8).map(|_| store.archive_of(wanted(address, "web-1.2.3.tgz", found), client(None)));
+    for answer in join_all(asked).await {
+        let (archive, same) = answer.unwrap();
+        assert_eq!((archive.version.as_str(), &same[..]), ("1.2.3", &bytes[..]));
+    }
+    assert_eq!(log.lock().unwrap().len(), 1);
+    let store = Store::new(folder.path(), here());
+    store.archive_of(wanted(address, "web-1.2.3.tgz", found), client(None)).await.unwrap();
+    assert_eq!(log.lock().unwrap().len(), 1);
+    // Another repository has to have it, whatever digest it tells.
+    let other = Wanted { scope: "two".into(), ..wanted(address, "gone.tgz", found) };
+    let error = store.archive_of(other, client(None)).await.unwrap_err();
+    assert!(matches!(*error, BadChart::Fetch(FetchError::Status(..))), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_damaged_on_disk_is_fetched_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = packed();
+    let found = Some(sha256(&bytes));
+    let (address, log) = serve(vec![("/stable/a.tgz", bytes)]).await;
+    let store = Store::new(folder.path(), here());
+    store.archive_of(wanted(address, "a.tgz", found), client(None)).await.unwrap();
+    let name = wanted(address, "a.tgz", found).name();
+    store.keep(name, Bytes::from_static(b"half of it")).await.unwrap();
+    store.archive_of(wanted(address, "a.tgz", found), client(None)).await.unwrap();
+    assert_eq!(log.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_archive_that_is_not_what_the_repository_says_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = packed();
+    let found = sha256(&bytes);
+    let cut = bytes[..bytes.len() / 2].to_vec();
+    let (address, _) = serve(vec![("/a.tgz", bytes), ("/cut.tgz", cut)]).await;
+    let store = Store::new(folder.path(), here());
+    let error = store.archive_of(wanted(address, "/a.tgz", Some([7; 32])), client(None)).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains(&hex(&found)) && error.contains(&hex(&[7; 32])), "{error}");
+    let other = Wanted { chart: "db".into(), ..wanted(address, "/a.tgz", Some(found)) };
+    let error = store.archive_of(other, client(None)).await.unwrap_err();
+    assert!(matches!(&*error, BadChart::Other(name, _) if name == "web"), "{error}");
+    let error = store.archive_of(wanted(address, "/cut.tgz", None), client(None)).await;
+    let error = error.unwrap_err();
+    assert!(matches!(*error, BadChart::Archive(_)), "{error}");
+    for url in ["ftp://x.example/a.tgz", "file:///etc/passwd"] {
+        let error = store.archive_of(wanted(address, url, None), client(None)).await.unwrap_err();
+        assert!(matches!(*error, BadChart::Address(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_go_with_relative_addresses_and_not_to_another_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, asked) = serve(vec![("/stable/charts/a.tgz", packed())]).await;
+    let (other, there) = serve(vec![("/a.tgz", packed())]).await;
+    let credentials = || {
+        client(Some(Credentials {
+            username: Some("me".into()),
+            password: Some("secret".into()),
+            host: home.to_string(),
+            ..Credentials::default()
+        }))
+    };
+    let store = Store::new(folder.path(), here());
+    store.archive_of(wanted(home, "charts/a.tgz", None), credentials()).await.unwrap();
+    let absolute = format!("http://{other}/a.tgz");
+    store.archive_of(wanted(home, &absolute, None), credentials()).await.unwrap();
+    assert!(asked.lock().unwrap()[0].1.starts_with("Basic "));
+    assert_eq!(*there.lock().unwrap(), [("/a.tgz".to_owned(), String::new())]);
+}
+
+#[tokio::test]
+async fn an_icon_is_kept_and_one_that_cannot_be_had_is_not_asked_for_at_once_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = vec![("/a.png", b"GIF89a".to_vec()), ("/b.png", b"<html></html>".to_vec())];
+    let (address, log) = serve(files).await;
+    let store = Store::new(folder.path(), here());
+    for _ in 0..3 {
+        for (path, good) in [("/a.png", true), ("/b.png", false), ("/c.png", false)] {
+            let url = Url::parse(&format!("http://{address}{path}")).unwrap();
+            let icon = store.icon_at("one", url, client(None)).await;
+            assert_eq!(icon.is_ok(), good, "{path}");
+        }
+    }
+    assert_eq!(log.lock().unwrap().len(), 3);
+    let store = Store::new(folder.path(), here());
+    let url = Url::parse(&format!("http://{address}/a.png")).unwrap();
+    let icon = store.icon_at("one", url, client(None)).await.unwrap();
+    assert_eq!(icon.kind, icon::Kind::Gif);
+    assert_eq!(log.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_on_disk_waits_for_no_place_to_fetch() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, _) = serve(vec![("/a.tgz", packed()), ("/a.png", b"GIF89a".to_vec())]).await;
+    let store = Store::new(folder.path(), here());
+    let icon = || Url::parse(&format!("http://{address}/a.png")).unwrap();
+    store.archive_of(wanted(address, "/a.tgz", None), client(None)).await.unwrap();
+    store.icon_at("one", icon(), client(None)).await.unwrap();
+    let all = u32::try_from(FETCHES).unwrap();
+    let _fetches = store.0.fetches.all.clone().acquire_many_owned(all).await.unwrap();
+    let _icons = store.0.icon_places.acquire_many(u32::try_from(ICONS).unwrap()).await.unwrap();
+    store.archive_of(wanted(address, "/a.tgz", None), client(None)).await.unwrap();
+    store.icon_at("one", icon(), client(None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_repository_leaves_places_to_the_others() {
+    let fetches = Fetches::new();
+    let mut taken = Vec::new();
+    for _ in 0..FETCHES_EACH {
+        taken.push(fetches.place("one").now_or_never().unwrap());
+    }
+    assert!(fetches.place("one").now_or_never().is_none());
+    taken.push(fetches.place("two").now_or_never().unwrap());
+    drop(taken.remove(0));
+    assert!(fetches.place("one").now_or_never().is_some());
+    drop(taken);
+    drop(fetches.place("three").now_or_never());
+    assert_eq!(fetches.each.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_provenance_file_is_remembered_until_somebody_signs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, log) = serve(vec![("/a.tgz.prov", b"signed".to_vec())]).await;
+    let store = Store::new(folder.path(), here());
+    for _ in 0..2 {
+        for (url, text) in [("/a.tgz", Some("signed")), ("/b.tgz", None)] {
+            let signed = store.signed(wanted(address, url, None), client(None)).await.unwrap();
+            assert_eq!(signed.as_deref(), text);
+        }
+    }
+    assert_eq!(log.lock().unwrap().len(), 2);
+    store.0.signed.invalidate(&wanted(address, "/b.tgz", None).name()).await;
+    store.signed(wanted(address, "/b.tgz", None), client(None)).await.unwrap();
+    assert_eq!(log.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn an_address_in_a_registry_has_a_tag_or_gets_that_of_the_version() {
+    let base = SocketAddr::from(([127, 0, 0, 1], 80));
+    for (url, reference) in [
+        ("oci://r.example:5000/web", "oci://r.example:5000/web:1.2.3"),
+        ("oci://r.example:5000/web:v1", "oci://r.example:5000/web:v1"),
+        ("oci://r.example/a/web@sha256:x", "oci://r.example/a/web@sha256:x"),
+    ] {
+        match wanted(base, url, None).address().unwrap() {
+            Address::Registry(found) => assert_eq!(found, reference),
+            Address::Server(url) => panic!("{url}"),
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! Operations: what an act of Helm on a release was asked to do and how far it is, and the registry
+//! of those that this process runs or has run lately.
+//!
+//! It runs nothing (`api::release_run` does), and what must outlive this process is `lock`'s part.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::{digest, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::upstream::{Fingerprint, User};
+
+/// Operations at once in this process: no more than the engine lets run and wait.
+const RUNNING: usize = 32;
+/// Finished ones that are remembered, and how long; their locks in the cluster tell it for longer.
+const FINISHED: (usize, Duration) = (256, Duration::from_secs(3600));
+/// The end of a log that is kept: lines and bytes. A person reads no more of it.
+const LOG: (usize, usize) = (200, 64 << 10);
+/// Bytes of it that go into the cluster with each heartbeat.
+const TAIL: usize = 16 << 10;
+/// After the grace, for children that were told to end, and for what is written of them.
+const LAST_WAIT: Duration = Duration::from_secs(30);
+/// Strangers' credentials remembered for one operation, so that each is asked about once.
+const STRANGERS: usize = 64;
+
+/// An act's name, and the letter that an operation's id has for it behind the dot: so it is known
+/// of an operation that has left nothing but its id.
+const ACTS: [(&str, char); 5] =
+    [("install", 'i'), ("upgrade", 'g'), ("rollback", 'b'), ("uninstall", 'u'), ("test", 't')];
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+/// Characters behind an id's last dot.
+const SUFFIX: usize = 8;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    #[default]
+    Queued,
+    Running,
+    Cancelling,
+    Succeeded,
+    Failed,
+    Cancelled,
+    /// Its process is gone, or has lost the lock.
+    Interrupted,
+    /// Only ever shown, never written: another process is at it.
+    Elsewhere,
+}
+
+impl State {
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Interrupted)
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Operation {
+    /// `<release>.<8 characters>`: the last dot splits it.
+    pub id: String,
+    pub namespace: String,
+    pub release: String,
+    pub act: String,
+    pub state: State,
+    pub steps: Vec<Step>,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub holder: Holder,
+    /// The release's newest revision before it began; 0 without one.
+    pub before: u32,
+    /// The release's newest revision afterwards, and its status.
+    pub revision: Option<u32>,
+    pub status: Option<String>,
+    pub exit_code: Option<i32>,
+    pub error: Option<Problem>,
+    pub log: Vec<String>,
+    pub log_dropped: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Step {
+    pub name: String,
+    pub state: String,
+    pub at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Holder {
+    pub user: String,
+    pub instance: String,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    pub class: String,
+    /// For a person, in his language: empty until somebody reads it.
+    pub message: String,
+    /// The engine's own words.
+    pub detail: String,
+}
+
+impl Operation {
+    /// The same without its log.
+    pub fn bare(&self) -> Self {
+        Self { log: Vec::new(), ..self.clone() }
+    }
+}
+
+/// A new operation's id.
+pub fn new_id(release: &str, act: &str) -> String {
+    let mut bytes = [0u8; SUFFIX - 1];
+    // Without randomness no TLS works either; ids that are equal are refused by the lock.
+    let _ = rand::fill(&mut bytes);
+    let letter = ACTS.iter().find(|(name, _)| *name == act).map_or('x', |(_, letter)| *letter);
+    format!("{release}.{letter}{}", letters(&bytes))
+}
+
+/// One of 32 letters and digits for each byte.
+pub fn letters(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
+}
+
+/// The release and the act of an id; `None` when it is none.
+pub fn read_id(id: &str) -> Option<(&str, &'static str)> {
+    let (release, suffix) = id.rsplit_once('.')?;
+    let is_suffix = suffix.len() == SUFFIX && suffix.bytes().all(|byte| ALPHABET.contains(&byte));
+    let letter = suffix.chars().next()?;
+    let (act, _) = ACTS.iter().find(|(_, known)| *known == letter)?;
+    (is_suffix && !release.is_empty()).then_some((release, *act))
+}
+
+/// What an idempotent request is known by: caller, key and all that was asked.
+pub fn key_of(parts: &[&[u8]]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    URL_SAFE_NO_PAD.encode(context.finish())
+}
+
+/// Why this process takes no further operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSeat {
+    Full,
+    Ending,
+}
+
+/// A place among those that run; given back when dropped.
+pub struct Seat {
+    _permit: OwnedSemaphorePermit,
+}
+
+type Key = (String, String);
+
+/// The operations of this process.
+pub struct Operations {
+    instance: String,
+    all: Mutex<HashMap<Key, Arc<Live>>>,
+    seats: Arc<Semaphore>,
+    ending: CancellationToken,
+}
+
+impl Operations {
+    /// `host` names this replica to people.
+    pub fn new(host: &str) -> Self {
+        let mut bytes = [0u8; 4];
+        let _ = rand::fill(&mut bytes);
+        // The same host after a restart is another process.
+        Self {
+            instance: format!("{host}-{}", letters(&bytes)),
+            all: Mutex::default(),
+            seats: Arc::new(Semaphore::new(RUNNING)),
+            ending: CancellationToken::new(),
+        }
+    }
+
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Operations that run now.
+    pub fn running(&self) -> usize {
+        RUNNING - self.seats.available_permits().min(RUNNING)
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_cancelled()
+    }
+
+    /// A place for one more.
+    pub fn seat(&self) -> Result<Seat, NoSeat> {
+        if self.is_ending() {
+            return Err(NoSeat::Ending);
+        }
+        let permit = self.seats.clone().try_acquire_owned().map_err(|_| NoSeat::Full)?;
+        Ok(Seat { _permit: permit })
+    }
+
+    /// Registers an operation whose lock is held; it is over when what is returned is dropped.
+    pub fn begin(
+        &self,
+        seat: Seat,
+        operation: Operation,
+        key: Option<String>,
+        user: User,
+    ) -> Begun {
+        let id = (operation.namespace.clone(), operation.id.clone());
+        let live = Arc::new(Live {
+            now: Mutex::new(Now { operation, ..Now::default() }),
+            told: watch::Sender::new(0),
+            cancel: CancellationToken::new(),
+            key,
+            owner: watch::Sender::new(user),
+            strangers: Mutex::default(),
+        });
+        let mut all = locked(&self.all);
+        sweep(&mut all);
+        all.insert(id, live.clone());
+        Begun { live, _seat: seat }
+    }
+
+    pub fn find(&self, namespace: &str, id: &str) -> Option<Arc<Live>> {
+        let mut all = locked(&self.all);
+        sweep(&mut all);
+        all.get(&(namespace.to_owned(), id.to_owned())).cloned()
+    }
+
+    /// The operation that is at work on this release.
+    pub fn at(&self, namespace: &str, release: &str) -> Option<Arc<Live>> {
+        let of = |(place, id): &Key| {
+            place == namespace && read_id(id).is_some_and(|(of, _)| of == release)
+        };
+        let all = locked(&self.all);
+        let mut found = all.iter().filter(|(key, _)| of(key)).map(|(_, live)| live);
+        found.find(|live| !live.state().is_over()).cloned()
+    }
+
+    /// The operation that this request has begun already.
+    pub fn by_key(&self, namespace: &str, key: &str) -> Option<Arc<Live>> {
+        let all = locked(&self.all);
+        let mut found = all.iter().filter(|((place, _), _)| place == namespace);
+        found.find(|(_, live)| live.key.as_deref() == Some(key)).map(|(_, live)| live.clone())
+    }
+
+    /// Takes no more operations; those that run have this long, and are cancelled then. Returns
+    /// when all are over, or a while after that.
+    pub async fn end(&self, grace: Duration) {
+        self.ending.cancel();
+        let all = u32::try_from(RUNNING).unwrap_or(u32::MAX);
+        if timeout(grace, self.seats.acquire_many(all)).await.is_ok() {
+            return;
+        }
+        let running: Vec<Arc<Live>> = locked(&self.all).values().cloned().collect();
+        for live in running {
+            live.cancel();
+        }
+        if timeout(LAST_WAIT, self.seats.acquire_many(all)).await.is_err() {
+            tracing::warn!("operations were left at the end; they will be found as interrupted");
+        }
+    }
+}
+
+/// Forgets what is over and old, or too much.
+fn sweep(all: &mut HashMap<Key, Arc<Live>>) {
+    all.retain(|_, live| live.ended().is_none_or(|at| at.elapsed() < FINISHED.1));
+    let mut over: Vec<(Instant, Key)> =
+        all.iter().filter_map(|(key, live)| Some((live.ended()?, key.clone()))).collect();
+    if over.len() > FINISHED.0 {
+        over.sort_by_key(|(at, _)| *at);
+        for (_, key) in over.drain(..over.len() - FINISHED.0) {
+            all.remove(&key);
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An operation at work. Dropped before it was finished, it is told as interrupted.
+pub struct Begun {
+    pub live: Arc<Live>,
+    _seat: Seat,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.live.finish(|operation| operation.state = State::Interrupted);
+    }
+}
+
+/// One operation of this process, as those see it who run it and those who look on.
+pub struct Live {
+    now: Mutex<Now>,
+    /// Counts what has changed.
+    told: watch::Sender<u64>,
+    cancel: CancellationToken,
+    key: Option<String>,
+    /// The credentials to go on with: the newest of the person who began it.
+    owner: watch::Sender<User>,
+    strangers: Mutex<VecDeque<Fingerprint>>,
+}
+
+#[derive(Default)]
+struct Now {
+    /// Its log is here instead.
+    operation: Operation,
+    log: VecDeque<String>,
+    bytes: usize,
+    ended: Option<Instant>,
+}
+
+impl Live {
+    fn ended(&self) -> Option<Instant> {
+        locked(&self.now).ended
+    }
+
+    /// As it is now, with its log.
+    pub fn operation(&self) -> Operation {
+        let now = locked(&self.now);
+        Operation { log: now.log.iter().cloned().collect(), ..now.operation.clone() }
+    }
+
+    pub fn state(&self) -> State {
+        locked(&self.now).operation.state
+    }
+
+    /// The same for the cluster: no more of the log than a heartbeat may carry.
+    pub fn record(&self) -> Operation {
+        let mut operation = self.operation();
+        let mut room = TAIL;
+        let fits = |line: &&String| {
+            let fits = line.len() < room;
+            room = room.saturating_sub(line.len() + 1);
+            fits
+        };
+        let kept = operation.log.iter().rev().take_while(fits).count();
+        let cut = operation.log.len() - kept;
+        operation.log.drain(..cut);
+        operation.log_dropped += cut as u64;
+        operation
+    }
+
+    /// Lines from this one on, counted from the first, with the number of the first that there is.
+    pub fn lines(&self, from: u64) -> (u64, Vec<String>) {
+        let now = locked(&self.now);
+        let dropped = now.operation.log_dropped;
+        let skip = usize::try_from(from.saturating_sub(dropped)).unwrap_or(usize::MAX);
+        (from.max(dropped), now.log.iter().skip(skip).cloned().collect())
+    }
+
+    /// What changes when anything does.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
+    }
+
+    fn tell(&self) {
+        self.told.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub fn line(&self, line: &str) {
+        {
+            let mut now = locked(&self.now);
+            now.bytes += line.len();
+            now.log.push_back(line.to_owned());
+            while now.log.len() > LOG.0 || now.bytes > LOG.1 {
+                let Some(gone) = now.log.pop_front() else { break };
+                now.bytes -= gone.len();
+                now.operation.log_dropped += 1;
+            }
+        }
+        self.tell();
+    }
+
+    /// A step that begins; the one before it is done.
+    pub fn step(&self, name: &str) {
+        {
+            let mut now = locked(&self.now);
+            close_step(&mut now.operation, "done");
+            let at = Some(Timestamp::now());
+            let step = Step { name: name.to_owned(), state: "running".into(), at };
+            now.operation.steps.push(step);
+            if now.operation.state == State::Queued {
+                now.operation.state = State::Running;
+            }
+        }
+        self.tell();
+    }
+
+    /// Tells the engine's child to end, if there is one.
+    pub fn cancel(&self) {
+        {
+            let mut now = locked(&self.now);
+            if now.operation.state.is_over() {
+                return;
+            }
+            now.operation.state = State::Cancelling;
+        }
+        self.cancel.cancel();
+        self.tell();
+    }
+
+    pub fn cancelled(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// Its last word; a second one is not heard.
+    pub fn finish(&self, result: impl FnOnce(&mut Operation)) {
+        {
+            let mut now = locked(&self.now);
+            if now.ended.is_some() {
+                return;
+            }
+            now.ended = Some(Instant::now());
+            conclude(&mut now.operation, result);
+        }
+        self.tell();
+    }
+
+    /// Whose credentials it goes on with.
+    pub fn owner(&self) -> watch::Receiver<User> {
+        self.owner.subscribe()
+    }
+
+    pub fn is_owner(&self, user: &User) -> bool {
+        self.owner.borrow().fingerprint() == user.fingerprint()
+    }
+
+    /// Whether to ask who this is: other credentials, which may be newer ones of the same person.
+    pub fn is_unknown(&self, user: &User) -> bool {
+        let who = user.fingerprint();
+        !self.is_owner(user) && !locked(&self.strangers).contains(&who)
+    }
+
+    /// Credentials of the same person, if `name` is his and he asks for the same impersonation:
+    /// gone on with unless they end earlier, or may.
+    pub fn renew(&self, user: &User, name: &str) {
+        let mut strangers = locked(&self.strangers);
+        if strangers.len() == STRANGERS {
+            strangers.pop_front();
+        }
+        strangers.push_back(user.fingerprint());
+        drop(strangers);
+        if name.is_empty() || locked(&self.now).operation.holder.user != name {
+            return;
+        }
+        self.owner.send_if_modified(|owner| {
+            let is_newer = match (owner.expires(), user.expires()) {
+                _ if !owner.impersonates_like(user) => false,
+                (Some(known), Some(new)) => new > known,
+                (None, Some(_)) => false,
+                (_, None) => true,
+            };
+            if is_newer {
+                *owner = user.clone();
+            }
+            is_newer
+        });
+    }
+}
+
+/// Makes an operation one that is over.
+pub fn conclude(operation: &mut Operation, result: impl FnOnce(&mut Operation)) {
+    result(operation);
+    let done = if operation.state == State::Succeeded { "done" } else { "failed" };
+    close_step(operation, done);
+    operation.finished_at.get_or_insert_with(Timestamp::now);
+}
+
+fn close_step(operation: &mut Operation, state: &str) {
+    if let Some(step) = operation.steps.last_mut().filter(|step| step.state == "running") {
+        step.state = state.to_owned();
+    }
+}
+
+#[cfg(test)]
+#[path = "operation_tests.rs"]
+mod tests;

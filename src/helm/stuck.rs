@@ -1,0 +1,80 @@
+//! What a release in `pending-*` means: somebody is at work, nobody is any more, or that cannot be
+//! told from here. Pure: it looks at the history and at the release's lock, and asks nobody.
+
+use jiff::Timestamp;
+
+use super::lock::Seen;
+use super::record::{Record, Status};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// An operation of ours is at work.
+    Running,
+    /// An operation of ours was, and its process is gone.
+    Interrupted,
+    /// None of ours has left it so: perhaps a `helm` command that runs elsewhere.
+    Elsewhere,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    pub standing: Standing,
+    pub since: Option<Timestamp>,
+    pub revision: u32,
+    pub status: Status,
+    /// What to do once it is unlocked: `uninstall`, `rollback` or `upgrade`.
+    pub remedy: &'static str,
+    pub rollback_to: Option<u32>,
+}
+
+impl Standing {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Interrupted => "interrupted",
+            Self::Elsewhere => "elsewhere",
+        }
+    }
+}
+
+/// Of a history, newest first, and the lock as it was read. `at_work`: this process runs the
+/// operation that holds the lock, whatever its last heartbeat says. `None` when nothing is pending.
+pub fn stuck(history: &[Record], lock: Option<&Seen>, at_work: bool) -> Option<Stuck> {
+    let newest = history.first().filter(|record| record.status.is_pending())?;
+    let standing = match lock {
+        Some(lock) if at_work || lock.is_live() => Standing::Running,
+        Some(lock) if has_left(lock, newest) => Standing::Interrupted,
+        _ => Standing::Elsewhere,
+    };
+    let good = |record: &&Record| matches!(record.status, Status::Deployed | Status::Superseded);
+    let rollback_to = history.iter().find(good).map(|record| record.revision);
+    let remedy = match (newest.status, rollback_to) {
+        (Status::PendingInstall, _) => "uninstall",
+        (_, Some(_)) => "rollback",
+        (_, None) => "upgrade",
+    };
+    Some(Stuck {
+        standing,
+        since: Timestamp::from_second(newest.modified.unwrap_or(newest.created)).ok(),
+        revision: newest.revision,
+        status: newest.status,
+        remedy,
+        rollback_to: rollback_to.filter(|_| remedy == "rollback"),
+    })
+}
+
+/// Whether the lock's last operation, which is not at work, has left this record as it is.
+fn has_left(lock: &Seen, newest: &Record) -> bool {
+    let operation = lock.operation();
+    if let (Some(revision), Some(status)) = (operation.revision, &operation.status) {
+        return revision == newest.revision && *status == newest.status.as_str();
+    }
+    // It did not live to tell. Helm makes one revision a time, and one that was made long after the
+    // last heartbeat is somebody else's.
+    let in_time = lock.beat_at.is_none_or(|at| newest.created <= at + lock.silence());
+    newest.revision == operation.before.saturating_add(1) && in_time
+}
+
+#[cfg(test)]
+#[path = "stuck_tests.rs"]
+mod tests;

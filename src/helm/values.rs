@@ -1,0 +1,192 @@
+//! The values of an install or upgrade: what a person sent, as the one object that Helm gets.
+//!
+//! Merged in Helm's order: the values, then each `set`, then each `setString`. Values of a chart
+//! and of earlier revisions are not known here; the engine merges those. A number that `set` gives
+//! reaches templates as any number of a values file does (a float), since it goes through one.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use super::act::BadAct;
+use super::strvals;
+
+/// As JSON. A release with its chart and its values has to fit into one Secret of 1 MiB.
+pub const LIMIT: usize = 1024 * 1024;
+/// Objects and lists in one another; deeper ones cost recursion everywhere behind us.
+const DEPTH: usize = 64;
+
+/// One object of all three.
+pub fn merged(
+    values: Option<Value>,
+    set: &[String],
+    set_string: &[String],
+) -> Result<Value, BadAct> {
+    let mut object = match values {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(object)) => object,
+        Some(Value::String(text)) => from_yaml(&text)?,
+        Some(_) => return Err(BadAct::new("values", "error-release-values-object")),
+    };
+    let mut room = strvals::ITEMS;
+    for (field, lines, strings) in [("set", set, false), ("setString", set_string, true)] {
+        for line in lines {
+            let done = strvals::set(line, &mut object, strings, &mut room);
+            done.map_err(|reason| {
+                BadAct::new(field, "error-release-set").with("line", line).with("reason", reason)
+            })?;
+        }
+    }
+    let values = Value::Object(object);
+    if !is_flat(&values, DEPTH) {
+        return Err(BadAct::new("values", "error-release-values-deep").with("most", DEPTH));
+    }
+    if values.to_string().len() > LIMIT {
+        return Err(too_large());
+    }
+    Ok(values)
+}
+
+/// The values as JSON that Helm's YAML parser reads as the same: it refuses some characters that
+/// JSON allows, and folds others that YAML 1.1 takes for the end of a line.
+pub fn file(values: &Value) -> Vec<u8> {
+    let json = values.to_string();
+    let mut file = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if is_odd(letter) {
+            // Writing to a String does not fail.
+            let _ = write!(file, "\\u{:04x}", u32::from(letter));
+        } else {
+            file.push(letter);
+        }
+    }
+    file.into_bytes()
+}
+
+fn is_odd(letter: char) -> bool {
+    matches!(u32::from(letter), 0x7f..=0x9f | 0x2028 | 0x2029 | 0xfeff | 0xfffe | 0xffff)
+}
+
+fn too_large() -> BadAct {
+    BadAct::new("values", "error-release-values-large").with("most", LIMIT)
+}
+
+/// YAML as Helm reads it: `no` is false and 0400 is octal. One document, an object.
+fn from_yaml(text: &str) -> Result<Map<String, Value>, BadAct> {
+    if text.len() > LIMIT {
+        return Err(too_large());
+    }
+    let is_empty = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    if text.lines().all(is_empty) {
+        return Ok(Map::new());
+    }
+    // Aliases, depth and size are bounded by the parser's own budget.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let values = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let line = error.location().map_or(0, |at| at.line());
+        let words = error.without_snippet().to_string();
+        let reason = format!("line {line}: {}", words.lines().next().unwrap_or_default());
+        BadAct::new("values", "error-release-values-yaml").with("reason", reason)
+    })?;
+    match values {
+        Value::Null => Ok(Map::new()),
+        Value::Object(object) => Ok(object),
+        _ => Err(BadAct::new("values", "error-release-values-object")),
+    }
+}
+
+/// Whether at most `left` containers stand in one another.
+fn is_flat(value: &Value, left: usize) -> bool {
+    match value {
+        Value::Object(_) | Value::Array(_) if left == 0 => false,
+        Value::Object(object) => object.values().all(|inner| is_flat(inner, left - 1)),
+        Value::Array(list) => list.iter().all(|inner| is_flat(inner, left - 1)),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn texts(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    fn what(values: Value) -> &'static str {
+        merged(Some(values), &[], &[]).unwrap_err().what
+    }
+
+    #[test]
+    fn the_later_ones_win() {
+        let values = json!({"image": {"tag": "1", "name": "web"}, "replicas": 1});
+        let set = texts(&["image.tag=2,replicas=3", "list[1]=x"]);
+        let merged = merged(Some(values), &set, &texts(&["image.tag=3"])).unwrap();
+        let image = json!({"tag": "3", "name": "web"});
+        assert_eq!(merged, json!({"image": image, "replicas": 3, "list": [null, "x"]}));
+    }
+
+    #[test]
+    fn yaml_is_read_as_helm_reads_it() {
+        let yaml = "# mine\na: &x {b: no}\nc: *x\nmode: 0400\nday: 2001-01-01\nnone:\nbig: 1.5\n";
+        let values = merged(Some(json!(yaml)), &[], &[]).unwrap();
+        let wanted = json!({
+            "a": {"b": false}, "c": {"b": false}, "mode": 256, "day": "2001-01-01",
+            "none": null, "big": 1.5,
+        });
+        assert_eq!(values, wanted);
+        for nothing in [json!(null), json!(""), json!("\n  \n# only words\n"), json!("{}")] {
+            assert_eq!(merged(Some(nothing), &[], &[]), Ok(json!({})));
+        }
+        assert_eq!(merged(None, &[], &[]), Ok(json!({})));
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for values in [json!([]), json!(1), json!(true), json!("- a\n- b"), json!("just words")] {
+            assert_eq!(what(values), "error-release-values-object");
+        }
+        for values in ["a: b: c", "a: [", "a: *b", "a: 1\na: 2"] {
+            assert_eq!(what(json!(values)), "error-release-values-yaml", "{values}");
+        }
+    }
+
+    #[test]
+    fn a_yaml_bomb_is_refused() {
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for level in 1..9 {
+            let one = format!("*a{},", level - 1);
+            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", one.repeat(10)));
+        }
+        assert_eq!(what(json!(bomb)), "error-release-values-yaml");
+    }
+
+    #[test]
+    fn large_and_deep_values_are_refused() {
+        assert_eq!(what(json!({"a": "x".repeat(LIMIT)})), "error-release-values-large");
+        assert_eq!(what(json!("x".repeat(5 * LIMIT))), "error-release-values-large");
+        let deep = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({"a": inner}));
+        assert!(merged(Some(deep(DEPTH)), &[], &[]).is_ok());
+        assert_eq!(what(deep(DEPTH + 1)), "error-release-values-deep");
+        let refused = merged(None, &texts(&["a[65000]=1,b[65000]=1,c[65000]=1,d[65000]=1"]), &[]);
+        assert_eq!(refused.unwrap_err().what, "error-release-set");
+    }
+
+    #[test]
+    fn a_wrong_pair_is_told_with_the_line_and_the_reason() {
+        let bad = merged(None, &[], &texts(&["a=b", "a.b"])).unwrap_err();
+        assert_eq!((&*bad.field, bad.what), ("setString", "error-release-set"));
+        assert!(bad.args().contains(&("line", "a.b")), "{bad:?}");
+    }
+
+    #[test]
+    fn the_file_escapes_what_yaml_takes_otherwise() {
+        let values = json!({"k\u{2028}": "a\u{7f}\u{85}\u{9f}\u{feff}b", "é": "\u{1f600}\n\"\\"});
+        let text = String::from_utf8(file(&values)).unwrap();
+        assert!(text.contains(r"a\u007f\u0085\u009f\ufeffb"), "{text}");
+        assert!(text.contains("\u{1f600}"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), values);
+    }
+}
