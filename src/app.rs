@@ -2,6 +2,8 @@
 //!
 //! Every room gets its own part of the configuration here; no request is handled here.
 
+mod choose;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::choose::{Chosen, choose, is_in_pod};
+use crate::api::helm_door;
 use crate::api::proxy_listen::{self, ProxyFilter};
 use crate::api::{
     self, Banner, Callers, Csrf, FollowLimits, Follows, Gateway, Kept, LiveLists, Names, Readiness,
@@ -23,15 +27,23 @@ use crate::api::{
 };
 use crate::auth::{self, Authorizer};
 use crate::cache::{Cache, State, Usage};
-use crate::config::{ClusterChoice, Config, Drain, Front, ProxyRules, Reads, Web};
-use crate::demo::{Demo, DemoOptions};
+use crate::charts::refresh::{self, Refresher};
+use crate::charts::repositories::Repositories;
+use crate::charts::store::Store;
+use crate::charts::{Policy, file};
+use crate::config::{Charts, Config, Drain, Front, ProxyRules, Reads, Web};
+use crate::demo::Demo;
+use crate::helm::Helm;
+use crate::helm::door::Doors;
+use crate::helm::engine::Engine;
+use crate::helm::facts::Facts;
+use crate::helm::operation::Operations;
+use crate::helm::protect::Protection;
 use crate::serve::{self, Server};
 use crate::telemetry::Metrics;
 use crate::tls::{self, Keeper, TlsError, Wanted};
 use crate::upstream::{Cluster, Discovery, Tunnels};
 
-/// Where a pod finds what its service account is; the file's presence means that we are in a cluster.
-const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Our Service, and the Secret that the first replica makes beside it.
 const IN_CLUSTER_NAME: &str = "binnacle";
 const IN_CLUSTER_SECRET: &str = "binnacle-tls";
@@ -56,19 +68,10 @@ pub struct Running {
     tasks: TaskTracker,
     stop: CancellationToken,
     drain: serve::Drain,
+    /// The listener that children of the engine come back to: it ends after them.
+    door: (JoinHandle<()>, serve::Drain),
     times: Drain,
     demo: Option<Demo>,
-}
-
-/// The cluster to stand in front of.
-struct Chosen {
-    name: String,
-    config: kube::Config,
-    why: String,
-    demo: Option<Demo>,
-    /// A person's kubeconfig: the local token may stand for its user.
-    personal: bool,
-    in_cluster: bool,
 }
 
 /// What the gateway takes besides its rooms.
@@ -78,47 +81,54 @@ struct Extras {
     settings: SettingsMap,
     banner: Banner,
     statics: Option<Statics>,
+    helm: Helm,
+    charts: Policy,
+    catalogues: Repositories,
+    store: Store,
 }
 
 /// Brings everything up: cluster, certificate, listeners, cache. Serves when it returns.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     install_provider();
     let Config {
-        listeners, cluster, state_dir, front, web, certificate, reads, proxy, drain, ..
+        listeners,
+        cluster,
+        state_dir,
+        front,
+        web,
+        certificate,
+        reads,
+        proxy,
+        charts,
+        drain,
+        ..
     } = config;
     let filter = proxy_filter(&proxy)?;
     let chosen = choose(&cluster).await?;
     let upstream = Cluster::new(&chosen.name, chosen.config.clone())?;
-    let (source, wanted) =
-        certificate_source(&certificate, &state_dir, listeners.https, &chosen, &upstream)?;
-    let keeper = Arc::new(open_certificate(source, wanted).await?);
+    let from = certificate_source(&certificate, &state_dir, listeners.https, &chosen, &upstream)?;
+    let keeper = Arc::new(open_certificate(from).await?);
 
     let https = bind(listeners.https).await?;
     let http = bind_if(listeners.http).await?;
     let proxied = bind_if(listeners.proxy).await?;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let cache =
-        if reads.shared_cache { Cache::start(&upstream, &tasks, &stop) } else { Cache::idle() };
-    let on_loopback = |listener: &TcpListener| Ok(listener.local_addr()?.ip().is_loopback());
-    let all = std::iter::once(&https).chain(&http).map(on_loopback);
-    let all: Result<Vec<bool>, std::io::Error> = all.collect();
-    let personal = chosen.personal && all?.into_iter().all(|is| is);
+    let (cache, usage) = shared(&reads, &upstream, &tasks, &stop);
+    let personal = chosen.personal && all_on_loopback(std::iter::once(&https).chain(&http))?;
     let local_token = personal.then(random_token).transpose()?;
-    let callers = Callers {
-        local_token: local_token.clone(),
-        demo_admin: chosen.demo.as_ref().map(|_| Demo::users()[0].token.to_owned()),
-    };
-    let usage = match reads.shared_cache {
-        true => Usage::start(&upstream, &tasks, &stop),
-        false => Usage::idle(),
-    };
-    let extras = extras(web, &front, &chosen, usage)?;
+    let demo_admin = chosen.demo.as_ref().map(|_| Demo::users()[0].token.to_owned());
+    let callers = Callers { local_token: local_token.clone(), demo_admin };
+    let (snapshots, watched) = (state_dir.join("charts/catalogues"), &upstream);
+    let extras = extras(web, &front, &chosen, watched, usage, (charts, state_dir))?;
+    let refresher = refresh::start(&extras.catalogues, &snapshots, &tasks, &stop);
+    tasks.spawn(extras.catalogues.clone().keep(stop.clone()));
     let server = Server::default();
-    let mut gateway = gateway(upstream, cache, callers, &reads, front, extras);
+    let mut gateway = gateway(upstream, cache, callers, &reads, front, (extras, refresher));
     gateway.gauges = gauges(&gateway, keeper.clone(), server.counts.clone());
     let gateway = Arc::new(gateway);
 
+    let door = open_door(&gateway, &tasks).await?;
     tasks.spawn(keeper.clone().keep(stop.clone()));
     let tls = Some(keeper.server_config());
     let mut running = Running {
@@ -134,6 +144,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         tasks,
         stop,
         drain: server.drain.clone(),
+        door,
         times: drain,
         demo: chosen.demo,
     };
@@ -148,13 +159,26 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     Ok(running)
 }
 
+/// What watches and polls keep for all callers, if that is wanted.
+fn shared(
+    reads: &Reads,
+    upstream: &Cluster,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> (Cache, Arc<Usage>) {
+    if !reads.shared_cache {
+        return (Cache::idle(), Usage::idle());
+    }
+    (Cache::start(upstream, tasks, stop), Usage::start(upstream, tasks, stop))
+}
+
 fn gateway(
     cluster: Cluster,
     cache: Cache,
     callers: Callers,
     reads: &Reads,
     front: Front,
-    extras: Extras,
+    (extras, refresher): (Extras, Refresher),
 ) -> Gateway {
     let rights = cache.clone();
     Gateway {
@@ -184,6 +208,11 @@ fn gateway(
         },
         follows: Follows::new(FollowLimits { recheck: reads.stream_recheck, ..Default::default() }),
         usage: extras.usage,
+        helm: extras.helm,
+        charts: extras.charts,
+        catalogues: extras.catalogues,
+        refresher,
+        store: extras.store,
         csrf: extras.csrf,
         names: Names::default(),
         settings: extras.settings,
@@ -200,7 +229,7 @@ fn gauges(
     counts: Arc<serve::Counts>,
 ) -> Box<dyn Fn(&Metrics) + Send + Sync> {
     let (cluster, cache) = (gateway.cluster.clone(), gateway.cache.clone());
-    let usage = gateway.usage.clone();
+    let (usage, engine) = (gateway.usage.clone(), gateway.helm.engine.clone());
     let (reviews, tunnels) = (gateway.authorizer.counts.clone(), gateway.tunnels.clone());
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Box::new(move |metrics| {
@@ -219,6 +248,9 @@ fn gauges(
         let auth::Counts { allowed, denied, failed } = &*reviews;
         metrics.access_reviews(read(allowed), read(denied), read(failed));
         metrics.connections(counts.open.load(Ordering::Relaxed), tunnels.count());
+        let found = engine.known();
+        let version = found.as_ref().map(|found| found.version.as_str());
+        metrics.helm(version, &engine.outcomes(), engine.children(), engine.waiting());
         metrics.certificate(keeper.not_after().as_second(), keeper.failures());
     })
 }
@@ -259,10 +291,22 @@ impl Running {
             self.drain.kill.cancel();
             tokio::time::sleep(LAST_WAIT).await;
         };
-        tokio::select! {
-            _ = ordered => {}
-            () = killed => tracing::warn!("connections were left after the grace; ended them"),
-        }
+        let served = async {
+            tokio::select! {
+                _ = ordered => {}
+                () = killed => tracing::warn!("connections were left after the grace; ended them"),
+            }
+        };
+        // Helm marks a release that it was told to leave: that takes its own time.
+        let operations = async {
+            tokio::time::sleep(delay).await;
+            self.gateway.helm.operations.end(grace).await;
+        };
+        futures::future::join(served, operations).await;
+        let (door, closing) = self.door;
+        closing.stop.cancel();
+        closing.kill.cancel();
+        let _ = door.await;
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -270,6 +314,28 @@ impl Running {
             demo.stop().await;
         }
     }
+}
+
+/// The loopback listener by which children of the engine reach the API server.
+async fn open_door(
+    gateway: &Arc<Gateway>,
+    tasks: &TaskTracker,
+) -> anyhow::Result<(JoinHandle<()>, serve::Drain)> {
+    // Asked once at start, so that metrics tell of it.
+    let engine = gateway.helm.engine.clone();
+    tasks.spawn(async move { drop(engine.found().await) });
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let tls = gateway.helm.doors.listen(listener.local_addr()?)?;
+    let server = Server::default();
+    let drain = server.drain.clone();
+    let router = helm_door::router(gateway.clone());
+    Ok((tokio::spawn(server.serve(listener, Some(tls), router)), drain))
+}
+
+fn all_on_loopback<'a>(
+    mut listeners: impl Iterator<Item = &'a TcpListener>,
+) -> std::io::Result<bool> {
+    listeners.try_fold(true, |all, one| Ok(all && one.local_addr()?.ip().is_loopback()))
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -289,77 +355,6 @@ fn proxy_filter(rules: &ProxyRules) -> anyhow::Result<ProxyFilter> {
         .context("a filter of the proxy listener is no regular expression")
 }
 
-/// Said outright, else the cluster that we run in, else the person's kubeconfig, else the demo.
-async fn choose(choice: &ClusterChoice) -> anyhow::Result<Chosen> {
-    let ClusterChoice { kubeconfig, context, demo, demo_pods } = choice;
-    if *demo {
-        return start_demo(demo_pods.unwrap_or(0), "it was asked for").await;
-    }
-    if kubeconfig.is_some() || context.is_some() {
-        return from_kubeconfig(kubeconfig.clone(), context.clone(), "it was asked for").await;
-    }
-    if std::path::Path::new(SERVICE_ACCOUNT).join("token").exists() {
-        let config = kube::Config::incluster().context("the pod's own cluster cannot be read")?;
-        return Ok(Chosen {
-            name: "main".into(),
-            config,
-            why: "the cluster that we run in".into(),
-            demo: None,
-            personal: false,
-            in_cluster: true,
-        });
-    }
-    if std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty()) {
-        return from_kubeconfig(None, None, "$KUBECONFIG is set").await;
-    }
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    if home.is_some_and(|home| home.join(".kube/config").exists()) {
-        return from_kubeconfig(None, None, "~/.kube/config exists").await;
-    }
-    start_demo(demo_pods.unwrap_or(0), "no cluster is configured").await
-}
-
-async fn from_kubeconfig(
-    file: Option<PathBuf>,
-    context: Option<String>,
-    why: &str,
-) -> anyhow::Result<Chosen> {
-    let read = match &file {
-        Some(path) => kube::config::Kubeconfig::read_from(path)
-            .with_context(|| format!("--kubeconfig {}", path.display()))?,
-        None => kube::config::Kubeconfig::read().context("the kubeconfig cannot be read")?,
-    };
-    let name = context.clone().or_else(|| read.current_context.clone()).unwrap_or_default();
-    let options = kube::config::KubeConfigOptions { context, ..Default::default() };
-    let config = kube::Config::from_custom_kubeconfig(read, &options)
-        .await
-        .with_context(|| format!("kubeconfig context {name:?}"))?;
-    Ok(Chosen {
-        why: format!("{why}; for the demo cluster use --demo"),
-        name,
-        config,
-        demo: None,
-        personal: true,
-        in_cluster: false,
-    })
-}
-
-async fn start_demo(pods: usize, why: &str) -> anyhow::Result<Chosen> {
-    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let demo = Demo::start(DemoOptions { listen, pods, simulate: true }).await?;
-    let config = kube::Config::new(demo.url().parse().context("the demo's address")?);
-    let mut config = config;
-    config.auth_info.token = Some(Demo::users()[0].token.to_owned().into());
-    Ok(Chosen {
-        name: "demo".into(),
-        config,
-        why: format!("{why}; for a real one use --kubeconfig FILE"),
-        demo: Some(demo),
-        personal: false,
-        in_cluster: false,
-    })
-}
-
 /// kube's own client needs a process-wide provider; a second call is harmless.
 fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -374,7 +369,7 @@ pub async fn ca(config: &Config) -> anyhow::Result<String> {
         "--tls-cert is served as it is: there is no authority of our own"
     );
     let asked = cluster.demo || cluster.kubeconfig.is_some() || cluster.context.is_some();
-    let in_pod = !asked && std::path::Path::new(SERVICE_ACCOUNT).join("token").exists();
+    let in_pod = !asked && is_in_pod();
     if certificate.secret.is_none() && !in_pod {
         return Ok(tls::read_ca(state_dir)?);
     }
@@ -410,13 +405,39 @@ fn certificate_source(
     Ok((source, wanted))
 }
 
-fn extras(web: Web, front: &Front, chosen: &Chosen, usage: Arc<Usage>) -> anyhow::Result<Extras> {
+fn extras(
+    web: Web,
+    front: &Front,
+    chosen: &Chosen,
+    upstream: &Cluster,
+    usage: Arc<Usage>,
+    (charts, state_dir): (Charts, PathBuf),
+) -> anyhow::Result<Extras> {
     let (csrf, statics) = (csrf(&web, chosen)?, statics(front, web.locale.as_deref())?);
     let own = || chosen.config.default_namespace.clone();
     let namespace = web.settings_namespace.unwrap_or_else(own);
     let severity = Severity::parse(&web.banner_severity).unwrap_or_default();
+    let policy = Policy::new(&charts.hosts).context("--chart-hosts")?;
+    let policy = if chosen.demo.is_some() { policy.with_loopback() } else { policy };
+    let listed = charts.repositories.as_deref().map(file::read).transpose();
+    let listed = listed.context("--repositories")?.unwrap_or_default();
+    let catalogues = Repositories::new(upstream.clone(), namespace.clone(), policy.clone(), listed)
+        .context("--repositories")?;
+    let store = Store::new(&state_dir, policy.clone());
+    let helm = Helm {
+        engine: Arc::new(Engine::new(charts.helm, charts.guard, state_dir)),
+        doors: Doors::default(),
+        operations: Operations::new(&host_name()),
+        facts: Facts::default(),
+        protection: Protection::new(&charts.protected),
+        silence: charts.silence,
+    };
     Ok(Extras {
         usage,
+        helm,
+        charts: policy,
+        catalogues,
+        store,
         csrf,
         settings: SettingsMap::new(namespace, web.settings_name),
         banner: Banner::new(web.banner, severity),
@@ -447,8 +468,15 @@ fn statics(front: &Front, locale: Option<&str>) -> anyhow::Result<Option<Statics
     Ok(Some(opened))
 }
 
+/// What people call this replica: a pod's name in a cluster.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "binnacle".to_owned() } else { name.chars().take(63).collect() }
+}
+
 /// Opens the certificate; while the API server that keeps it is away, we wait for it and say so.
-async fn open_certificate(source: tls::Source, wanted: Wanted) -> anyhow::Result<Keeper> {
+async fn open_certificate((source, wanted): (tls::Source, Wanted)) -> anyhow::Result<Keeper> {
     loop {
         match Keeper::open(source.clone(), wanted.clone()).await {
             Err(error @ TlsError::Away { .. }) => {

@@ -42,7 +42,11 @@ pub async fn read<T: DeserializeOwned>(
 
 /// The request's body as it is, at most `max_body` bytes of it.
 pub async fn bytes(gateway: &Gateway, body: Body) -> Result<Bytes, ApiError> {
-    let limit = gateway.max_body;
+    up_to(gateway.max_body, body).await
+}
+
+/// The same with a bound of the route's own, in bytes.
+pub async fn up_to(limit: usize, body: Body) -> Result<Bytes, ApiError> {
     let body = tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect());
     let body = body.await.map_err(|_| {
         ApiError::with_status(StatusCode::REQUEST_TIMEOUT, "error-body-too-slow", &[])

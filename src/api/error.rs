@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::auth::Refusal;
 use crate::cache::ListError;
+use crate::helm::act::BadAct;
 use crate::i18n::{self, Locale};
 use crate::kinds::Malformed;
 use crate::query::BadQuery;
@@ -270,6 +271,12 @@ impl From<BadQuery> for ApiError {
                 Self::bad_request("error-bad-label-selector", &[("reason", &reason)])
             }
         }
+    }
+}
+
+impl From<BadAct> for ApiError {
+    fn from(bad: BadAct) -> Self {
+        Self::bad_request(bad.what, &bad.args())
     }
 }
 

@@ -6,10 +6,10 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::related::known;
@@ -321,6 +321,9 @@ pub async fn state(
     request: Request,
 ) -> Result<Response, ApiError> {
     let name = segment(request.uri().path().rsplit('/').nth(1).unwrap_or_default())?;
+    if name == "helm" {
+        return engine(&gateway, &user, request.headers()).await;
+    }
     if !matches!(name.as_str(), "sidecar" | "metrics") {
         let args = [("name", name.as_str())];
         return Err(ApiError::with_status(
@@ -351,10 +354,28 @@ pub async fn state(
     Ok(Reply::json(body, freshness).respond(&gateway, request.headers()))
 }
 
+/// The same of the engine that changes releases, with its version.
+async fn engine(gateway: &Gateway, user: &User, headers: &HeaderMap) -> Result<Response, ApiError> {
+    view::verified(gateway, user).await?;
+    let found = gateway.helm.engine.found().await;
+    let version = found.as_ref().ok().map(|found| found.version.clone());
+    let error = found.err().map(|why| {
+        let args = [("reason", &*why.to_string())];
+        let error =
+            ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-no-engine", &args);
+        error.as_item(gateway.locale_of(headers))
+    });
+    let body = json!({
+        "connected": version.is_some(), "lastChecked": Timestamp::now(), "version": version,
+        "error": error,
+    });
+    let reply = Reply::json(body.to_string().into_bytes(), Freshness::default().with_live());
+    Ok(reply.respond(gateway, headers))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn series(sources: usize) -> Series {
         let points = vec![(1_767_323_045, 120, 1 << 26), (1_767_323_060, 121, 1 << 27)];

@@ -5,6 +5,9 @@
 mod actions;
 mod body;
 mod caller;
+mod chart;
+mod chart_upload;
+mod charts;
 mod child;
 mod config_page;
 mod controller;
@@ -20,6 +23,7 @@ mod error;
 mod exec;
 mod forward;
 mod gateways;
+pub mod helm_door;
 mod join;
 mod kept;
 mod list;
@@ -36,8 +40,11 @@ pub(crate) mod log_stream;
 mod logs;
 mod metrics;
 mod openapi;
+mod openapi_charts;
+mod openapi_releases;
 mod openapi_routes;
 mod openapi_types;
+mod operation;
 mod overview;
 mod own_namespaces;
 mod passthrough;
@@ -45,6 +52,19 @@ mod probes;
 pub mod proxy_listen;
 mod raw;
 mod related;
+mod release;
+mod release_dry;
+mod release_plan;
+mod release_preview;
+mod release_protect;
+mod release_resources;
+mod release_run;
+mod release_unlock;
+mod release_urls;
+mod release_write;
+mod releases;
+mod repositories;
+mod repository_write;
 mod respond;
 mod scale;
 mod search;
@@ -103,6 +123,11 @@ use http::{StatusCode, Uri};
 
 use crate::auth::Authorizer;
 use crate::cache::{Cache, Usage};
+use crate::charts::Policy;
+use crate::charts::refresh::Refresher;
+use crate::charts::repositories::Repositories;
+use crate::charts::store::Store;
+use crate::helm::Helm;
 use crate::i18n::Locale;
 use crate::kinds::{KINDS, KindDef, Source};
 use crate::telemetry::Metrics;
@@ -140,6 +165,14 @@ pub struct Gateway {
     /// Logs that are followed.
     pub follows: Follows,
     pub usage: Arc<Usage>,
+    pub helm: Helm,
+    /// Where charts may be fetched from.
+    pub charts: Policy,
+    /// Repositories of charts and what is in them.
+    pub catalogues: Repositories,
+    pub refresher: Refresher,
+    /// Archives and icons of charts.
+    pub store: Store,
     pub csrf: Csrf,
     pub names: Names,
     pub settings: SettingsMap,
@@ -270,8 +303,57 @@ fn contract(
         .route("/log/{namespace}/{pod}", get(logs::window))
         .route("/log/{namespace}/{pod}/{container}", get(logs::window))
         .route("/integration/{name}/state", get(metrics::state))
+        .merge(releases())
+        .merge(catalogue())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
+}
+
+/// Releases and what changes them.
+fn releases() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/release/{namespace}", post(release_write::install))
+        .route(
+            "/release/{namespace}/{name}",
+            get(release::detail).put(release_write::upgrade).delete(release_write::uninstall),
+        )
+        .route("/release/{namespace}/{name}/history", get(release::history))
+        .route("/release/{namespace}/{name}/values", get(release::values))
+        .route("/release/{namespace}/{name}/manifest", get(release::manifest))
+        .route("/release/{namespace}/{name}/notes", get(release::notes))
+        .route("/release/{namespace}/{name}/hooks", get(release::hooks))
+        .route("/release/{namespace}/{name}/chart", get(release::chart))
+        .route("/release/{namespace}/{name}/resource", get(release_resources::resources))
+        .route("/release/{namespace}/{name}/pod", get(release_resources::pods))
+        .route("/release/{namespace}/{name}/rollback", post(release_write::rollback))
+        .route("/release/{namespace}/{name}/test", post(release_write::test))
+        .route("/release/{namespace}/{name}/preview", post(release_preview::preview))
+        .route("/release/{namespace}/{name}/unlock", post(release_unlock::unlock))
+        .route("/release/{namespace}/{name}/protect", put(release_protect::protect))
+        .route("/release/{namespace}/{name}/unprotect", put(release_protect::unprotect))
+        .route("/operation/{namespace}/{id}", get(operation::read).delete(operation::cancel))
+}
+
+/// Charts and where they come from.
+fn catalogue() -> Router<Arc<Gateway>> {
+    let repository =
+        get(repositories::one).put(repository_write::replace).delete(repository_write::remove);
+    Router::new()
+        .route("/repository", get(repositories::list).post(repository_write::create))
+        // A repository may be called so.
+        .route("/repository/test", repository.clone().post(repository_write::test))
+        .route("/repository/{name}", repository)
+        .route("/repository/{name}/refresh", post(repositories::refresh))
+        .route("/chart", get(charts::list))
+        .route("/chart/{repository}", post(chart_upload::upload))
+        .route("/chart/{repository}/{name}", get(charts::one))
+        .route(
+            "/chart/{repository}/{name}/{version}",
+            get(chart::detail).delete(chart_upload::delete),
+        )
+        .route("/chart/{repository}/{name}/{version}/icon", get(chart::icon))
+        .route("/chart/{repository}/{name}/{version}/archive", get(chart::archive))
+        .route("/chart/{repository}/{name}/{version}/provenance", put(chart_upload::sign))
 }
 
 /// Those of them that merge or show objects: their GETs may be live.
@@ -302,6 +384,8 @@ fn reads() -> Reads {
         .route("/scale/{kind}/{namespace}/{name}", scale.clone())
         .route("/scale/{kind}/{name}", scale)
         .route("/persistentvolume/namespace/{namespace}/name/{name}", get(volume_by_odd_path))
+        .route("/release", get(releases::list))
+        .route("/release/{namespace}", get(releases::list))
         .route("/overview", get(overview::overview))
         .route("/overview/{namespace}", get(overview::overview))
         .route("/search", get(search::search))

@@ -6,6 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::openapi_charts::CHARTS;
+use super::openapi_releases::RELEASES;
 use super::openapi_routes::{CHANGE, Gives, JOBS, READ, ROUTES, Refuses, Route};
 use super::openapi_types::{schema, schemas};
 use crate::kinds::custom::CUSTOM;
@@ -42,7 +44,7 @@ fn document() -> Result<Value, String> {
     for kind in shown() {
         add_kind(&mut paths, kind)?;
     }
-    for route in ROUTES.iter().copied().flatten() {
+    for route in ROUTES.iter().copied().chain([RELEASES, CHARTS]).flatten() {
         add(&mut paths, route.path, (route.id, route.summary), route)?;
     }
     let mut types = schemas()?;
@@ -67,6 +69,10 @@ fn document() -> Result<Value, String> {
         },
     }))
 }
+
+/// Parts of the paths of POSTs that take no CSRF token: they need one that scripts would have to
+/// fetch, and cross-site requests are refused anyway.
+const UNGUARDED: [&str; 4] = ["/validate/", "/v1/release", "/v1/repository", "/v1/chart"];
 
 /// The kinds that have routes.
 fn shown() -> impl Iterator<Item = &'static KindDef> {
@@ -156,7 +162,12 @@ fn add(
         "responses": responses(like)?,
     });
     if !like.takes.is_empty() {
-        let content = json!({ "application/json": { "schema": schema(like.takes)? } });
+        // What is no JSON is named by its content type alone.
+        let content = if like.takes.contains('/') {
+            json!({ like.takes: {} })
+        } else {
+            json!({ "application/json": { "schema": schema(like.takes)? } })
+        };
         operation["requestBody"] = json!({ "required": true, "content": content });
     }
     if like.is_open {
@@ -194,7 +205,8 @@ fn parameters(path: &str, like: &Route) -> Result<Vec<Value>, String> {
             "name": name, "in": "query", "schema": schema(of)?, "description": text,
         }));
     }
-    if like.method == "post" && path.starts_with("/api/v1/") && !path.contains("/validate/") {
+    let unguarded = UNGUARDED.iter().any(|part| path.contains(part));
+    if like.method == "post" && path.starts_with("/api/v1/") && !unguarded {
         all.push(json!({ "$ref": "#/components/parameters/csrf" }));
     }
     Ok(all)
@@ -241,8 +253,17 @@ fn shared_parameters() -> Value {
     })
 }
 
-/// Reads that are no objects: they have no live answer.
-const NOT_LIVE: [&str; 3] = ["/api/v1/appdeployment/", "/api/v1/integration/", "/api/v1/log/"];
+/// Reads that are no objects: they have no live answer. Of releases their lists alone have one.
+const NOT_LIVE: [&str; 6] = [
+    "/api/v1/appdeployment/",
+    "/api/v1/chart",
+    "/api/v1/integration/",
+    "/api/v1/log/",
+    "/api/v1/release/{namespace}/",
+    "/api/v1/repository",
+];
+/// Answers in the making: never the same again, with events of their own.
+const OPERATION: &str = "/api/v1/operation/";
 
 fn responses(like: &Route) -> Result<Map<String, Value>, String> {
     let mut answer = json!({ "description": "The answer" });
@@ -253,13 +274,18 @@ fn responses(like: &Route) -> Result<Map<String, Value>, String> {
     let is_read = like.method == "get";
     let is_shown = !matches!(like.gives, Gives::Nothing | Gives::Text(_));
     let is_tagged = is_read && is_shown && !like.is_open && like.refuses == Refuses::Text;
+    let is_operation = like.path.starts_with(OPERATION);
     if is_tagged && !NOT_LIVE.iter().any(|start| like.path.starts_with(start)) {
-        let text = "The same, and what changes of it: events whole, change, stale, current, end.";
+        let text = if is_operation {
+            "How it stands, its log, and how it ended: events state, log, end."
+        } else {
+            "The same, and what changes of it: events whole, change, stale, current, end."
+        };
         answer["content"]["text/event-stream"] =
             json!({ "schema": { "type": "string", "description": text } });
     }
     all.insert(like.status.to_string(), answer);
-    if is_tagged {
+    if is_tagged && !is_operation {
         let text = "Nothing changed since the ETag sent.";
         all.insert("304".into(), json!({ "description": text }));
     }

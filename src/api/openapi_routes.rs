@@ -11,7 +11,7 @@ pub struct Route {
     pub id: &'static str,
     pub summary: &'static str,
     pub query: &'static [Parameter],
-    /// Type of the request's body; empty: it has none.
+    /// Type of the request's body, or the content type of what is no JSON; empty: it has none.
     pub takes: &'static str,
     pub status: u16,
     pub gives: Gives,
@@ -70,19 +70,19 @@ const fn route(
     }
 }
 
-const fn get(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+pub(super) const fn get(path: &'static str, id: &'static str, summary: &'static str) -> Route {
     route("get", path, id, summary)
 }
 
-const fn post(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+pub(super) const fn post(path: &'static str, id: &'static str, summary: &'static str) -> Route {
     route("post", path, id, summary)
 }
 
-const fn put(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+pub(super) const fn put(path: &'static str, id: &'static str, summary: &'static str) -> Route {
     route("put", path, id, summary)
 }
 
-const fn delete(path: &'static str, id: &'static str, summary: &'static str) -> Route {
+pub(super) const fn delete(path: &'static str, id: &'static str, summary: &'static str) -> Route {
     route("delete", path, id, summary)
 }
 
@@ -93,15 +93,15 @@ pub const JOBS: &[Parameter] =
     &[("active", "bool", "Jobs with pods at work, or with false those without.")];
 
 impl Route {
-    const fn json(self, of: &'static str) -> Self {
+    pub(super) const fn json(self, of: &'static str) -> Self {
         Self { gives: Gives::Json(of), ..self }
     }
 
-    const fn text(self, content: &'static str) -> Self {
+    pub(super) const fn text(self, content: &'static str) -> Self {
         Self { gives: Gives::Text(content), ..self }
     }
 
-    const fn list(self, kind: &'static str) -> Self {
+    pub(super) const fn list(self, kind: &'static str) -> Self {
         Self { gives: Gives::List(kind), ..self }
     }
 
@@ -109,15 +109,15 @@ impl Route {
         Self { gives: Gives::Detail(kind), ..self }
     }
 
-    const fn status(self, status: u16) -> Self {
+    pub(super) const fn status(self, status: u16) -> Self {
         Self { status, ..self }
     }
 
-    const fn takes(self, of: &'static str) -> Self {
+    pub(super) const fn takes(self, of: &'static str) -> Self {
         Self { takes: of, ..self }
     }
 
-    const fn query(self, query: &'static [Parameter]) -> Self {
+    pub(super) const fn query(self, query: &'static [Parameter]) -> Self {
         Self { query, ..self }
     }
 

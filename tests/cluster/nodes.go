@@ -11,7 +11,7 @@ import (
 	podfast "sigs.k8s.io/kwok/kustomize/stage/pod/fast"
 )
 
-// fateAnnotation on a pod chooses how it ends: crash, fail or pending. Without it the pod runs, or completes if a Job owns it.
+// fateAnnotation on a pod chooses how it ends: crash, fail, pending or done. Without it the pod runs, or completes if a Job owns it.
 const fateAnnotation = "test.binnacle/fate"
 
 // The parallelism is for tests that create thousands of pods; kwok's defaults take minutes for them.
@@ -25,7 +25,7 @@ options:
 
 // kwokConfig is the text of kwok's configuration file, several YAML documents.
 func kwokConfig() (string, error) {
-	documents := []string{kwokOptions, nodefast.DefaultNodeInit, podfast.DefaultPodDelete, crashStage(), failStage(), pendingStage()}
+	documents := []string{kwokOptions, nodefast.DefaultNodeInit, podfast.DefaultPodDelete, crashStage(), failStage(), pendingStage(), doneStage()}
 	for _, stage := range []string{podfast.DefaultPodReady, podfast.DefaultPodComplete} {
 		spared, err := sparingFated(stage)
 		if err != nil {
@@ -44,7 +44,7 @@ func sparingFated(stage string) (string, error) {
 	}
 	rule := "    - key: '.metadata.annotations[\"" + fateAnnotation + "\"]'\n" +
 		"      operator: 'NotIn'\n" +
-		"      values: ['crash', 'fail', 'pending']\n"
+		"      values: ['crash', 'fail', 'pending', 'done']\n"
 	return strings.Replace(stage, head, head+rule, 1), nil
 }
 
@@ -146,6 +146,17 @@ func failStage() string {
           terminated:
             exitCode: 1
             reason: Error
+            startedAt: {{ $now | Quote }}
+            finishedAt: {{ $now | Quote }}
+`))
+}
+
+func doneStage() string {
+	return fateStage("done", statusOf("Succeeded", `        restartCount: 0
+        state:
+          terminated:
+            exitCode: 0
+            reason: Completed
             startedAt: {{ $now | Quote }}
             finishedAt: {{ $now | Quote }}
 `))

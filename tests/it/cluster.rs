@@ -34,10 +34,12 @@ const EVENTUALLY: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 /// Between two words about the build, which takes minutes the first time.
 const BUILD_NEWS: Duration = Duration::from_secs(15);
-/// Builds kept in the cache folder, 135 MB each: some branches, not the whole past.
+/// Builds kept in the cache folder, 290 MB each: some branches, not the whole past.
 const BUILDS_KEPT: usize = 4;
 /// Links beside the program: it is the component by whose name it is called.
 const COMPONENTS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
+/// The Helm engines built beside it: `helm4` and `helm3`, of the versions in go.mod.
+const HELMS: [u32; 2] = [4, 3];
 
 /// The cluster shared by all tests of this process; the first caller waits for build and start.
 pub async fn shared() -> &'static Cluster {
@@ -283,7 +285,11 @@ fn built() -> Result<PathBuf> {
         return Ok(folder);
     }
     let unfinished = folder.join(format!("cluster.{}", std::process::id()));
-    compile(&source, &unfinished)?;
+    compile(&source, ".", &linker_flags(&source)?, &unfinished)?;
+    for major in HELMS {
+        let package = format!("helm.sh/helm/v{major}/cmd/helm");
+        compile(&source, &package, &helm_flags(&source, major)?, &folder.join(helm_name(major)))?;
+    }
     for name in COMPONENTS {
         let link = folder.join(name);
         if fs::symlink_metadata(&link).is_err() {
@@ -360,13 +366,11 @@ fn any_build(cache: &Path, sources: &str) -> Option<PathBuf> {
     })
 }
 
-fn compile(source: &Path, output: &Path) -> Result<()> {
+fn compile(source: &Path, package: &str, flags: &str, output: &Path) -> Result<()> {
     let mut build = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags"])
-        .arg(linker_flags(source)?)
-        .arg("-o")
+        .args(["build", "-trimpath", "-ldflags", flags, "-o"])
         .arg(output)
-        .arg(".")
+        .arg(package)
         .current_dir(source)
         .env("CGO_ENABLED", "0")
         .env("GOWORK", "off")
@@ -390,8 +394,9 @@ fn compile(source: &Path, output: &Path) -> Result<()> {
         if begun.elapsed() >= news {
             let minutes = begun.elapsed().as_secs_f64() / 60.0;
             say(&format!(
-                "building the Kubernetes control plane with Go, {minutes:.1} minutes gone; the \
-                 first time it takes about 8 on two cores and downloads 0.7 GB"
+                "building the Kubernetes control plane and Helm with Go ({package}), \
+                 {minutes:.1} minutes gone; the first time all take about 11 on two cores and \
+                 download 0.8 GB"
             ));
             news += BUILD_NEWS;
         }
@@ -404,13 +409,36 @@ fn compile(source: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The version of a module that go.mod requires, without its `v`.
+fn required(source: &Path, module: &str) -> Result<String> {
+    let text = fs::read_to_string(source.join("go.mod")).context("reading go.mod")?;
+    let start = format!("{module} v");
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(&start));
+    let version = line.and_then(|rest| rest.split_whitespace().next());
+    Ok(version.with_context(|| format!("go.mod requires no {module}"))?.to_owned())
+}
+
+/// Where the engine of this major version lies in the folder of a build.
+fn helm_name(major: u32) -> String {
+    format!("helm{major}")
+}
+
+/// The engine's program, built like the control plane.
+pub fn helm(major: u32) -> PathBuf {
+    let folder = built().unwrap_or_else(|why| panic!("no helm: {why:#}"));
+    folder.join(helm_name(major))
+}
+
+/// Makes the engine say the version of go.mod.
+fn helm_flags(source: &Path, major: u32) -> Result<String> {
+    let module = format!("helm.sh/helm/v{major}");
+    let version = required(source, &module)?;
+    Ok(format!("-s -w -X {module}/internal/version.version=v{version}"))
+}
+
 /// Strips the program, and makes it say its version as the Kubernetes release of go.mod does.
 fn linker_flags(source: &Path) -> Result<String> {
-    let module = fs::read_to_string(source.join("go.mod")).context("reading go.mod")?;
-    let version = module
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"))
-        .context("go.mod requires no k8s.io/kubernetes")?;
+    let version = required(source, "k8s.io/kubernetes")?;
     let mut numbers = version.split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     let mut flags = String::from("-s -w");
@@ -469,6 +497,7 @@ async fn pods_of_the_test_cluster_end_as_their_fate_says() {
         ("none", "Running", "running", ""),
         ("crash", "Running", "waiting", "CrashLoopBackOff"),
         ("fail", "Failed", "terminated", "Error"),
+        ("done", "Succeeded", "terminated", "Completed"),
         ("pending", "Pending", "waiting", "ImagePullBackOff"),
     ];
     for (fate, phase, state, reason) in wanted {

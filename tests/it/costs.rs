@@ -30,12 +30,13 @@ use tokio::task::JoinHandle;
 use crate::certificate::trusting;
 use crate::cluster::{self, Cluster};
 use crate::frontend_table::{LIST_QUERY, WORKLOADS, overview};
-use crate::gateway::{self, Answer, Gateway, Options};
+use crate::gateway::{self, Answer, Gateway};
+use crate::museum_server::Site;
 use crate::people::{Person, grant};
 use crate::property_truth::Client;
 use crate::reads::{DEADLINE, POLL};
 use crate::schema_table::{ENDLESS, STATUSES};
-use crate::schemas::{self, Names, furnish, names};
+use crate::schemas::{self, Names, furnish, garden, gardening, names, nursery};
 
 /// How often a read is measured anew because a verdict was over just then.
 const TRIES: usize = 5;
@@ -213,7 +214,7 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start(cluster: &'static Cluster, space: &str) -> Bench {
+    async fn start(cluster: &'static Cluster, space: &str, site: &Site) -> Bench {
         let caller = Person::new(cluster, space, "caller").await;
         let all = json!([
             {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
@@ -227,7 +228,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig.yaml");
         std::fs::write(&kubeconfig, recorder.kubeconfig(own_token).to_string()).unwrap();
-        let gateway = gateway::start_with(&kubeconfig, Options::default(), cluster).await;
+        let gateway = gateway::start_with(&kubeconfig, gardening(site, space), cluster).await;
         let client = Client::of_gateway(&gateway);
         let ready = || async { client.get("", "/readyz").await.status == 200 };
         Cluster::eventually("the gateway behind the recorder is ready", ready).await;
@@ -301,6 +302,12 @@ struct Line {
     cost: Cost,
 }
 
+/// Whether a read is of the catalogue: each asks anew whether its caller may, and one of them looks
+/// at all releases, which other tests make some of.
+fn is_of_catalogue(template: &str) -> bool {
+    template.starts_with("/api/v1/chart") || template.starts_with("/api/v1/repository")
+}
+
 /// Why a cost is not what it should be.
 fn unexpected(line: &Line, asked: &[String]) -> Option<String> {
     let Line { template, source, cost } = line;
@@ -320,6 +327,15 @@ fn unexpected(line: &Line, asked: &[String]) -> Option<String> {
         _ if template.starts_with("/api/v1/overview") || template == "/api/v1/search" => {
             source == "cache" && *cost == Cost::default()
         }
+        // One list of their Secrets: what is in those is remembered.
+        _ if template == "/api/v1/release" || template == "/api/v1/release/{namespace}" => {
+            (lists, gets) == (1, 0)
+        }
+        _ if is_of_catalogue(template) => {
+            let uses = usize::from(template == "/api/v1/chart/{repository}/{name}");
+            let wanted = Cost { lists: uses, reviews: 1, ..Cost::default() };
+            return (*cost != wanted).then(|| format!("{template}: {cost:?}: {asked:?}"));
+        }
         // Whatever it costs, it is in the table.
         _ => return None,
     };
@@ -337,7 +353,16 @@ async fn measured(bench: &Bench, names: &Names) -> (Vec<Line>, Vec<String>) {
             continue;
         }
         let path = names.path(&template).unwrap_or_else(|problem| panic!("{problem}"));
-        let (cost, asked, answer) = bench.cost(&[path]).await;
+        let paths = [path];
+        let mut found = bench.cost(&paths).await;
+        let more = if is_of_catalogue(&template) { TRIES } else { 0 };
+        for _ in 0..more {
+            let again = bench.cost(&paths).await;
+            if again.0 < found.0 {
+                found = again;
+            }
+        }
+        let (cost, asked, answer) = found;
         let source = match answer.header("binnacle-source") {
             // A stream, or nothing that the cluster has.
             "" if cost == Cost::default() => "own",
@@ -412,17 +437,22 @@ fn page(kinds: &[&str]) -> Vec<String> {
 async fn lists_of_kept_kinds_cost_nothing_and_every_other_read_costs_what_is_written() {
     let cluster = cluster::shared().await;
     let space = furnish(cluster).await;
-    let bench = Bench::start(cluster, &space).await;
-    let names = names(&bench.client, &bench.token, space).await;
+    let site = nursery().await;
+    let bench = Bench::start(cluster, &space, &site).await;
+    let operation = garden(&bench.gateway, &bench.token, &space, &site).await;
+    let names = names(&bench.client, &bench.token, space, operation).await;
 
     let start = page(&WORKLOADS);
+    // Lists of what the install has written are live for a moment.
+    let is_free = || async { bench.cost(&start).await.0 == Cost::default() };
+    Cluster::eventually("the start page asks the API server for nothing", is_free).await;
     let from = bench.recorder.count();
-    let (start_cost, asked, _) = bench.cost(&start).await;
-    assert_eq!(start_cost, Cost::default(), "the start page asks the API server: {asked:?}");
+    let (start_cost, ..) = bench.cost(&start).await;
     // Nor does the gateway list anything for itself because somebody reads.
     let own = bench.recorder.since(from, bench.own_token);
-    // Usage is polled, read or not.
-    let is_list = |what: &&String| what.starts_with("list ") && !what.ends_with(".metrics.k8s.io");
+    // Usage is polled, read or not, and repositories are looked for.
+    let is_timed = |what: &str| what == "list configmaps" || what.ends_with(".metrics.k8s.io");
+    let is_list = |what: &&String| what.starts_with("list ") && !is_timed(what);
     let listed: Vec<&String> = own.iter().filter(is_list).collect();
     assert!(listed.is_empty(), "{listed:?}");
 

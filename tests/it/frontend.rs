@@ -323,7 +323,7 @@ async fn every_call_of_the_frontend_is_answered_to_an_admin_and_to_an_editor_of_
     let server = gateway::start(Options { extra, ..Options::default() }).await;
     let gateway = &Client::of_gateway(&server);
     let admin = cluster.token("admin");
-    let names = &names(gateway, admin, space.clone()).await;
+    let names = &names(gateway, admin, space.clone(), "none".to_owned()).await;
     let seat = |name: &'static str, token, is_admin| {
         let (space, other) = (space.as_str(), other.as_str());
         Seat { cluster, gateway, token, name, names, space, other, is_admin }

@@ -98,7 +98,9 @@ pub async fn start_with(
     }
     args.extend(options.extra);
     let command = config::parse(args.into_iter().map(Into::into));
-    let Ok(Command::Serve(config)) = command else { panic!("bad arguments: {command:?}") };
+    let Ok(Command::Serve(mut config)) = command else { panic!("bad arguments: {command:?}") };
+    // This process is no binnacle that could guard its helm.
+    config.charts.guard = env!("CARGO_BIN_EXE_binnacle").into();
     let running = app::start(config).await.unwrap();
     let ca_file = folder.path().join("ca.crt");
     std::fs::write(&ca_file, running.ca_pem.as_deref().unwrap()).unwrap();

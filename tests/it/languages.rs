@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::tidy;
 
 /// What a message id begins with; a literal of that look in the code is taken for one.
-const PREFIXES: [&str; 3] = ["error-", "warning-", "note-"];
+const PREFIXES: [&str; 5] = ["error-", "warning-", "note-", "helm-preview-", "release-stuck-"];
 
 type Catalogue = BTreeMap<String, BTreeSet<String>>;
 
@@ -71,11 +71,22 @@ fn every_catalogue_is_compiled_in_and_every_locale_has_one() {
     assert_eq!(known, files);
 }
 
+fn is_class(id: &str) -> bool {
+    id.starts_with("helm-") && !id.starts_with("helm-preview-")
+}
+
 #[test]
 fn the_code_uses_every_message_and_no_other() {
     let used: BTreeSet<String> =
         tidy::sources().iter().flat_map(|source| ids(&source.product())).collect();
     let known: BTreeSet<String> = catalogues()["en"].keys().cloned().collect();
+    // What goes wrong with a release has a class, and `helm-<class>` says what to do about it.
+    let (classes, known): (BTreeSet<String>, BTreeSet<String>) =
+        known.into_iter().partition(|id| is_class(id));
+    let code: String = tidy::sources().iter().map(|source| source.product()).collect();
+    for class in classes.iter().map(|id| id.trim_start_matches("helm-")) {
+        assert!(code.contains(&format!("\"{class}\"")), "nothing is of the class {class}");
+    }
     let missing: Vec<_> = used.difference(&known).collect();
     let unused: Vec<_> = known.difference(&used).collect();
     assert!(missing.is_empty(), "used in src, missing in i18n/en.ftl: {missing:?}");

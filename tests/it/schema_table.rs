@@ -1,8 +1,15 @@
 //! What `schemas.rs` puts into the path of each GET operation, what it makes for them to show, and
 //! what is left out with which reason. A new operation is a line here.
 
+/// The release, the repository and the chart in it that the tests make.
+pub const RELEASE: &str = "bloom";
+pub const REPOSITORY: &str = "garden";
+pub const CHART: &str = "rose";
+pub const VERSION: &str = "1.0.0";
+
 /// Start of the path, parameter, value; the first line that fits is taken. A `name` beneath a kind
-/// comes from [`OBJECTS`]. `SPACE`, `POD`, `SET`, `EVENT` and `NODE` are names of this run.
+/// comes from [`OBJECTS`]. `SPACE`, `POD`, `SET`, `EVENT`, `NODE` and `OPERATION` are names of this
+/// run.
 pub const VALUES: &[(&str, &str, &str)] = &[
     ("/", "namespace", "SPACE"),
     ("/api/v1/csrftoken/", "action", "namespace"),
@@ -27,6 +34,12 @@ pub const VALUES: &[(&str, &str, &str)] = &[
     ("/api/v1/metrics/pod/", "name", "POD"),
     ("/api/v1/metrics/node/", "name", "NODE"),
     ("/api/v1/integration/", "name", "sidecar"),
+    ("/api/v1/release/", "name", RELEASE),
+    ("/api/v1/operation/", "id", "OPERATION"),
+    ("/api/v1/repository/", "name", REPOSITORY),
+    ("/api/v1/chart/", "repository", REPOSITORY),
+    ("/api/v1/chart/", "name", CHART),
+    ("/api/v1/chart/", "version", VERSION),
     ("/settings/pinnedresources/", "kind", "deployment"),
     ("/settings/pinnedresources/", "name", "tiles"),
     ("/clusters/", "cluster", "test"),
@@ -84,15 +97,17 @@ pub const OBJECTS: &[(&str, &str)] = &[
     ("volumeattachment", "SPACE-attachment"),
 ];
 
-/// Path, query. What an operation does not answer without.
+/// Path, query. What an operation does not answer without, or with what others make.
 pub const QUERIES: &[(&str, &str)] = &[
     ("/api/v1/search", "q=tiles"),
+    ("/api/v1/release", "filterBy=namespace,SPACE"),
     ("/api/v1/pod/{namespace}/{name}/exec", "container=main&command=true"),
 ];
 
 /// Path, status, reason. What cannot be answered with 200 here.
 pub const STATUSES: &[(&str, u16, &str)] = &[
     ("/api/v1/scale/{kind}/{name}", 404, "every kind with a scale has namespaces"),
+    ("/api/v1/repository/test", 404, "no repository is called so"),
     ("/api/v1/stream", 426, "a WebSocket; live.rs speaks it"),
     ("/api/v1/pod/{namespace}/{name}/exec", 426, "a WebSocket; terminals.rs speaks it"),
     ("/api/v1/pod/{namespace}/{name}/attach", 426, "the same"),
@@ -100,7 +115,10 @@ pub const STATUSES: &[(&str, u16, &str)] = &[
 ];
 
 /// Path, content type, reason. What is answered with another content type here.
-pub const CONTENTS: &[(&str, &str, &str)] = &[("/", "text/plain", "no frontend is installed")];
+pub const CONTENTS: &[(&str, &str, &str)] = &[
+    ("/", "text/plain", "no frontend is installed"),
+    ("/api/v1/chart/{repository}/{name}/{version}/icon", "image/svg+xml", "what this one is"),
+];
 
 /// Paths of the router that the document has no use for, and why.
 pub const LEFT_OUT: &[(&str, &str)] = &[

@@ -11,18 +11,25 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
-use crate::gateway::{self, Answer, Options};
+use crate::gateway::{self, Answer, Gateway, Options};
 use crate::gateway_api;
+use crate::helm_charts::{Hand, archive, program, web};
+use crate::museum_server::{Pack, Pages, Site, Wants, index};
 use crate::property_truth::Client;
 use crate::reads::{DEADLINE, POLL};
 use crate::schema_check::{Checker, elements};
 use crate::schema_table::{
-    CONTENTS, ENDLESS, FURTHER, LEFT_OUT, OBJECTS, QUERIES, STATUSES, VALUES,
+    CHART, CONTENTS, ENDLESS, FURTHER, LEFT_OUT, OBJECTS, QUERIES, RELEASE, REPOSITORY, STATUSES,
+    VALUES, VERSION,
 };
 
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
 const GATEWAY_API: &str = gateway_api::GROUP;
+
+/// What the chart, the release and the repository say of themselves, where nobody looks for it.
+const MARK: &str = "thorny";
+const CRD: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -55,19 +62,20 @@ pub struct Names {
     pod: String,
     set: String,
     event: String,
+    operation: String,
 }
 
 impl Names {
     /// For requests whose objects do not matter.
     fn nobodys() -> Self {
         let none = || "none".to_owned();
-        Self { space: none(), pod: none(), set: none(), event: none() }
+        Self { space: none(), pod: none(), set: none(), event: none(), operation: none() }
     }
 
     pub fn fill(&self, text: &str) -> String {
         let text = text.replace("SPACE", &self.space).replace("POD", &self.pod);
         let text = text.replace("SET", &self.set).replace("EVENT", &self.event);
-        text.replace("NODE", "node-0")
+        text.replace("NODE", "node-0").replace("OPERATION", &self.operation)
     }
 
     /// The path with real names, and the query that it needs; or what to add to the tables.
@@ -80,7 +88,7 @@ impl Names {
             }
         }
         let query = QUERIES.iter().find(|(path, _)| *path == template);
-        let query = query.map(|(_, query)| format!("?{query}")).unwrap_or_default();
+        let query = query.map(|(_, query)| format!("?{}", self.fill(query))).unwrap_or_default();
         Ok(parts.join("/") + &query)
     }
 }
@@ -155,8 +163,75 @@ pub async fn furnish(cluster: &Cluster) -> String {
     space
 }
 
+/// A server with one chart, which says this mark wherever it can; the repository is below a path of
+/// that name.
+pub async fn market(mark: &str) -> Site {
+    let base = format!("/{mark}");
+    let (readme, values) = (format!("# {mark}\n"), format!("message: {mark}\n"));
+    let files = [
+        ("README.md", readme.as_str()),
+        ("values.yaml", values.as_str()),
+        ("values.schema.json", r#"{"type": "object"}"#),
+        ("templates/NOTES.txt", "{{ .Values.message }}\n"),
+        ("crds/thing.yaml", CRD),
+    ];
+    let about = format!(
+        "description: {mark}\nkeywords: [{mark}]\nmaintainers:\n- name: {mark}\n\
+         home: https://example.org/rose\nicon: https://HERE/icon.svg"
+    );
+    let packs = [Pack::new(CHART, VERSION, &files).about(&about)];
+    let pages = Pages::of(&base, &packs);
+    let site = Site::of(None, Wants::Nothing, &pages).await;
+    let text = index(&packs).replace("https://HERE", &site.url(&base));
+    pages.put(&format!("{base}/index.yaml"), "application/yaml", text);
+    let icon = "<svg xmlns=\"http://www.w3.org/2000/svg\"><circle r=\"4\"/></svg>";
+    pages.put(&format!("{base}/icon.svg"), "image/svg+xml", icon);
+    site
+}
+
+/// A gateway that runs helm, and has its repositories in this namespace and may reach this server.
+pub fn gardening(site: &Site, namespace: &str) -> Options {
+    let (helm, host) = (program(4).display().to_string(), site.host());
+    let extra = ["--helm", &helm, "--settings-namespace", namespace, "--chart-hosts", &host];
+    Options { extra: extra.map(str::to_owned).into(), ..Options::default() }
+}
+
+/// Makes the repository of a market; back when its chart is listed.
+pub async fn planted(hand: Hand<'_>, site: &Site, mark: &str) {
+    let url = site.url(&format!("/{mark}"));
+    let definition = json!({"name": REPOSITORY, "type": "index", "url": url, "interval": "1h"});
+    let answer = hand.send(Method::POST, "repository", &[], &definition).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let is_listed = || async {
+        let list = hand.get("chart").await;
+        list.status == 200 && list.json()["charts"][0]["description"] == mark
+    };
+    Cluster::eventually("the chart is listed", is_listed).await;
+}
+
+/// Makes the release, which says this mark in its values and its history; the id of the operation
+/// that has installed it.
+pub async fn bloomed(hand: Hand<'_>, mark: &str) -> String {
+    let values = json!({"message": mark, "replicas": 0});
+    let body = json!({"chart": archive(&web()), "values": values, "description": mark});
+    let operation = hand.succeeds("install", RELEASE, body).await;
+    operation["id"].as_str().unwrap().to_owned()
+}
+
+/// Repository and release of a gateway; the id of the operation.
+pub async fn garden(gateway: &Gateway, token: &str, space: &str, site: &Site) -> String {
+    let hand = Hand { gateway, token, namespace: space };
+    planted(hand, site, MARK).await;
+    bloomed(hand, MARK).await
+}
+
+/// A market for [`garden`].
+pub async fn nursery() -> Site {
+    market(MARK).await
+}
+
 /// Waits until pods run, one is pending, and there is an event.
-pub async fn names(client: &Client, admin: &str, space: String) -> Names {
+pub async fn names(client: &Client, admin: &str, space: String, operation: String) -> Names {
     let begun = Instant::now();
     loop {
         let pods = client.get(admin, &format!("/api/v1/pod/{space}")).await.json();
@@ -172,7 +247,7 @@ pub async fn names(client: &Client, admin: &str, space: String) -> Names {
             (named("tiles", "Running"), named("starved", "Pending"), event)
         {
             let set = pod.rsplit_once('-').unwrap().0.to_owned();
-            return Names { space, pod, set, event: event.to_owned() };
+            return Names { space, pod, set, event: event.to_owned(), operation };
         }
         assert!(begun.elapsed() < DEADLINE, "the pods do not run: {pods}\n{events}");
         tokio::time::sleep(POLL).await;
@@ -238,9 +313,11 @@ async fn every_answer_is_what_the_document_says_and_no_more() {
     let cluster = cluster::shared().await;
     let admin = cluster.token("admin");
     let space = furnish(cluster).await;
-    let gateway = gateway::start(Options::default()).await;
+    let site = nursery().await;
+    let gateway = gateway::start(gardening(&site, &space)).await;
+    let operation = garden(&gateway, admin, &space, &site).await;
     let client = Client::of_gateway(&gateway);
-    let names = names(&client, admin, space).await;
+    let names = names(&client, admin, space, operation).await;
     let with_path = |path: &String| (path.clone(), names.path(path).unwrap());
     let asked: Vec<(String, String)> = templates.iter().map(with_path).collect();
 
@@ -299,7 +376,9 @@ fn routed() -> BTreeSet<String> {
     for (at, call) in source.match_indices(".route(") {
         let function = source[..at].rfind("\nfn ").max(source[..at].rfind("\npub fn "));
         let function = function.map_or("", |start| &source[start..]);
-        let is_api = ["\nfn contract(", "\nfn reads("].iter().any(|of| function.starts_with(of));
+        let is_api = ["\nfn contract(", "\nfn reads(", "\nfn releases(", "\nfn catalogue("]
+            .iter()
+            .any(|of| function.starts_with(of));
         let prefix = if is_api { "/api/v1" } else { "" };
         // Those that the kind table makes are formatted.
         let argument = source[at + call.len()..].trim_start().strip_prefix('"');

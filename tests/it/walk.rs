@@ -12,12 +12,15 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
-use crate::gateway::{self, Answer, Options};
+use crate::gateway::{self, Answer, Gateway};
+use crate::helm_charts::{Hand, archive, small};
+use crate::museum_server::Site;
 use crate::people::{Person, grant};
 use crate::property_truth::Client;
 use crate::property_world::create;
 use crate::reads::{DEADLINE, POLL};
 use crate::schema_table::ENDLESS;
+use crate::schemas::{bloomed, gardening, market, planted};
 use crate::walk_table::{
     ABSENT, BODIES, HARMLESS, NAME, OF_CLUSTER, PUBLIC, QUERIES, VALUES, objects,
 };
@@ -31,10 +34,12 @@ struct Operation {
     path: String,
 }
 
-/// A namespace with one object of each kind, all of which carry its mark.
+/// A namespace with one object of each kind and a release, all of which carry its mark.
 struct Place {
     namespace: String,
     mark: String,
+    /// The one that has installed the release.
+    operation: String,
 }
 
 struct Walk<'a> {
@@ -43,6 +48,8 @@ struct Walk<'a> {
     gateway: &'a Client,
     node: String,
     crd: String,
+    /// A packed chart in base64.
+    archive: String,
     /// The reader's own, and the one that only others may read.
     own: Place,
     other: Place,
@@ -133,8 +140,10 @@ fn body(operation: &Operation) -> Result<&'static str, String> {
 
 impl Walk<'_> {
     fn named(&self, text: &str, namespace: &str) -> String {
+        let place = if namespace == self.other.namespace { &self.other } else { &self.own };
         let text = text.replace("NAMESPACE", namespace).replace("NODE", &self.node);
-        text.replace("CRD", &self.crd)
+        let text = text.replace("CRD", &self.crd).replace("OPERATION", &place.operation);
+        text.replace("ARCHIVE", &self.archive)
     }
 
     /// The operation's path with real names.
@@ -223,7 +232,7 @@ impl Walk<'_> {
             return Err(format!("credentials are refused: {}", about(&answer)));
         }
         let of = first_part(&operation.path);
-        let made = objects("").iter().any(|(kind, ..)| *kind == of);
+        let made = of == "release" || objects("").iter().any(|(kind, ..)| *kind == of);
         let depth = operation.path.split('/').count();
         // A list of one namespace or of all, or a detail: they hold what the reader may see.
         if made && operation.path.starts_with("/api/v1/") && depth <= 6 {
@@ -278,7 +287,7 @@ impl Walk<'_> {
 
 /// One object of each kind in a namespace, in the order of the table.
 async fn furnish(api: &Client, admin: &str, place: &Place, crd: &str) {
-    let Place { namespace, mark } = place;
+    let Place { namespace, mark, .. } = place;
     let metadata = json!({"name": NAME, "labels": {"mark": mark}});
     for (name, version, kind_name, rest) in objects(mark) {
         let mut object = json!({"apiVersion": version, "kind": kind_name, "metadata": metadata});
@@ -295,6 +304,24 @@ async fn furnish(api: &Client, admin: &str, place: &Place, crd: &str) {
     let object = json!({"apiVersion": api_version, "kind": "Walk", "metadata": metadata});
     let collection = format!("/apis/{api_version}/namespaces/{namespace}/{plural}");
     create(api, admin, &collection, &object).await;
+}
+
+/// A gateway with a release in each place. Its repository has a chart with the other's mark, and
+/// the ConfigMap of it is at home, where the reader may read nothing.
+async fn settle(admin: &str, home: &str, own: &mut Place, other: &mut Place) -> (Gateway, Site) {
+    let site = market(&other.mark).await;
+    let server = gateway::start(gardening(&site, home)).await;
+    planted(Hand { gateway: &server, token: admin, namespace: home }, &site, &other.mark).await;
+    for place in [own, other] {
+        let hand = Hand { gateway: &server, token: admin, namespace: &place.namespace };
+        place.operation = bloomed(hand, &place.mark).await;
+    }
+    // That others are not shown it means something: who may is.
+    for path in ["/api/v1/repository", "/api/v1/chart"] {
+        let shown = Client::of_gateway(&server).get(admin, path).await;
+        assert!(shown.text().contains("gem-of-"), "{path}: {}", shown.text());
+    }
+    (server, site)
 }
 
 /// A custom kind of this test's own; back when it is served.
@@ -323,9 +350,9 @@ async fn every_operation_gives_outsiders_nothing_and_a_reader_nothing_of_other_n
     let api = Client::of_cluster(cluster);
     let place = async |prefix: &str| {
         let namespace = cluster.namespace(prefix).await;
-        Place { mark: format!("gem-of-{prefix}"), namespace }
+        Place { mark: format!("gem-of-{prefix}"), namespace, operation: String::new() }
     };
-    let (own, other) = (place("walkown").await, place("walkother").await);
+    let (mut own, mut other) = (place("walkown").await, place("walkother").await);
     let crd = format!("walks.{}.binnacle.test", own.namespace);
     define(&api, admin, &crd).await;
     tokio::join!(furnish(&api, admin, &own, &crd), furnish(&api, admin, &other, &crd));
@@ -337,9 +364,10 @@ async fn every_operation_gives_outsiders_nothing_and_a_reader_nothing_of_other_n
     grant(cluster, Some(&own.namespace), "reader", reader.subject.clone(), rules).await;
     let nodes = api.get(admin, "/api/v1/nodes?limit=1").await.json();
     let node = nodes["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
-    let server = gateway::start(Options::default()).await;
+    let (server, _site) = settle(admin, &home, &mut own, &mut other).await;
     let gateway = &Client::of_gateway(&server);
-    let walk = Walk { admin, api: &api, gateway, node, crd, own, other };
+    let archive = archive(&small())["archive"].as_str().unwrap().to_owned();
+    let walk = Walk { admin, api: &api, gateway, node, crd, archive, own, other };
 
     let before = walk.content().await;
     let mut wrong = Vec::new();

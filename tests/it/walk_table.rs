@@ -1,9 +1,12 @@
 //! What `walk.rs` puts into the requests of each operation, and which operations answer people
 //! without rights, with the reason. A new operation is a line here.
 //!
-//! `NAMESPACE`, `NODE` and `CRD` in a value stand for names of this run.
+//! `NAMESPACE`, `NODE`, `CRD` and `OPERATION` in a value stand for names of this run, `ARCHIVE` for
+//! a packed chart.
 
 use serde_json::{Value, json};
+
+use crate::schema_table::{CHART, RELEASE, REPOSITORY, VERSION};
 
 /// The name of every object that the walk makes: rows differ in kind and namespace.
 pub const NAME: &str = "walk";
@@ -42,6 +45,8 @@ pub const HARMLESS: &[(&str, &str, &str)] = &[
     ("get", "/api/v1/pod/{namespace}/{name}/portforward/{port}", "426: asked without an upgrade"),
     ("get", "/api/v1/integration/{name}/state", "whether the usage source answers"),
     ("post", "/api/v1/appdeployment/validate/name", "a name that may not be read counts as free"),
+    ("get", "/api/v1/repository", "those whose ConfigMap the caller may read: none"),
+    ("get", "/api/v1/chart", "charts of repositories that the caller may read: none"),
 ];
 
 /// Start of the path, parameter, value. The first line that fits is taken; a `name` beneath a kind
@@ -80,6 +85,12 @@ pub const VALUES: &[(&str, &str, &str)] = &[
     ("/settings/pinnedresources/", "name", NAME),
     ("/api/v1/pod/", "container", "main"),
     ("/api/v1/pod/", "port", "80"),
+    ("/api/v1/release/", "name", RELEASE),
+    ("/api/v1/operation/", "id", "OPERATION"),
+    ("/api/v1/repository/", "name", REPOSITORY),
+    ("/api/v1/chart/", "repository", REPOSITORY),
+    ("/api/v1/chart/", "name", CHART),
+    ("/api/v1/chart/", "version", VERSION),
 ];
 
 /// Path, query. What an operation does not answer without.
@@ -102,10 +113,32 @@ const FILE: &str = r#"{"name":"made.yaml","namespace":"NAMESPACE","validate":tru
 const SECRET: &str = r#"{"name":"walk-made","namespace":"NAMESPACE","data":"e30="}"#;
 const PINNED: &str = r#"{"kind":"deployment","name":"walk","displayName":"walk","namespaced":true,
 "namespace":"NAMESPACE"}"#;
+const INSTALL: &str = r#"{"name":"walk-made","chart":{"archive":"ARCHIVE"}}"#;
+const UPGRADE: &str = r#"{"chart":{"archive":"ARCHIVE"},"values":{"message":"changed"}}"#;
+const PREVIEW: &str = r#"{"act":"upgrade","chart":{"archive":"ARCHIVE"}}"#;
+const NEW_REPOSITORY: &str =
+    r#"{"name":"walk-made","type":"index","url":"https://charts.example.invalid"}"#;
+const REPOSITORY_CHANGE: &str = r#"{"type":"index","url":"https://charts.example.invalid"}"#;
 const NAMED: &str = r#"{"name":"walk-made","namespace":"NAMESPACE"}"#;
 
 /// Method, how the path begins and ends, body. The first line that fits is taken.
 pub const BODIES: &[(&str, &str, &str, &str)] = &[
+    ("post", "/api/v1/release/", "/rollback", r#"{"revision":1}"#),
+    ("post", "/api/v1/release/", "/test", "{}"),
+    ("post", "/api/v1/release/", "/preview", PREVIEW),
+    ("post", "/api/v1/release/", "/unlock", r#"{"confirm":true}"#),
+    ("post", "/api/v1/release/", "", INSTALL),
+    ("put", "/api/v1/release/", "/protect", "{}"),
+    ("put", "/api/v1/release/", "/unprotect", "{}"),
+    ("put", "/api/v1/release/", "", UPGRADE),
+    ("delete", "/api/v1/release/", "", ""),
+    ("delete", "/api/v1/operation/", "", ""),
+    ("post", "/api/v1/repository", "", NEW_REPOSITORY),
+    ("put", "/api/v1/repository/", "", REPOSITORY_CHANGE),
+    ("delete", "/api/v1/repository/", "", ""),
+    ("post", "/api/v1/chart/", "", "no archive"),
+    ("put", "/api/v1/chart/", "", "no provenance"),
+    ("delete", "/api/v1/chart/", "", ""),
     ("put", "/api/v1/_raw/", "", CONFIG_MAP),
     ("delete", "/api/v1/_raw/", "", ""),
     ("put", "/api/v1/scale/", "", "{}"),

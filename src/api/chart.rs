@@ -1,0 +1,453 @@
+//! One version of a chart as its archive tells it: what Chart.yaml says, README, values, schema,
+//! and what is known of its signature; its icon and the archive itself. And the chart that an
+//! install names by repository, name and range.
+//!
+//! What a repository has is the catalogue's part (`charts`); the rights are the repository's.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use compact_str::CompactString;
+use futures::{Stream, stream};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::charts::{chart_name, in_catalogue};
+use super::error::ApiError;
+use super::respond::{Freshness, Reply};
+use super::target::{encoded, segment};
+use super::{CONTRACT, Caller, Gateway, Shared, repositories};
+use crate::charts::archive::Archive;
+use crate::charts::catalogue::{Chart, Version};
+use crate::charts::icon::Icon;
+use crate::charts::provenance::Signature;
+use crate::charts::repository::Repository;
+use crate::charts::store::BadChart;
+use crate::charts::{readme, versions};
+use crate::kinds::time;
+use crate::upstream::User;
+
+/// An SVG is a document where it is opened by itself; this one may do nothing.
+const ICON_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+/// Icons hardly change, and pages show dozens.
+const ICON_CACHING: &str = "private, max-age=3600";
+/// Details that are made at once: one has an archive in memory and what is shown of it, which can
+/// be twice as much, and the longest README takes seconds.
+const DETAILS: usize = 4;
+/// Archives that are downloaded at once, each in memory until it is sent: up to 20 MiB.
+const DOWNLOADS: usize = 16;
+/// What of an archive is handed over at once.
+const PIECE: usize = 64 << 10;
+/// How a provenance file begins. What else a server shows there is a page of its own.
+const SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
+
+static MAKING: Semaphore = Semaphore::const_new(DETAILS);
+static SENDING: Semaphore = Semaphore::const_new(DOWNLOADS);
+
+/// A version that the caller may read. Of its chart, which may have thousands, what is needed.
+pub struct Wanted {
+    pub repository: Arc<Repository>,
+    /// The chart's name.
+    pub chart: CompactString,
+    /// The icon's address, as the catalogue has it.
+    pub icon: Option<Box<str>>,
+    pub version: Version,
+}
+
+impl Wanted {
+    /// Of a path that ends in `/{repository}/{name}/{version}` and `after` more segments.
+    pub async fn of(
+        gateway: &Gateway,
+        user: &User,
+        path: &str,
+        after: usize,
+    ) -> Result<Self, ApiError> {
+        let (repository, name, version) = segments(path, after)?;
+        let repository = repositories::found(gateway, user, &repository).await?;
+        let catalogue = repository.loaded.load().catalogue.clone();
+        let chart = in_catalogue(&catalogue, repository.name(), &name)?;
+        let found = chart.version(&version);
+        let version = found.ok_or_else(|| no_version(chart, &version))?;
+        Ok(Self::new(repository, chart, version))
+    }
+
+    fn new(repository: Arc<Repository>, chart: &Chart, version: &Version) -> Self {
+        let (icon, version) = (chart.icon.clone(), version.clone());
+        Self { repository, chart: chart.name.clone(), icon, version }
+    }
+
+    pub async fn archive(&self, gateway: &Gateway) -> Result<(Arc<Archive>, Bytes), ApiError> {
+        let Self { repository, chart, version, .. } = self;
+        let found = gateway.store.archive(repository, chart, version).await;
+        found.map_err(|error| unavailable(chart, version, &error))
+    }
+}
+
+/// Repository, name and version in a path.
+fn segments(
+    path: &str,
+    after: usize,
+) -> Result<(CompactString, CompactString, CompactString), ApiError> {
+    let mut segments = path.rsplit('/').skip(after);
+    let mut next = || segments.next().unwrap_or_default();
+    let (version, name, repository) = (next(), next(), next());
+    Ok((segment(repository)?, chart_name(name)?, segment(version)?))
+}
+
+fn no_version(chart: &Chart, version: &str) -> ApiError {
+    let known = chart.versions.iter().take(20).map(|version| version.version.as_str());
+    let known = known.collect::<Vec<_>>().join(", ");
+    let version: String = version.chars().take(100).collect();
+    let args =
+        [("name", chart.name.as_str()), ("version", version.as_str()), ("known", known.as_str())];
+    ApiError::with_status(StatusCode::NOT_FOUND, "error-no-chart-version", &args)
+}
+
+fn unavailable(name: &str, version: &Version, error: &BadChart) -> ApiError {
+    let reason = error.to_string();
+    let args = [("name", name), ("version", &*version.version), ("reason", reason.as_str())];
+    ApiError::with_status(StatusCode::BAD_GATEWAY, "error-chart-unavailable", &args)
+}
+
+/// The chart that an install names: the newest version in a range, or the one that is written so;
+/// an empty range is that of all stable ones.
+pub async fn chart_from_catalogue(
+    gateway: &Gateway,
+    user: &User,
+    repository: &str,
+    name: &str,
+    version: &str,
+) -> Result<(Archive, Bytes), ApiError> {
+    let repository = repositories::found(gateway, user, repository).await?;
+    let catalogue = repository.loaded.load().catalogue.clone();
+    let chart = in_catalogue(&catalogue, repository.name(), name)?;
+    let Some(version) = versions::newest(&chart.versions, version) else {
+        versions::Range::parse(version).map_err(|error| {
+            let reason = error.to_string();
+            ApiError::bad_request("error-version-range", &[("reason", reason.as_str())])
+        })?;
+        return Err(no_version(chart, version));
+    };
+    let wanted = Wanted::new(repository, chart, version);
+    drop(catalogue);
+    let (archive, bytes) = wanted.archive(gateway).await?;
+    Ok((Arc::unwrap_or_clone(archive), bytes))
+}
+
+/// `GET /api/v1/chart/{repository}/{name}/{version}`.
+pub async fn detail(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let wanted = Wanted::of(&gateway, &user, request.uri().path(), 0).await?;
+    let place = MAKING.acquire().await.ok();
+    let Wanted { repository, chart, version, .. } = &wanted;
+    let signed = gateway.store.provenance(repository, chart, version);
+    let (archive, signed) = tokio::join!(wanted.archive(&gateway), signed);
+    let (archive, _) = archive?;
+    let locale = gateway.locale_of(request.headers());
+    let signed = signed.map_err(|error| unavailable(chart, version, &error).as_item(locale));
+    let base = gateway.base_path.clone();
+    // The longest take seconds: too long for a thread that others wait for. It goes on when the
+    // client leaves, so it has its place until it ends.
+    let made = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let mut body = shown(&base, &wanted, &archive);
+        sign(&mut body, &archive, signed);
+        if let Some(html) = archive.readme.as_deref().map(readme::html) {
+            body["readme"]["html"] = html.into();
+        }
+        body.to_string()
+    });
+    let body = made.await.map_err(|error| ApiError::internal(&error))?;
+    let reply = Reply::json(body, Freshness::default().with_live());
+    Ok(reply.respond(&gateway, request.headers()))
+}
+
+/// Adds what is known of the signature, or why nothing is.
+fn sign(body: &mut Value, archive: &Archive, signed: Result<Option<Arc<str>>, Value>) {
+    body["signature"]["keysChecked"] = false.into();
+    match signed {
+        Ok(text) => {
+            let state = Signature::of(archive, text.as_deref());
+            body["signature"]["state"] = state.as_str().into();
+            body["provenance"] = text.as_deref().filter(|text| text.contains(SIGNED)).into();
+        }
+        Err(error) => body["errors"] = json!([error]),
+    }
+}
+
+/// All but the README as HTML and the signature.
+fn shown(base_path: &str, wanted: &Wanted, archive: &Archive) -> Value {
+    let Wanted { repository, chart, icon, version } = wanted;
+    let path = has_icon(icon.as_deref(), archive).then(|| {
+        let (repository, name) = (encoded(repository.name()), encoded(chart));
+        let version = encoded(&version.version);
+        format!("{base_path}{CONTRACT}/chart/{repository}/{name}/{version}/icon")
+    });
+    let mut body = told(archive);
+    body["name"] = chart.as_str().into();
+    body["repository"] = repository.name().into();
+    body["version"] = version.version.as_str().into();
+    body["created"] = version.created.and_then(time).into();
+    body["deprecated"] = version.deprecated.into();
+    body["icon"] = path.into();
+    body["urls"] = addresses(&repository.base, version).into();
+    body
+}
+
+/// Where the archive is. A page may lead there, so nothing else than what can be fetched.
+fn addresses(base: &Url, version: &Version) -> Vec<String> {
+    let urls = version.urls.iter().filter_map(|url| base.join(url).ok());
+    urls.filter(|url| matches!(url.scheme(), "http" | "https" | "oci")).map(String::from).collect()
+}
+
+/// What the archive itself tells.
+fn told(archive: &Archive) -> Value {
+    let schema = archive.schema.as_deref().map(|text| {
+        // One that cannot be read is shown as it is.
+        serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
+    });
+    let dependencies = archive.metadata["dependencies"].as_array().cloned();
+    json!({
+        "appVersion": archive.app_version,
+        "metadata": archive.metadata,
+        "readme": archive.readme.as_ref().map(|raw| json!({ "raw": raw })),
+        "values": archive.values,
+        "schema": schema,
+        "templates": archive.templates,
+        "dependencies": dependencies.unwrap_or_default(),
+        "crds": archive.crds,
+        "digest": archive.digest,
+        "signature": { "state": null },
+        "provenance": null,
+        "errors": [],
+    })
+}
+
+/// Whether the catalogue knows an icon's address or the archive tells one.
+fn has_icon(known: Option<&str>, archive: &Archive) -> bool {
+    known.is_some() || !own_icon(archive).is_empty()
+}
+
+/// The catalogue leaves long addresses out, such as those that are images themselves.
+fn own_icon(archive: &Archive) -> &str {
+    archive.metadata["icon"].as_str().unwrap_or_default()
+}
+
+/// `GET …/icon`: the chart's icon, fetched by us.
+pub async fn icon(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let wanted = Wanted::of(&gateway, &user, request.uri().path(), 1).await?;
+    let Wanted { repository, chart, icon, version } = &wanted;
+    let address = match icon.as_deref() {
+        Some(address) => address.to_owned(),
+        None => own_icon(&wanted.archive(&gateway).await?.0).to_owned(),
+    };
+    if address.is_empty() {
+        let args = [("name", chart.as_str())];
+        return Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-no-icon", &args));
+    }
+    let found = gateway.store.icon(repository, &address).await;
+    let Icon { kind, bytes } = found.map_err(|error| unavailable(chart, version, &error))?;
+    let headers =
+        [(header::CACHE_CONTROL, ICON_CACHING), (header::CONTENT_SECURITY_POLICY, ICON_POLICY)];
+    Ok(file(bytes.into(), kind.content_type(), headers))
+}
+
+/// `GET …/archive`: the `.tgz` as the repository has it.
+pub async fn archive(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let wanted = Wanted::of(&gateway, &user, request.uri().path(), 1).await?;
+    let place = SENDING.acquire().await.ok();
+    let (archive, bytes) = wanted.archive(&gateway).await?;
+    let length = HeaderValue::from(bytes.len());
+    let disposition = format!("attachment; filename=\"{}\"", file_name(&archive));
+    let headers = [(header::CACHE_CONTROL, "no-store")];
+    let body = Body::from_stream(pieces(bytes, place));
+    let mut response = file(body, "application/gzip", headers);
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    if let Ok(value) = HeaderValue::from_str(&disposition) {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
+    }
+    Ok(response)
+}
+
+/// The bytes one after the other. `place` is given back behind the last ones, or when the client
+/// leaves.
+fn pieces<P: Send + 'static>(
+    bytes: Bytes,
+    place: P,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+    stream::unfold((bytes, place), |(mut rest, place)| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        let piece = rest.split_to(PIECE.min(rest.len()));
+        Some((Ok::<_, Infallible>(piece), (rest, place)))
+    })
+}
+
+/// A stranger's bytes, which no browser takes for anything else.
+fn file<const N: usize>(
+    body: Body,
+    content: &'static str,
+    more: [(HeaderName, &'static str); N],
+) -> Response {
+    let mut response = Response::new(body);
+    let own = [(header::CONTENT_TYPE, content), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    for (name, value) in own.into_iter().chain(more) {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// As helm names it, without what means something in a header.
+fn file_name(archive: &Archive) -> String {
+    let name = format!("{}-{}.tgz", archive.name, archive.version);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
+    name.chars().map(|c| if plain(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+    use crate::i18n::Locale;
+
+    fn archive() -> Archive {
+        Archive {
+            name: "web".into(),
+            version: "1.2.3".into(),
+            app_version: "2.10".into(),
+            metadata: json!({ "name": "web", "dependencies": [{ "name": "db" }] }),
+            digest: "ab".repeat(32),
+            readme: Some("# Web".into()),
+            values: Some("a: 1".into()),
+            schema: Some("{\"type\":\"object\"}".into()),
+            crds: Vec::new(),
+            templates: vec!["templates/a.yaml".into()],
+        }
+    }
+
+    fn chart(versions: &[&str]) -> Chart {
+        let versions = versions
+            .iter()
+            .map(|version| Version { version: (*version).into(), ..Version::default() });
+        Chart { name: "web".into(), versions: versions.collect(), ..Chart::default() }
+    }
+
+    #[test]
+    fn a_path_names_repository_chart_and_version() {
+        let (repository, name, version) =
+            segments("/api/v1/chart/stable/a%2Fweb/1.2.3%2Bbuild/icon", 1).unwrap();
+        assert_eq!((&*repository, &*name, &*version), ("stable", "a/web", "1.2.3+build"));
+        let (_, _, version) = segments("/api/v1/chart/stable/web/1.2.3+build", 0).unwrap();
+        assert_eq!(&*version, "1.2.3+build");
+        assert!(segments("/api/v1/chart/stable/../1", 0).is_err());
+        assert!(segments("/api/v1/chart/stable/web/a%2Fb", 0).is_err());
+    }
+
+    #[test]
+    fn what_an_archive_tells_has_its_schema_as_json_or_else_as_it_is() {
+        let mut archive = archive();
+        let body = told(&archive);
+        assert_eq!(body["schema"]["type"], "object");
+        assert_eq!(body["dependencies"][0]["name"], "db");
+        assert_eq!(body["readme"]["raw"], "# Web");
+        assert_eq!(body["signature"]["state"], Value::Null);
+        (archive.schema, archive.readme) = (Some("{".into()), None);
+        archive.metadata = json!({});
+        let body = told(&archive);
+        assert_eq!(body["schema"], "{");
+        assert_eq!((&body["readme"], &body["dependencies"]), (&Value::Null, &json!([])));
+    }
+
+    #[test]
+    fn a_chart_has_an_icon_if_the_catalogue_or_the_archive_says_so() {
+        let mut archive = archive();
+        assert!(!has_icon(None, &archive));
+        assert!(has_icon(Some("https://a.b/c"), &archive));
+        archive.metadata["icon"] = "data:image/png;base64,".into();
+        assert!(has_icon(None, &archive));
+    }
+
+    #[test]
+    fn a_version_that_is_not_there_is_told_with_those_that_are() {
+        let error = no_version(&chart(&["2.0.0", "1.0.0"]), "3");
+        assert_eq!(error.status, StatusCode::NOT_FOUND);
+        let text = error.text(Locale::EN);
+        assert!(text.contains("2.0.0, 1.0.0") && text.contains("web"), "{text}");
+    }
+
+    #[test]
+    fn a_page_that_stands_in_the_place_of_a_provenance_file_is_not_shown() {
+        let shown = |text: &str| {
+            let mut body = told(&archive());
+            sign(&mut body, &archive(), Ok(Some(text.into())));
+            body
+        };
+        let page = shown("<html>not found</html>");
+        assert_eq!(page["provenance"], Value::Null);
+        assert_eq!(page["signature"], json!({ "state": "mismatch", "keysChecked": false }));
+        assert_eq!(shown(SIGNED)["provenance"], SIGNED);
+        let mut body = told(&archive());
+        sign(&mut body, &archive(), Err("too slow".into()));
+        assert_eq!(body["errors"], json!(["too slow"]));
+        assert_eq!(body["signature"]["state"], Value::Null);
+    }
+
+    #[test]
+    fn addresses_are_those_that_can_be_fetched() {
+        let base = Url::parse("https://a.example/charts/").unwrap();
+        let urls = ["web.tgz", "javascript:alert(1)", "oci://r.example/web:1", "data:text/html,x"];
+        let urls = urls.map(Box::<str>::from).into();
+        let version = Version { urls, ..Version::default() };
+        let shown = ["https://a.example/charts/web.tgz", "oci://r.example/web:1"];
+        assert_eq!(addresses(&base, &version), shown);
+    }
+
+    #[tokio::test]
+    async fn an_archive_has_its_place_until_its_last_piece_is_sent() {
+        let (bytes, place) = (Bytes::from(vec![7; 2 * PIECE + 1]), Arc::new(()));
+        let mut sent = Box::pin(pieces(bytes.clone(), place.clone()));
+        let mut all = Vec::new();
+        while all.len() < bytes.len() {
+            assert_eq!(Arc::strong_count(&place), 2);
+            all.extend(sent.next().await.unwrap().unwrap());
+        }
+        assert!(sent.next().await.is_none());
+        assert_eq!((all, Arc::strong_count(&place)), (bytes.to_vec(), 1));
+    }
+
+    #[test]
+    fn a_file_name_cannot_end_its_header() {
+        let odd = Archive { version: "1.0.0-a\"\r\n;ä".into(), ..archive() };
+        assert_eq!(file_name(&odd), "web-1.0.0-a_____.tgz");
+        assert_eq!(file_name(&archive()), "web-1.2.3.tgz");
+    }
+
+    #[test]
+    fn an_icon_that_is_opened_by_itself_may_do_nothing() {
+        let headers = [(header::CONTENT_SECURITY_POLICY, ICON_POLICY)];
+        let response = file(Body::from("<svg/>"), "image/svg+xml", headers);
+        let said = |name: &str| response.headers()[name].to_str().unwrap();
+        assert_eq!(said("x-content-type-options"), "nosniff");
+        assert_eq!(said("content-type"), "image/svg+xml");
+        assert!(said("content-security-policy").contains("default-src 'none'"));
+    }
+}

@@ -1,0 +1,479 @@
+//! One release as its records tell it, read as the caller whenever it is asked for: the detail,
+//! and its history, values, manifest, notes, hooks and chart by themselves.
+//!
+//! It writes nothing, and it keeps nothing of what it has read: records are Secrets.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use compact_str::CompactString;
+use http::{HeaderValue, StatusCode, Uri, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::list::is_namespace;
+use super::release_resources::{Look, look};
+use super::release_run::standing;
+use super::release_urls::{services, urls};
+use super::respond::{Freshness, Reply};
+use super::target::{Target, encoded};
+use super::{Caller, Gateway, Shared};
+use crate::helm::blob::{BadRelease, Hook, Release, computed};
+use crate::helm::facts::{Fact, Read};
+use crate::helm::manifest::{self, Object};
+use crate::helm::record::{self, ReadError, Record};
+use crate::i18n::Locale;
+use crate::kinds::release::{RELEASE, type_meta};
+use crate::kinds::time;
+use crate::upstream::User;
+
+/// What a detail shows of `Chart.yaml`.
+const OF_CHART: [&str; 14] = [
+    "name",
+    "version",
+    "appVersion",
+    "description",
+    "icon",
+    "home",
+    "sources",
+    "keywords",
+    "maintainers",
+    "deprecated",
+    "type",
+    "kubeVersion",
+    "dependencies",
+    "annotations",
+];
+
+/// What `/release/{namespace}/{name}…?revision=` names.
+pub struct Asked {
+    pub namespace: CompactString,
+    pub name: CompactString,
+    /// `None`: the newest.
+    pub revision: Option<u32>,
+}
+
+impl Asked {
+    /// Of a path with `after` segments behind the release's name.
+    pub fn of(uri: &Uri, after: usize) -> Result<Self, ApiError> {
+        let Target { namespace, name } = Target::of(uri.path(), &RELEASE, after)?;
+        is_namespace(&namespace)?;
+        let mut pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        let revision = pairs.find(|(key, _)| key == "revision").map(|(_, value)| {
+            let number = value.parse::<u32>().ok().filter(|number| *number > 0);
+            number.ok_or_else(|| {
+                let value: String = value.chars().take(40).collect();
+                ApiError::bad_request("error-bad-revision", &[("value", value.as_str())])
+            })
+        });
+        Ok(Self { namespace, name, revision: revision.transpose()? })
+    }
+
+    /// All revisions, and the one that is asked for.
+    pub async fn found(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+    ) -> Result<(Vec<Record>, Record), ApiError> {
+        found(gateway, user, &self.namespace, &self.name, self.revision).await
+    }
+
+    /// The content of the revision that is asked for; 502 when nobody can read it.
+    pub async fn release(&self, gateway: &Gateway, user: &User) -> Result<Release, ApiError> {
+        let (_, record) = self.found(gateway, user).await?;
+        content(gateway, user, &record).await?.map_err(|why| broken(&record, &why))
+    }
+}
+
+/// All revisions of a release, the newest first, and the chosen one: of this number, or the newest.
+/// There is at least one; 404 with a sentence when there is none, or none of this number.
+pub async fn found(
+    gateway: &Gateway,
+    user: &User,
+    namespace: &str,
+    name: &str,
+    revision: Option<u32>,
+) -> Result<(Vec<Record>, Record), ApiError> {
+    let history = record::history(&gateway.cluster, user, namespace, name).await;
+    let history = gateway.authorizer.heed(user, history).await?;
+    let missing = StatusCode::NOT_FOUND;
+    let Some(newest) = history.first() else {
+        let args = [("name", name), ("namespace", namespace)];
+        return Err(ApiError::with_status(missing, "error-no-release", &args));
+    };
+    let chosen = match revision {
+        None => Some(newest),
+        Some(revision) => history.iter().find(|record| record.revision == revision),
+    };
+    let Some(chosen) = chosen.cloned() else {
+        let revision = revision.unwrap_or_default().to_string();
+        let known = history.iter().take(20).map(|record| record.revision.to_string());
+        let known = known.collect::<Vec<_>>().join(", ");
+        let args = [("name", name), ("revision", revision.as_str()), ("known", known.as_str())];
+        return Err(ApiError::with_status(missing, "error-no-revision", &args));
+    };
+    Ok((history, chosen))
+}
+
+/// A record's content, or why nobody can read it.
+async fn content(
+    gateway: &Gateway,
+    user: &User,
+    record: &Record,
+) -> Result<Result<Release, BadRelease>, ApiError> {
+    match record::release(&gateway.cluster, user, record).await {
+        Ok(release) => Ok(Ok(release)),
+        Err(ReadError::Broken(why)) => Ok(Err(why)),
+        Err(ReadError::Failed(failure)) => {
+            if failure.code() == Some(StatusCode::UNAUTHORIZED) {
+                gateway.authorizer.refused(user).await;
+            }
+            Err(failure.into())
+        }
+    }
+}
+
+fn broken(record: &Record, why: &BadRelease) -> ApiError {
+    let reason = why.to_string();
+    let args = [("secret", record.secret.as_str()), ("reason", reason.as_str())];
+    ApiError::with_status(StatusCode::BAD_GATEWAY, "error-release-broken", &args)
+}
+
+/// The objects of a manifest, read where nobody waits for the thread: it may be tens of MiB.
+pub async fn objects(manifest: String) -> Result<(Vec<Object>, Vec<String>), ApiError> {
+    let read = tokio::task::spawn_blocking(move || manifest::objects(&manifest)).await;
+    read.map_err(|error| ApiError::internal(&error))
+}
+
+/// Documents that are no objects, as the contract's errors.
+pub fn unreadable(sentences: Vec<String>, locale: Locale) -> impl Iterator<Item = Value> {
+    sentences.into_iter().map(move |reason| {
+        let args = [("reason", reason.as_str())];
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        ApiError::with_status(status, "error-manifest-unreadable", &args).as_item(locale)
+    })
+}
+
+/// `GET /api/v1/release/{namespace}/{name}`.
+pub async fn detail(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = Asked::of(request.uri(), 0)?;
+    let locale = gateway.locale_of(request.headers());
+    let (history, record) = asked.found(&gateway, &user).await?;
+    let content = content(&gateway, &user, &record).await?;
+    let now = async {
+        match &content {
+            Ok(release) => now(&gateway, &user, locale, &asked.namespace, release).await,
+            Err(why) => {
+                let errors = vec![broken(&record, why).as_item(locale)];
+                Ok((Look { errors, ..Look::default() }, Vec::new()))
+            }
+        }
+    };
+    let standing = standing(&gateway, &user, &asked.namespace, &asked.name, &history);
+    let facts = facts(&gateway, &user, &asked, &history);
+    let (now, (operation, stuck), facts) = tokio::join!(now, standing, facts);
+    let (mut look, urls) = now?;
+    let (facts, unknown) = facts?;
+    look.errors.extend(unknown.map(|error| error.as_item(locale)));
+    let mut body = told(&record, content.as_ref().ok());
+    let newest = history.first().unwrap_or(&record);
+    let protection = &gateway.helm.protection;
+    let guarded = protection.of(&asked.namespace, &asked.name, &newest.labels);
+    body["protection"] = guarded.shown();
+    body["operation"] = operation;
+    body["stuck"] = stuck;
+    body["resources"] = look.shown().into();
+    body["urls"] = urls.into();
+    body["services"] = services(&look).into();
+    body["history"] = revisions(&history, &facts);
+    body["errors"] = look.errors.into();
+    Ok(secret(&gateway, &request, &body))
+}
+
+/// What lists show of these revisions, and why it is not known of all. Only refused credentials
+/// fail it.
+async fn facts(
+    gateway: &Gateway,
+    user: &User,
+    asked: &Asked,
+    history: &[Record],
+) -> Result<(Read, Option<ApiError>), ApiError> {
+    let facts = &gateway.helm.facts;
+    let mut found = Read::new();
+    for record in history {
+        let version = record.resource_version.parse().unwrap_or(0);
+        if let Some(fact) = facts.known(&record.uid, version).await {
+            found.insert(record.uid.clone(), fact);
+        }
+    }
+    if found.len() == history.len() {
+        return Ok((found, None));
+    }
+    let selector = format!("owner=helm,name={}", asked.name);
+    let selector = utf8_percent_encode(&selector, NON_ALPHANUMERIC);
+    let collection = RELEASE.resource.collection(Some(&encoded(&asked.namespace)));
+    let path = format!("{collection}?labelSelector={selector}");
+    let read = facts.read(&gateway.cluster, user, &path, &mut found).await;
+    match gateway.authorizer.heed(user, read).await.map_err(ApiError::from) {
+        Err(error) if error.status == StatusCode::UNAUTHORIZED => Err(error),
+        read => Ok((found, read.err())),
+    }
+}
+
+/// How the objects of a release are, and where it can be reached.
+async fn now(
+    gateway: &Gateway,
+    user: &User,
+    locale: Locale,
+    namespace: &str,
+    release: &Release,
+) -> Result<(Look, Vec<Value>), ApiError> {
+    let (objects, sentences) = objects(release.manifest.clone()).await?;
+    let mut look = look(gateway, user, locale, namespace, objects).await?;
+    look.errors.extend(unreadable(sentences, locale));
+    let urls = urls(gateway, user, &look).await;
+    Ok((look, urls))
+}
+
+/// What a record tells of a revision; without its content what its metadata knows.
+fn told(record: &Record, release: Option<&Release>) -> Value {
+    let at = |seconds: Option<i64>| seconds.and_then(time);
+    let info = release.map(|release| &release.info);
+    let written = record.modified.unwrap_or(record.created);
+    let last = info.map_or(Some(written), |info| info.last_deployed);
+    let method = release.map(|release| match release.apply_method.as_str() {
+        "" => "csa",
+        method => method,
+    });
+    let hooks = release.into_iter().flat_map(|release| &release.hooks).map(hook);
+    json!({
+        "objectMeta": {
+            "name": record.name, "namespace": record.namespace, "uid": record.uid,
+            "labels": record.labels, "creationTimestamp": time(record.created),
+        },
+        "typeMeta": type_meta(),
+        "revision": record.revision,
+        "status": record.status,
+        "firstDeployed": at(info.and_then(|info| info.first_deployed)),
+        "lastDeployed": at(last),
+        "deleted": at(info.and_then(|info| info.deleted)),
+        "description": info.map_or("", |info| info.description.as_str()),
+        "applyMethod": method,
+        "chart": release.map(|release| chart_of(&release.chart.metadata)),
+        "labels": record.labels,
+        "notes": info.map_or("", |info| info.notes.as_str()),
+        "hooks": hooks.collect::<Vec<_>>(),
+        "values": release.map(|release| &release.config),
+    })
+}
+
+fn chart_of(metadata: &Value) -> Value {
+    let fields = OF_CHART.iter().map(|key| {
+        let value = metadata.get(*key).cloned().unwrap_or_default();
+        ((*key).to_owned(), value)
+    });
+    Value::Object(fields.collect())
+}
+
+/// A hook without its manifest.
+fn hook(hook: &Hook) -> Value {
+    json!({
+        "name": hook.name, "kind": hook.kind, "path": hook.path, "events": hook.events,
+        "weight": hook.weight, "deletePolicies": hook.delete_policies,
+        "lastRun": {
+            "startedAt": hook.last_run.started_at.and_then(time),
+            "completedAt": hook.last_run.completed_at.and_then(time),
+            "phase": hook.last_run.phase,
+        },
+    })
+}
+
+/// The revisions, the newest first, each with what lists show of one.
+fn revisions(history: &[Record], facts: &Read) -> Value {
+    let revisions = history.iter().map(|record| {
+        let fact: Option<&Fact> = facts.get(&record.uid).map(|fact| &**fact);
+        let updated = fact.and_then(|fact| fact.updated).unwrap_or(record.created);
+        json!({
+            "revision": record.revision, "status": record.status, "updated": time(updated),
+            "chart": fact.map(|fact| &fact.chart),
+            "chartVersion": fact.map(|fact| &fact.chart_version),
+            "appVersion": fact.map(|fact| &fact.app_version),
+            "description": fact.map(|fact| &fact.description),
+        })
+    });
+    revisions.collect()
+}
+
+/// An answer that may hold secrets.
+fn secret(gateway: &Gateway, request: &Request, body: &Value) -> Response {
+    let reply = Reply::json(body.to_string(), Freshness::default().with_live()).secret();
+    reply.respond(gateway, request.headers())
+}
+
+/// The same as text that no browser takes for anything else.
+fn text(content: &'static str, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    for (name, value) in [
+        (header::CONTENT_TYPE, content),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// `GET …/history`: every revision that there is a record of.
+pub async fn history(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = Asked::of(request.uri(), 1)?;
+    let locale = gateway.locale_of(request.headers());
+    let (history, _) = asked.found(&gateway, &user).await?;
+    let (facts, unknown) = facts(&gateway, &user, &asked, &history).await?;
+    let body = json!({
+        "listMeta": { "totalItems": history.len() },
+        "history": revisions(&history, &facts),
+        "errors": unknown.iter().map(|error| error.as_item(locale)).collect::<Vec<_>>(),
+    });
+    Ok(secret(&gateway, &request, &body))
+}
+
+/// `GET …/values`: the user's, and what they make of the chart's.
+pub async fn values(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let release = Asked::of(request.uri(), 1)?.release(&gateway, &user).await?;
+    let body = json!({ "user": release.config, "computed": computed(&release) });
+    Ok(secret(&gateway, &request, &body))
+}
+
+/// `GET …/manifest`, as YAML.
+pub async fn manifest(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let release = Asked::of(request.uri(), 1)?.release(&gateway, &user).await?;
+    Ok(text("application/yaml", release.manifest))
+}
+
+/// `GET …/notes`, as text; empty when the chart has none.
+pub async fn notes(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let release = Asked::of(request.uri(), 1)?.release(&gateway, &user).await?;
+    Ok(text("text/plain; charset=utf-8", release.info.notes))
+}
+
+/// `GET …/hooks`, with their manifests.
+pub async fn hooks(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let release = Asked::of(request.uri(), 1)?.release(&gateway, &user).await?;
+    let hooks = release.hooks.iter().map(|one| {
+        let mut shown = hook(one);
+        shown["manifest"] = one.manifest.as_str().into();
+        shown
+    });
+    let body = json!({ "hooks": hooks.collect::<Vec<_>>() });
+    Ok(secret(&gateway, &request, &body))
+}
+
+/// `GET …/chart`: what the record holds of the chart.
+pub async fn chart(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let release = Asked::of(request.uri(), 1)?.release(&gateway, &user).await?;
+    let chart = &release.chart;
+    let body = json!({
+        "metadata": chart.metadata, "readme": chart.readme, "values": chart.values,
+        "schema": chart.schema, "files": chart.files, "templates": chart.templates,
+    });
+    Ok(secret(&gateway, &request, &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::helm::record::Status;
+
+    fn record() -> Record {
+        Record {
+            namespace: "shop".into(),
+            name: "web".into(),
+            revision: 3,
+            status: Status::PendingUpgrade,
+            labels: [("team".to_owned(), "red".to_owned())].into(),
+            secret: "sh.helm.release.v1.web.v3".into(),
+            uid: "u".into(),
+            resource_version: "9".into(),
+            created: 1_767_323_045,
+            modified: None,
+        }
+    }
+
+    #[test]
+    fn a_path_names_a_release_and_its_query_a_revision() {
+        let of = |path: &str, after| {
+            let asked = Asked::of(&path.parse().unwrap(), after)?;
+            Ok::<_, ApiError>((asked.namespace.to_string(), asked.name.to_string(), asked.revision))
+        };
+        let web = |revision| ("shop".to_owned(), "web.a".to_owned(), revision);
+        assert_eq!(of("/api/v1/release/shop/web.a", 0).unwrap(), web(None));
+        assert_eq!(of("/api/v1/release/shop/web.a/values?revision=7", 1).unwrap(), web(Some(7)));
+        for odd in ["revision=0", "revision=", "revision=-1", "revision=x"] {
+            let error = of(&format!("/release/shop/web?{odd}"), 0).unwrap_err();
+            assert_eq!(error.status.as_u16(), 400, "{odd}");
+        }
+        assert!(of("/release/Shop/web", 0).is_err());
+        assert!(of("/release/shop/a%2Fb", 0).is_err());
+    }
+
+    #[test]
+    fn without_its_content_a_revision_tells_what_its_metadata_knows() {
+        let told = told(&record(), None);
+        assert_eq!((&told["revision"], &told["status"]), (&json!(3), &json!("pending-upgrade")));
+        assert_eq!(told["lastDeployed"], "2026-01-02T03:04:05Z");
+        assert_eq!(told["labels"], json!({"team": "red"}));
+        for key in ["firstDeployed", "applyMethod", "chart", "values"] {
+            assert_eq!(told[key], Value::Null, "{key}");
+        }
+        assert_eq!((&told["hooks"], &told["notes"]), (&json!([]), &json!("")));
+    }
+
+    #[test]
+    fn a_chart_has_all_keys_and_no_others() {
+        let chart = chart_of(&json!({"name": "web", "version": "1.2.0", "odd": 1}));
+        assert_eq!(chart.as_object().unwrap().len(), OF_CHART.len());
+        assert_eq!((&chart["name"], &chart["icon"]), (&json!("web"), &Value::Null));
+    }
+
+    #[test]
+    fn a_revision_whose_content_nobody_could_read_is_still_told() {
+        let record = record();
+        let fact = Fact { chart: "web".into(), updated: Some(1_767_323_046), ..Fact::default() };
+        let known = Read::from([("u".into(), fact.into())]);
+        let history = std::slice::from_ref(&record);
+        let shown = revisions(history, &known);
+        assert_eq!((&shown[0]["chart"], &shown[0]["revision"]), (&json!("web"), &json!(3)));
+        assert_eq!(shown[0]["updated"], "2026-01-02T03:04:06Z");
+        let shown = revisions(history, &Read::new());
+        assert_eq!((&shown[0]["chart"], &shown[0]["revision"]), (&Value::Null, &json!(3)));
+    }
+}

@@ -1,0 +1,294 @@
+//! `POST /release/{namespace}/{name}/preview`: what an install, upgrade or rollback would do,
+//! object by object, without doing it. The engine renders on a dry run, and each object is tried
+//! out as the caller (`release_dry`).
+//!
+//! Nothing is changed and nothing is locked: when it is done the cluster may be another one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use futures::{StreamExt as _, TryStreamExt as _};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::body::{self, get};
+use super::error::ApiError;
+use super::release_dry::{Dry, Problem, Shown, Tried};
+use super::release_plan::{Asked, is_of};
+use super::release_run::sent;
+use super::target::encoded;
+use super::{Caller, Shared, release, view};
+use crate::helm::act::{self, Act};
+use crate::helm::classify::SchemaError;
+use crate::helm::diff::ENTRIES;
+use crate::helm::manifest::Object;
+use crate::helm::names;
+use crate::helm::quota::{Needs, exceeded};
+use crate::helm::rendered::{Hook, Rendered};
+
+/// For all of it: proxies before us give up soon after.
+const TIME: Duration = Duration::from_secs(90);
+/// Objects that are tried out, each with some requests.
+const OBJECTS: usize = 500;
+/// Of those, side by side: one request must not crowd out others.
+const AT_ONCE: usize = 8;
+/// Of all rendered objects together, as JSON. Those behind it are shown without.
+const RENDERED: usize = 4 << 20;
+/// Namespaces whose quotas are looked at.
+const NAMESPACES: usize = 8;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Preview {
+    release: String,
+    namespace: String,
+    act: &'static str,
+    objects: Vec<Shown>,
+    hooks: Vec<Hook>,
+    /// Files of the chart itself with definitions that are made before anything else.
+    crds: Vec<String>,
+    notes: String,
+    schema_errors: Vec<SchemaError>,
+    /// A sentence for each rendered document that is no object.
+    unreadable: Vec<String>,
+    problem: Option<Problem>,
+    truncated: bool,
+}
+
+/// What an answer still has room for.
+struct Room {
+    entries: usize,
+    rendered: usize,
+    truncated: bool,
+}
+
+/// `POST …/release/{namespace}/{name}/preview`.
+pub async fn preview(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let place = release::Asked::of(&head.uri, 1)?;
+    names::release(&place.name)?;
+    // Strangers send us no charts.
+    view::verified(&gateway, &user).await?;
+    let act = act::preview(&sent(&head.headers, body).await?.0)?;
+    let asked = Asked {
+        gateway: &gateway,
+        user: &user,
+        locale: gateway.locale_of(&head.headers),
+        namespace: &place.namespace,
+        name: &place.name,
+    };
+    let preview = match tokio::time::timeout(TIME, asked.preview(&act)).await {
+        Ok(preview) => preview?,
+        Err(_) => {
+            let problem = Some(Problem::error("timeout", asked.sentence("timeout")));
+            Preview { problem, truncated: true, ..asked.empty(&act) }
+        }
+    };
+    let preview = serde_json::to_value(preview).map_err(|error| ApiError::internal(&error))?;
+    Ok(body::answer(StatusCode::OK, &preview))
+}
+
+impl Asked<'_> {
+    async fn preview(&self, act: &Act) -> Result<Preview, ApiError> {
+        let plan = match act {
+            Act::Install(deploy) | Act::Upgrade(deploy) => self.deployed(act, deploy).await?,
+            Act::Rollback(back) => self.rolled_back(back).await?,
+            Act::Uninstall(_) | Act::Test(_) => return Err(body::malformed(&"it has no preview")),
+        };
+        let Rendered { objects, unreadable, hooks, notes } = plan.rendered;
+        let namespaces = objects.iter().filter(|object| is_of(object, ("", "Namespace")));
+        let own = plan.creates_namespace.then(|| self.namespace.to_owned());
+        let dry = Dry {
+            gateway: self.gateway,
+            user: self.user,
+            locale: self.locale,
+            release: self.name,
+            namespace: self.namespace,
+            way: plan.way,
+            namespaces: namespaces.map(|object| object.name.clone()).chain(own).collect(),
+            kinds: plan.kinds,
+        };
+        let (tried, truncated) = self.tried(&dry, &objects, &plan.old).await?;
+        let problem = match plan.problem {
+            Some(problem) if problem.severity == "error" => Some(problem),
+            // The engine looks for all kinds before it makes anything.
+            _ if tried.iter().any(has_no_kind) => {
+                Some(Problem::error("crd-missing", self.sentence("crd-missing")))
+            }
+            known => self.over_quota(&tried).await?.or(known),
+        };
+        Ok(Preview {
+            objects: tried.into_iter().map(|tried| tried.shown).collect(),
+            hooks,
+            crds: plan.crds,
+            notes,
+            schema_errors: plan.schema_errors,
+            unreadable,
+            problem,
+            truncated,
+            ..self.empty(act)
+        })
+    }
+
+    fn empty(&self, act: &Act) -> Preview {
+        Preview {
+            release: self.name.to_owned(),
+            namespace: self.namespace.to_owned(),
+            act: match act {
+                Act::Install(_) => "install",
+                Act::Upgrade(_) => "upgrade",
+                _ => "rollback",
+            },
+            objects: Vec::new(),
+            hooks: Vec::new(),
+            crds: Vec::new(),
+            notes: String::new(),
+            schema_errors: Vec::new(),
+            unreadable: Vec::new(),
+            problem: None,
+            truncated: false,
+        }
+    }
+
+    /// Every object tried out, in the manifest's order, then those that go; and whether some of it
+    /// was left out.
+    async fn tried(
+        &self,
+        dry: &Dry<'_>,
+        objects: &[Object],
+        old: &[Object],
+    ) -> Result<(Vec<Tried>, bool), ApiError> {
+        let key = |object: &Object| {
+            let namespace = object.namespace.as_deref().unwrap_or(self.namespace).to_owned();
+            (object.group().to_owned(), object.kind.clone(), namespace, object.name.clone())
+        };
+        let before: HashMap<_, &Object> = old.iter().map(|object| (key(object), object)).collect();
+        let after: HashMap<_, &Object> =
+            objects.iter().map(|object| (key(object), object)).collect();
+        let gone = old.iter().filter(|object| !after.contains_key(&key(object)));
+        let all: Vec<(&Object, bool)> = objects
+            .iter()
+            .map(|object| (object, true))
+            .chain(gone.map(|object| (object, false)))
+            .collect();
+        let (all, before) = (all.as_slice(), &before);
+        let mut tried = futures::stream::iter(0..all.len().min(OBJECTS))
+            .map(|index| async move {
+                match all.get(index) {
+                    Some((object, true)) => {
+                        let old = before.get(&key(object)).copied();
+                        dry.tried(object, old).await.map(Some)
+                    }
+                    Some((object, false)) => dry.gone(object).await,
+                    None => Ok(None),
+                }
+            })
+            .buffered(AT_ONCE);
+        let mut room = Room::new(all.len() > OBJECTS);
+        let mut found = Vec::new();
+        while let Some(one) = tried.try_next().await? {
+            if let Some(mut one) = one {
+                room.take(&mut one.shown);
+                found.push(one);
+            }
+        }
+        Ok((found, room.truncated))
+    }
+
+    /// Which quotas the release does not fit into, as far as the caller may see them.
+    async fn over_quota(&self, tried: &[Tried]) -> Result<Option<Problem>, ApiError> {
+        let mut needs: BTreeMap<&str, Needs> = BTreeMap::new();
+        for one in tried {
+            let Some(namespace) = one.shown.namespace.as_deref() else { continue };
+            let sums = needs.entry(namespace).or_default();
+            for (name, amount) in &one.needs {
+                let sum = sums.entry(name.clone()).or_default();
+                *sum = sum.saturating_add(*amount);
+            }
+        }
+        needs.retain(|_, needs| needs.values().any(|amount| *amount > 0));
+        let mut found = Vec::new();
+        for (namespace, needs) in needs.into_iter().take(NAMESPACES) {
+            let namespace_path = format!("/api/v1/namespaces/{}", encoded(namespace));
+            let path = format!("{namespace_path}/resourcequotas?limit=100");
+            let quotas = match get(self.gateway, self.user, &path).await {
+                Ok(quotas) => quotas,
+                Err(failure) if failure.code() == Some(StatusCode::UNAUTHORIZED) => {
+                    return Err(failure.into());
+                }
+                // What may not be seen cannot be told of.
+                Err(_) => continue,
+            };
+            for quota in quotas.get("items").and_then(Value::as_array).into_iter().flatten() {
+                let sentences = exceeded(&needs, quota).into_iter();
+                found.extend(sentences.map(|sentence| format!("{namespace}/{sentence}")));
+            }
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let problem = Problem::error("quota", self.sentence("quota"));
+        Ok(Some(Problem { detail: found.join("\n"), ..problem }))
+    }
+}
+
+fn has_no_kind(tried: &Tried) -> bool {
+    let problem = tried.shown.problem.as_ref();
+    problem.is_some_and(|problem| (problem.class, problem.severity) == ("crd-missing", "error"))
+}
+
+impl Room {
+    fn new(truncated: bool) -> Self {
+        Self { entries: ENTRIES, rendered: RENDERED, truncated }
+    }
+
+    /// Cuts an object down to what there is room for.
+    fn take(&mut self, shown: &mut Shown) {
+        let entries = shown.diff.len();
+        self.truncated |= entries > self.entries || entries == ENTRIES;
+        shown.diff.truncate(self.entries);
+        self.entries -= shown.diff.len();
+        let size = shown.rendered.as_ref().map_or(0, |object| object.to_string().len());
+        if size > self.rendered {
+            shown.rendered = None;
+            self.truncated = true;
+        } else {
+            self.rendered -= size;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_no_room_for_is_cut_and_told() {
+        let object = || Shown {
+            api_version: "v1".into(),
+            kind: "ConfigMap".into(),
+            name: "a".into(),
+            namespace: None,
+            change: "change",
+            diff: crate::helm::diff::changes(
+                &serde_json::json!({"data": {"a": "1", "b": "1"}}),
+                &serde_json::json!({"data": {"a": "2", "b": "2"}}),
+            ),
+            rendered: Some("r".repeat(10).into()),
+            problem: None,
+        };
+        let mut room = Room { entries: 3, rendered: 20, truncated: false };
+        let (mut first, mut second) = (object(), object());
+        room.take(&mut first);
+        assert!(first.diff.len() == 2 && first.rendered.is_some() && !room.truncated);
+        room.take(&mut second);
+        assert!(second.diff.len() == 1 && second.rendered.is_none() && room.truncated);
+    }
+}

@@ -1,0 +1,227 @@
+//! Protection of releases: set and lifted as the caller, by a label on the newest record's Secret,
+//! and looked at before anything changes a release.
+//!
+//! What protects is `helm::protect`'s to say. The passthrough stays raw: whoever may write Secrets
+//! there, or runs helm elsewhere, is not held.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::{self, MERGE, send};
+use super::error::ApiError;
+use super::passthrough::user_name;
+use super::release::{Asked, found};
+use super::release_write::{at_it, in_the_way, place_of};
+use super::target::encoded;
+use super::{Caller, Gateway, Shared};
+use crate::auth::Attributes;
+use crate::helm::protect::LABEL;
+use crate::helm::record::{self, Record};
+use crate::kinds::by_name;
+use crate::kinds::release::RELEASE;
+use crate::upstream::{Failure, User};
+
+/// What lifting is called in roles: no object of the API server's, but a verb that its
+/// authorizers are asked about.
+const VERB: &str = "unprotect";
+const GROUP: &str = "binnacle.dev";
+const RESOURCE: &str = "releases";
+
+/// Times that a label is copied where others write the record just then.
+const TRIES: usize = 3;
+
+/// `PUT /api/v1/release/{namespace}/{name}/protect`: whoever may write the record may protect it.
+/// 409 when it is set, but an operation is at work that was accepted before.
+pub async fn protect(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = Asked::of(request.uri(), 1)?;
+    let Asked { namespace, name, .. } = &asked;
+    let place = place_of(namespace, name)?;
+    let answer = mark(&gateway, &user, &asked, "true").await?;
+    // Not before: what is accepted from here on finds the label.
+    let seen = place.look(&gateway.cluster, &user).await;
+    let seen = gateway.authorizer.heed(&user, seen).await?;
+    match at_it(&gateway, namespace, name, seen.as_ref()) {
+        Some(other) => Err(in_the_way("error-release-protect-late", &other)),
+        None => Ok(answer),
+    }
+}
+
+/// `PUT /api/v1/release/{namespace}/{name}/unprotect`: whoever may `unprotect` it besides.
+pub async fn unprotect(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = Asked::of(request.uri(), 1)?;
+    if !may_lift(&gateway, &user, &asked.namespace, &asked.name).await? {
+        let caller = user_name(&gateway, &user).await;
+        return Err(ApiError::forbidden(denial(&asked.namespace, &asked.name, &caller)));
+    }
+    // Not by taking the label away: what has none gets that of the record before.
+    mark(&gateway, &user, &asked, "false").await
+}
+
+/// 403 with the reason when this release, whose newest record is this, is protected.
+pub async fn refuse_if_protected(
+    gateway: &Gateway,
+    user: &User,
+    namespace: &str,
+    name: &str,
+    newest: &Record,
+) -> Result<(), ApiError> {
+    let guarded = gateway.helm.protection.of(namespace, name, &newest.labels);
+    if !guarded.protected {
+        return Ok(());
+    }
+    // Who cannot be told about stays with the words for everybody.
+    let id = match may_lift(gateway, user, namespace, name).await {
+        Ok(true) => "error-release-protected-by-you-too",
+        _ => "error-release-protected",
+    };
+    let args = [("name", name), ("by", guarded.by.as_str())];
+    Err(ApiError::with_status(StatusCode::FORBIDDEN, id, &args))
+}
+
+/// After an upgrade or a rollback: the newest record says of protection what the one before said,
+/// unless it says something itself. A rollback takes its labels from the revision it goes back to.
+pub async fn keep_label(
+    gateway: &Gateway,
+    user: &User,
+    namespace: &str,
+    name: &str,
+) -> Result<(), ApiError> {
+    let mut tries = 0;
+    loop {
+        let history = record::history(&gateway.cluster, user, namespace, name).await;
+        let history = gateway.authorizer.heed(user, history).await?;
+        let Some((newest, value)) = missing(&history) else { return Ok(()) };
+        tries += 1;
+        match set(gateway, user, newest, value).await {
+            Err(failure) if failure.code() == Some(StatusCode::CONFLICT) && tries < TRIES => {}
+            answer => return answer.map(drop).map_err(ApiError::from),
+        }
+    }
+}
+
+/// The newest record and the label that it should have from the one before.
+fn missing(history: &[Record]) -> Option<(&Record, &str)> {
+    let [newest, before, ..] = history else { return None };
+    let value = before.labels.get(LABEL)?;
+    (!newest.labels.contains_key(LABEL)).then_some((newest, value.as_str()))
+}
+
+async fn mark(
+    gateway: &Gateway,
+    user: &User,
+    asked: &Asked,
+    value: &str,
+) -> Result<Response, ApiError> {
+    let Asked { namespace, name, .. } = asked;
+    let (_, newest) = found(gateway, user, namespace, name, None).await?;
+    if newest.status.is_pending() {
+        // Helm writes the record again at the end, with the labels that it read before.
+        let args = [("name", name.as_str()), ("status", newest.status.as_str())];
+        let status = StatusCode::CONFLICT;
+        return Err(ApiError::with_status(status, "error-release-protect-pending", &args));
+    }
+    let secret = set(gateway, user, &newest, value).await?;
+    let mut labels = newest.labels;
+    labels.insert(LABEL.to_owned(), value.to_owned());
+    let guarded = gateway.helm.protection.of(namespace, name, &labels);
+    let answer = body::answer(StatusCode::OK, &guarded.shown());
+    let Some(kind) = by_name("secret") else { return Ok(answer) };
+    Ok(body::wrote(gateway, user, (kind, namespace), &secret, answer))
+}
+
+/// Sets the label of a record that nobody has written since it was read; 409 else.
+async fn set(
+    gateway: &Gateway,
+    user: &User,
+    record: &Record,
+    value: &str,
+) -> Result<Value, Failure> {
+    let namespace = encoded(&record.namespace);
+    let collection = RELEASE.resource.collection(Some(&namespace));
+    let path = format!("{collection}/{}", encoded(&record.secret));
+    let patch = json!({ "metadata": {
+        "resourceVersion": record.resource_version, "labels": { LABEL: value },
+    }});
+    send(gateway, user, Method::PATCH, &path, MERGE, Bytes::from(patch.to_string())).await
+}
+
+async fn may_lift(
+    gateway: &Gateway,
+    user: &User,
+    namespace: &str,
+    name: &str,
+) -> Result<bool, Failure> {
+    let attributes = Attributes {
+        verb: VERB.into(),
+        group: GROUP.into(),
+        version: "*".into(),
+        resource: RESOURCE.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        ..Attributes::default()
+    };
+    let answer = gateway.authorizer.review(&gateway.cluster, user, &attributes).await;
+    gateway.authorizer.heed(user, answer).await
+}
+
+/// In the words of the API server's own denials.
+fn denial(namespace: &str, name: &str, user: &str) -> String {
+    format!(
+        "{RESOURCE}.{GROUP} \"{name}\" is forbidden: User \"{user}\" cannot {VERB} resource \
+         \"{RESOURCE}\" in API group \"{GROUP}\" in the namespace \"{namespace}\""
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(revision: u32, label: Option<&str>) -> Record {
+        let mut labels = json!({ "owner": "helm", "name": "web", "status": "deployed" });
+        if let Some(label) = label {
+            labels[LABEL] = label.into();
+        }
+        let metadata = json!({
+            "name": format!("sh.helm.release.v1.web.v{revision}"), "namespace": "atlas",
+            "uid": "u", "resourceVersion": "1", "labels": labels,
+        });
+        record::of(&metadata).unwrap()
+    }
+
+    #[test]
+    fn a_record_without_a_label_gets_that_of_the_one_before() {
+        let history = [record(4, None), record(3, Some("false")), record(2, Some("true"))];
+        let (newest, value) = missing(&history).unwrap();
+        assert_eq!((newest.revision, value), (4, "false"));
+    }
+
+    #[test]
+    fn a_label_that_somebody_set_on_the_newest_record_stays() {
+        for label in ["true", "false"] {
+            assert!(missing(&[record(4, Some(label)), record(3, Some("true"))]).is_none());
+            assert!(missing(&[record(4, Some(label)), record(3, None)]).is_none());
+        }
+        assert!(missing(&[record(4, None), record(3, None), record(2, Some("true"))]).is_none());
+        assert!(missing(&[record(1, None)]).is_none() && missing(&[]).is_none());
+    }
+
+    #[test]
+    fn a_denial_is_worded_as_kubernetes_words_it() {
+        assert_eq!(
+            denial("atlas", "web", "jane"),
+            "releases.binnacle.dev \"web\" is forbidden: User \"jane\" cannot unprotect resource \
+             \"releases\" in API group \"binnacle.dev\" in the namespace \"atlas\""
+        );
+    }
+}

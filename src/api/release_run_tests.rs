@@ -1,0 +1,73 @@
+//! What an operation is in the end, whose body waits for a place, and who is asked again.
+
+use futures::FutureExt as _;
+
+use super::*;
+use crate::helm::act;
+
+fn ended(code: Option<i32>, why: Why) -> Result<Ended, Problem> {
+    Ok(Ended { code, stdout: Vec::new(), stderr: "Error: it does not".into(), why })
+}
+
+#[test]
+fn an_operation_is_what_its_child_and_who_ended_it_say() {
+    let back = act::rollback(b"{}").unwrap();
+    let of = |ended, denial| judged(&back, ended, denial);
+    let state = |code, why| of(ended(code, why), None).state;
+    assert_eq!(state(Some(0), Why::Itself), State::Succeeded);
+    assert_eq!(state(Some(1), Why::Itself), State::Failed);
+    assert_eq!(state(Some(1), Why::Cancelled), State::Cancelled);
+    assert_eq!(state(None, Why::TimedOut), State::Failed);
+    assert_eq!(of(ended(Some(0), Why::Itself), Some("no".into())).error, None);
+    let unborn = of(Err(problem("engine", "no place")), None);
+    assert_eq!((unborn.state, unborn.exit_code), (State::Failed, None));
+    let error = unborn.error.unwrap();
+    assert_eq!((error.class.as_str(), error.detail.as_str()), ("engine", "no place"));
+}
+
+#[test]
+fn what_helm_does_not_say_of_a_denial_the_door_has_heard() {
+    let back = act::rollback(b"{}").unwrap();
+    let error = judged(&back, ended(Some(1), Why::Itself), Some("you may not".into())).error;
+    let error = error.unwrap();
+    assert_eq!(error.class, "forbidden");
+    assert!(error.detail.ends_with("it does not: you may not"), "{}", error.detail);
+}
+
+#[test]
+fn what_the_api_server_would_say_again_is_not_asked_again() {
+    let said = |code: u16| Failure::status(StatusCode::from_u16(code).unwrap(), b"");
+    for code in [403, 404, 422] {
+        assert!(is_final(&said(code)), "{code}");
+    }
+    for code in [401, 409, 429, 500, 503] {
+        assert!(!is_final(&said(code)), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_small_body_needs_none_of_the_places_of_large_ones() {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", "application/json".parse().unwrap());
+    let taken = BODIES.acquire_many(8).await.unwrap();
+    for small in [Body::empty(), Body::from("{}"), Body::from(vec![b' '; 2 << 20])] {
+        let (_, place) = sent(&headers, small).await.unwrap();
+        assert!(place.is_none());
+    }
+    let large = || Body::from(vec![b' '; (2 << 20) + 1]);
+    assert!(Box::pin(sent(&headers, large())).now_or_never().is_none(), "it waits");
+    // How much comes is not known.
+    let chunks = futures::stream::iter([Ok::<_, std::convert::Infallible>("{}")]);
+    let unknown = Body::from_stream(chunks);
+    assert!(Box::pin(sent(&headers, unknown)).now_or_never().is_none(), "it waits");
+    drop(taken);
+    assert!(sent(&headers, large()).await.unwrap().1.is_some());
+}
+
+#[test]
+fn what_was_protected_meanwhile_is_forbidden_in_the_words_of_the_protection() {
+    let back = act::rollback(b"{}").unwrap();
+    let refused = judged(&back, Err(problem("forbidden", "it is protected")), None);
+    assert_eq!((refused.state, refused.exit_code), (State::Failed, None));
+    assert_eq!(refused.error, Some(problem("forbidden", "it is protected")));
+}

@@ -1,0 +1,495 @@
+//! What changes a release: install, upgrade, rollback, uninstall, test. All that can be told at once
+//! is told before the 202: a chart that is none, a name that is taken, a release that is absent,
+//! protected or pending, and somebody else who is at work.
+//!
+//! The 202 is for an operation that `release_run` brings to its end. What is stuck stays so until
+//! it is unlocked (`release_unlock`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::body::{self, JSON, send};
+use super::error::ApiError;
+use super::operation::shown;
+use super::passthrough::user_name;
+use super::release::{Asked, found};
+use super::release_protect::refuse_if_protected;
+use super::release_run::{self, Task, chart_of, sent};
+use super::target::{encoded, segment};
+use super::{CONTRACT, Caller, Gateway, Shared, view};
+use crate::helm::act::{self, Act, BadAct, ChartFrom, Deploy};
+use crate::helm::argv::argv;
+use crate::helm::engine;
+use crate::helm::lock::{Held, Place, Seen, Taken};
+use crate::helm::names;
+use crate::helm::operation::{Holder, NoSeat, Operation, Step, key_of, letters, new_id};
+use crate::helm::record::{self, Record, Status};
+use crate::helm::stuck::{Standing, Stuck, stuck};
+use crate::upstream::User;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Characters of such a key.
+const KEY: usize = 200;
+/// Writes that begin at once, each with its chart in memory; accepted ones are counted by their
+/// seats. And the longest wait for such a place.
+static BEGINNING: Semaphore = Semaphore::const_new(16);
+const TURN: Duration = Duration::from_secs(30);
+
+/// `POST /api/v1/release/{namespace}`
+pub async fn install(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let namespace = segment(request.uri().path().rsplit('/').next().unwrap_or_default())?;
+    let place = (namespace.as_str(), None);
+    write(&gateway, user, place, request, |_, body| act::install(body)).await
+}
+
+/// `PUT /api/v1/release/{namespace}/{name}`
+pub async fn upgrade(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = Asked::of(request.uri(), 0)?;
+    let place = (asked.namespace.as_str(), Some(asked.name.as_str()));
+    write(&gateway, user, place, request, |_, body| act::upgrade(body)).await
+}
+
+/// `POST /api/v1/release/{namespace}/{name}/rollback`
+pub async fn rollback(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = Asked::of(request.uri(), 1)?;
+    let place = (asked.namespace.as_str(), Some(asked.name.as_str()));
+    write(&gateway, user, place, request, |_, body| act::rollback(body)).await
+}
+
+/// `DELETE /api/v1/release/{namespace}/{name}`
+pub async fn uninstall(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = Asked::of(request.uri(), 0)?;
+    let place = (asked.namespace.as_str(), Some(asked.name.as_str()));
+    write(&gateway, user, place, request, |query, _| act::uninstall(query)).await
+}
+
+/// `POST /api/v1/release/{namespace}/{name}/test`
+pub async fn test(
+    State(gateway): Shared,
+    Caller(user): Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let asked = Asked::of(request.uri(), 1)?;
+    let place = (asked.namespace.as_str(), Some(asked.name.as_str()));
+    write(&gateway, user, place, request, |_, body| act::test(body)).await
+}
+
+/// A write that was read and not yet judged.
+struct Wanted {
+    gateway: Arc<Gateway>,
+    user: User,
+    /// What the cluster calls the caller.
+    caller: String,
+    namespace: String,
+    head: Parts,
+    /// What the same request is known by, if it asked to be.
+    key: Option<String>,
+    act: Act,
+    chart: Option<Bytes>,
+}
+
+async fn write(
+    gateway: &Arc<Gateway>,
+    user: User,
+    (namespace, release): (&str, Option<&str>),
+    request: Request,
+    read: fn(&str, &[u8]) -> Result<Act, BadAct>,
+) -> Result<Response, ApiError> {
+    if gateway.helm.operations.is_ending() {
+        return Err(no_seat(NoSeat::Ending));
+    }
+    names::namespace(namespace)?;
+    if let Some(release) = release {
+        names::release(release)?;
+    }
+    let (head, body) = request.into_parts();
+    let idempotent = idempotency_key(&head.headers)?;
+    let caller = user_name(gateway, &user).await;
+    if caller.is_empty() {
+        // Strangers send us no charts.
+        view::verified(gateway, &user).await?;
+    }
+    let (body, place) = sent(&head.headers, body).await?;
+    let beginning = turn(&BEGINNING, TURN).await?;
+    // Not before: what waits for its turn is in memory, too.
+    drop(place);
+    let act = read(head.uri.query().unwrap_or_default(), &body)?;
+    // A caller without a name cannot be told from another one.
+    let key = idempotent.filter(|_| !caller.is_empty()).map(|key| {
+        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+        let method = head.method.as_str().as_bytes();
+        key_of(&[caller.as_bytes(), key.as_bytes(), method, target.as_bytes(), &body])
+    });
+    drop(body);
+    let (gateway, namespace) = (gateway.clone(), namespace.to_owned());
+    let mut wanted = Wanted { gateway, user, caller, namespace, head, key, act, chart: None };
+    let release = wanted.release(release).await?;
+    // To its end even if the client goes away: what holds a lock is an operation or gives it back.
+    let begun = tokio::spawn(async move {
+        let begun = wanted.begin(&release).await;
+        drop(beginning);
+        begun
+    });
+    begun.await.map_err(|error| ApiError::internal(&error))?
+}
+
+impl Wanted {
+    fn deploy(&mut self) -> Option<&mut Deploy> {
+        match &mut self.act {
+            Act::Install(deploy) | Act::Upgrade(deploy) => Some(deploy),
+            Act::Rollback(_) | Act::Uninstall(_) | Act::Test(_) => None,
+        }
+    }
+
+    /// The release's name: of the path, of the body, or made of the chart's. The same request gets
+    /// the same one.
+    async fn release(&mut self, of_path: Option<&str>) -> Result<String, ApiError> {
+        let of_body = self.deploy().and_then(|deploy| deploy.name.clone());
+        if let Some(name) = of_path.map(str::to_owned).or(of_body) {
+            return Ok(name);
+        }
+        let chart = self.fetch().await?;
+        let name = names::generated(&chart);
+        Ok(match &self.key {
+            Some(key) => steady(&name, key),
+            None => name,
+        })
+    }
+
+    /// Has the chart here, if the act has one; its name. What was fetched is what is run, whatever
+    /// the registry gives a moment later.
+    async fn fetch(&mut self) -> Result<String, ApiError> {
+        let (gateway, user) = (self.gateway.clone(), self.user.clone());
+        let Some(deploy) = self.deploy() else { return Ok(String::new()) };
+        let (archive, bytes) = chart_of(&gateway, &user, &deploy.chart).await?;
+        deploy.chart = ChartFrom::Archive(bytes.clone());
+        self.chart = Some(bytes);
+        Ok(archive.name)
+    }
+
+    /// The operation that this request has begun already, here or anywhere.
+    fn same(&self, seen: Option<&Seen>) -> Option<Operation> {
+        let key = self.key.as_deref()?;
+        let here = self.gateway.helm.operations.by_key(&self.namespace, key);
+        here.map(|live| live.operation()).or_else(|| seen?.same(key))
+    }
+
+    async fn begin(mut self, release: &str) -> Result<Response, ApiError> {
+        let (gateway, user) = (self.gateway.clone(), self.user.clone());
+        let place = place_of(&self.namespace, release)?;
+        let seen = place.look(&gateway.cluster, &user).await;
+        let seen = gateway.authorizer.heed(&user, seen).await?;
+        if let Some(same) = self.same(seen.as_ref()) {
+            return Ok(self.accepted(&same));
+        }
+        if let Some(other) = at_it(&gateway, &self.namespace, release, seen.as_ref()) {
+            return Err(busy(&other));
+        }
+        let engine = gateway.helm.engine.found().await.map_err(|error| no_engine(&error))?;
+        let history = self.checked(release, seen.as_ref()).await?;
+        if self.chart.is_none() {
+            self.fetch().await?;
+        }
+        let method = self.method(&history).await;
+        let (namespace, major) = (&self.namespace, engine.major);
+        argv(&self.act, release, namespace, major, method.as_deref(), false)?;
+        let operation = self.operation(release, &history);
+        let held = match self.lock(&place, &operation).await? {
+            Taken::Same(same) => return Ok(self.accepted(&same)),
+            Taken::Busy(other) => return Err(busy(&other)),
+            Taken::Held(held) => *held,
+        };
+        // Somebody may have been at it between the look and the lock.
+        let again = self.checked(release, None).await.and_then(|now| {
+            let newest = |records: &[Record]| records.first().map(|record| record.revision);
+            if newest(&now) == newest(&history) { Ok(()) } else { Err(changed()) }
+        });
+        let seat = again.and_then(|()| gateway.helm.operations.seat().map_err(no_seat));
+        let seat = match seat {
+            Ok(seat) => seat,
+            Err(error) => {
+                undo(&gateway, &user, held).await;
+                return Err(error);
+            }
+        };
+        let answer = self.accepted(&operation);
+        let begun = gateway.helm.operations.begin(seat, operation, self.key, user);
+        let (act, chart) = (self.act, self.chart);
+        tokio::spawn(release_run::run(Task { gateway, begun, held, engine, act, chart, method }));
+        Ok(answer)
+    }
+
+    /// The history, if the cluster says nothing against the act.
+    async fn checked(&self, release: &str, seen: Option<&Seen>) -> Result<Vec<Record>, ApiError> {
+        let (gateway, user, namespace) = (&self.gateway, &self.user, self.namespace.as_str());
+        let may_be_absent = match &self.act {
+            Act::Install(_) => true,
+            Act::Upgrade(deploy) => deploy.install,
+            Act::Rollback(_) | Act::Uninstall(_) | Act::Test(_) => false,
+        };
+        let history = if may_be_absent {
+            let history = record::history(&gateway.cluster, user, namespace, release).await;
+            gateway.authorizer.heed(user, history).await?
+        } else {
+            found(gateway, user, namespace, release, None).await?.0
+        };
+        let Some(newest) = history.first() else { return Ok(history) };
+        if let Some(stuck) = stuck(&history, seen, false) {
+            return Err(pending(release, &stuck));
+        }
+        match &self.act {
+            Act::Install(_) => {
+                let revision = newest.revision.to_string();
+                let status = newest.status.as_str();
+                let args = [("name", release), ("status", status), ("revision", revision.as_str())];
+                return Err(conflict("error-release-name-taken", &args));
+            }
+            Act::Rollback(back) => {
+                let wanted = match back.revision {
+                    0 => newest.revision.saturating_sub(1),
+                    revision => revision,
+                };
+                if !history.iter().any(|record| record.revision == wanted) {
+                    found(gateway, user, namespace, release, Some(wanted)).await?;
+                }
+            }
+            Act::Upgrade(_) | Act::Uninstall(_) | Act::Test(_) => {}
+        }
+        if !matches!(self.act, Act::Test(_)) {
+            refuse_if_protected(gateway, user, namespace, release, newest).await?;
+        }
+        Ok(history)
+    }
+
+    /// How the revision was applied that Helm will look at; `None` where there is none, or nobody
+    /// can read it.
+    async fn method(&self, history: &[Record]) -> Option<String> {
+        let newest = history.first()?;
+        let record = match &self.act {
+            // What is uninstalled is installed anew.
+            Act::Upgrade(_) => Some(newest).filter(|newest| newest.status != Status::Uninstalled),
+            Act::Rollback(back) => {
+                let revision = match back.revision {
+                    0 => newest.revision.saturating_sub(1),
+                    revision => revision,
+                };
+                history.iter().find(|record| record.revision == revision)
+            }
+            Act::Install(_) | Act::Uninstall(_) | Act::Test(_) => None,
+        };
+        let release = record::release(&self.gateway.cluster, &self.user, record?).await;
+        release.ok().map(|release| release.apply_method)
+    }
+
+    fn operation(&self, release: &str, history: &[Record]) -> Operation {
+        let act = match &self.act {
+            Act::Install(_) => "install",
+            Act::Upgrade(_) => "upgrade",
+            Act::Rollback(_) => "rollback",
+            Act::Uninstall(_) => "uninstall",
+            Act::Test(_) => "test",
+        };
+        let now = Some(Timestamp::now());
+        let instance = self.gateway.helm.operations.instance().to_owned();
+        Operation {
+            id: new_id(release, act),
+            namespace: self.namespace.clone(),
+            release: release.to_owned(),
+            act: act.to_owned(),
+            steps: vec![Step { name: "lock".into(), state: "done".into(), at: now }],
+            started_at: now,
+            holder: Holder { user: self.caller.clone(), instance },
+            before: history.first().map_or(0, |record| record.revision),
+            ..Operation::default()
+        }
+    }
+
+    /// Takes the lock; the namespace is made for it, if that was asked for and it is not there.
+    async fn lock(&self, place: &Place, operation: &Operation) -> Result<Taken, ApiError> {
+        let (gateway, user, key) = (&self.gateway, &self.user, self.key.as_deref());
+        let silence = gateway.helm.silence;
+        let creates = match &self.act {
+            Act::Install(deploy) | Act::Upgrade(deploy) => deploy.create_namespace,
+            Act::Rollback(_) | Act::Uninstall(_) | Act::Test(_) => false,
+        };
+        let taken = place.take(&gateway.cluster, user, operation, key, silence).await;
+        match gateway.authorizer.heed(user, taken).await {
+            Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) && creates => {}
+            taken => return Ok(taken?),
+        }
+        // As Helm makes it (pkg/action/install.go).
+        let name = &self.namespace;
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": { "name": name, "labels": { "name": name } },
+        });
+        let namespace = Bytes::from(namespace.to_string());
+        match send(gateway, user, Method::POST, "/api/v1/namespaces", JSON, namespace).await {
+            Ok(_) => {}
+            // Somebody else has made it.
+            Err(failure) if failure.code() == Some(StatusCode::CONFLICT) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+        let taken = place.take(&gateway.cluster, user, operation, key, silence).await;
+        Ok(gateway.authorizer.heed(user, taken).await?)
+    }
+
+    /// 202, and where to look on.
+    fn accepted(&self, operation: &Operation) -> Response {
+        let locale = self.gateway.locale_of(&self.head.headers);
+        let mut response = body::answer(StatusCode::ACCEPTED, &shown(operation, locale));
+        let base = &self.gateway.base_path;
+        let (namespace, id) = (encoded(&operation.namespace), encoded(&operation.id));
+        let location = format!("{base}{CONTRACT}/operation/{namespace}/{id}");
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response
+    }
+}
+
+/// What was not begun leaves no trace; if that fails, the lock falls silent.
+async fn undo(gateway: &Gateway, user: &User, held: Held) {
+    let undone = held.undo(&gateway.cluster, user).await;
+    if let Err(error) = gateway.authorizer.heed(user, undone).await {
+        tracing::warn!(%error, "a lock that was taken for nothing could not be given back");
+    }
+}
+
+/// A place among those that begin.
+async fn turn(
+    places: &'static Semaphore,
+    wait: Duration,
+) -> Result<SemaphorePermit<'static>, ApiError> {
+    let place = timeout(wait, places.acquire()).await;
+    place.ok().and_then(Result::ok).ok_or_else(|| no_seat(NoSeat::Full))
+}
+
+/// The operation that is at work on this release: here, even if somebody has deleted its lock, or
+/// by the lock anywhere.
+pub fn at_it(
+    gateway: &Gateway,
+    namespace: &str,
+    release: &str,
+    seen: Option<&Seen>,
+) -> Option<Operation> {
+    match gateway.helm.operations.at(namespace, release) {
+        Some(live) => Some(live.operation()),
+        None => seen.filter(|seen| seen.is_live()).map(Seen::operation),
+    }
+}
+
+/// Another operation is at work.
+pub fn busy(other: &Operation) -> ApiError {
+    in_the_way("error-release-busy", other)
+}
+
+/// A conflict whose sentence tells which operation it is with.
+pub fn in_the_way(id: &'static str, other: &Operation) -> ApiError {
+    let since = other.started_at.map(|at| at.to_string()).unwrap_or_default();
+    let args = [
+        ("name", other.release.as_str()),
+        ("act", other.act.as_str()),
+        ("user", other.holder.user.as_str()),
+        ("instance", other.holder.instance.as_str()),
+        ("since", since.as_str()),
+        ("id", other.id.as_str()),
+    ];
+    conflict(id, &args)
+}
+
+/// A `pending-*` revision that no operation of ours is at.
+pub fn pending(release: &str, stuck: &Stuck) -> ApiError {
+    let since = stuck.since.map(|at| at.to_string()).unwrap_or_default();
+    let revision = stuck.revision.to_string();
+    let args = [
+        ("name", release),
+        ("status", stuck.status.as_str()),
+        ("revision", revision.as_str()),
+        ("since", since.as_str()),
+    ];
+    let id = match stuck.standing {
+        Standing::Interrupted => "error-release-interrupted",
+        Standing::Running | Standing::Elsewhere => "error-release-pending",
+    };
+    conflict(id, &args)
+}
+
+/// The release is not what it was a moment ago.
+pub fn changed() -> ApiError {
+    conflict("error-release-changed", &[])
+}
+
+pub fn conflict(id: &'static str, args: &[(&'static str, &str)]) -> ApiError {
+    ApiError::with_status(StatusCode::CONFLICT, id, args)
+}
+
+fn no_seat(why: NoSeat) -> ApiError {
+    match why {
+        NoSeat::Full => {
+            ApiError::with_status(StatusCode::TOO_MANY_REQUESTS, "error-too-many-operations", &[])
+        }
+        NoSeat::Ending => {
+            ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-shutting-down", &[])
+        }
+    }
+}
+
+pub fn no_engine(error: &engine::NoEngine) -> ApiError {
+    let reason = error.to_string();
+    let args = [("reason", reason.as_str())];
+    ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-no-engine", &args)
+}
+
+pub fn place_of(namespace: &str, release: &str) -> Result<Place, ApiError> {
+    names::namespace(namespace)?;
+    names::release(release)?;
+    let bad = || ApiError::bad_request("error-bad-path", &[("reason", release)]);
+    Place::of(namespace, release).ok_or_else(bad)
+}
+
+/// The key by which a client says that two requests are one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let is_key =
+        |bytes: &[u8]| (1..=KEY).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    let key = value.to_str().ok().filter(|key| is_key(key.as_bytes()));
+    key.map(Some).ok_or_else(|| ApiError::bad_request("error-idempotency-key", &[]))
+}
+
+/// A generated name that the same request gets again.
+fn steady(name: &str, key: &str) -> String {
+    let (stem, suffix) = name.rsplit_once('-').unwrap_or(("release", name));
+    let taken = suffix.len().min(key.len());
+    format!("{stem}-{}", letters(&key.as_bytes()[..taken]))
+}
+
+#[cfg(test)]
+#[path = "release_write_tests.rs"]
+mod tests;

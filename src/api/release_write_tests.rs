@@ -1,0 +1,79 @@
+//! Keys, generated names, and what the refusals say.
+
+use super::*;
+use crate::helm::operation::State;
+use crate::i18n::Locale;
+
+#[test]
+fn a_key_is_visible_ascii_and_not_too_long() {
+    let read = |text: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(text.as_bytes()).unwrap());
+        idempotency_key(&headers).map(|key| key.map(str::to_owned)).map_err(|error| error.status)
+    };
+    assert_eq!(read("a-1"), Ok(Some("a-1".to_owned())));
+    assert!(read(&"a".repeat(KEY)).is_ok());
+    for odd in ["", "a b", &"a".repeat(KEY + 1), "ä"] {
+        assert_eq!(read(odd), Err(StatusCode::BAD_REQUEST), "{odd}");
+    }
+    assert!(idempotency_key(&HeaderMap::new()).unwrap().is_none());
+}
+
+#[test]
+fn the_same_request_gets_the_same_generated_name() {
+    let key = key_of(&[b"jane", b"1"]);
+    let (one, two) = (names::generated("My_Chart"), names::generated("My_Chart"));
+    assert_ne!(one, two);
+    assert_eq!(steady(&one, &key), steady(&two, &key));
+    assert_ne!(steady(&one, &key), steady(&one, &key_of(&[b"jane", b"2"])));
+    names::release(&steady(&one, &key)).unwrap();
+}
+
+#[tokio::test]
+async fn who_finds_no_place_to_begin_is_told_so_and_one_that_is_given_back_is_free() {
+    static PLACES: Semaphore = Semaphore::const_new(1);
+    let place = turn(&PLACES, Duration::ZERO).await.unwrap();
+    let error = turn(&PLACES, Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.status, StatusCode::TOO_MANY_REQUESTS);
+    drop(place);
+    assert!(turn(&PLACES, Duration::ZERO).await.is_ok());
+}
+
+#[test]
+fn who_is_refused_learns_who_is_at_work_and_since_when() {
+    let started: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    let other = Operation {
+        id: "web.gaaaaaaa".into(),
+        release: "web".into(),
+        act: "upgrade".into(),
+        state: State::Elsewhere,
+        started_at: Some(started),
+        holder: Holder { user: "jane".into(), instance: "here-aaaa".into() },
+        ..Operation::default()
+    };
+    let error = busy(&other);
+    assert_eq!(error.status, StatusCode::CONFLICT);
+    let text = error.text(Locale::EN);
+    for part in ["web", "upgrade", "jane", "2026-01-02T03:04:05Z"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_pending_release_says_since_when_and_whether_it_was_left_so() {
+    let stuck = |standing| Stuck {
+        standing,
+        since: Timestamp::from_second(1_767_323_045).ok(),
+        revision: 4,
+        status: Status::PendingUpgrade,
+        remedy: "rollback",
+        rollback_to: Some(3),
+    };
+    let left = pending("web", &stuck(Standing::Interrupted)).text(Locale::EN);
+    let elsewhere = pending("web", &stuck(Standing::Elsewhere)).text(Locale::EN);
+    assert_ne!(left, elsewhere);
+    for text in [left, elsewhere] {
+        let said = ["pending-upgrade", "2026-01-02T03:04:05Z"].map(|part| text.contains(part));
+        assert_eq!(said, [true, true], "{text}");
+    }
+}

@@ -1,0 +1,280 @@
+//! Charts into a ChartMuseum and out of it again: what is changed is in the very next read, what is
+//! no chart never gets there, and what the server refuses is said as what it is.
+//!
+//! It is NOT where registries are written to (`registries.rs`).
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::chart_repos::{Shelf, says};
+use crate::cluster;
+use crate::gateway::Answer;
+use crate::helm_charts::{Hand, made, packed};
+use crate::museum_server::{Authority, Museum, Pack, Rules, Wants};
+use crate::people::{Person, grant};
+use crate::writes::live;
+
+const PAIR: &str = "keeper:pw-of-a-keeper";
+const TOKEN: &str = "token-of-a-keeper";
+const MAP: &str = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: {{ .Release.Name }}}
+";
+
+/// A request whose body is no JSON.
+pub async fn push(hand: &Hand<'_>, method: Method, path: &str, body: &[u8]) -> Answer {
+    let bearer = format!("Bearer {}", hand.token);
+    let kind = if path.contains("/provenance") { "text/plain" } else { "application/gzip" };
+    let mut headers = vec![("authorization", bearer.as_str()), ("content-type", kind)];
+    let mut forgery = String::new();
+    if method == Method::POST {
+        let answer = hand.get("csrftoken/chart").await;
+        forgery = answer.json()["token"].as_str().unwrap().to_owned();
+    }
+    if !forgery.is_empty() {
+        headers.push(("x-csrf-token", &forgery));
+    }
+    let path = format!("/api/v1/{path}");
+    hand.gateway.request(method, None, &path, &headers, body.to_vec()).await
+}
+
+/// An upload that must succeed.
+pub async fn uploaded(shelf: &Shelf, repository: &str, pack: &Pack) {
+    let path = format!("chart/{repository}");
+    let answer = push(&shelf.hand(), Method::POST, &path, &pack.bytes).await;
+    assert_eq!(answer.status, 201, "{}: {}", pack.file(), answer.text());
+}
+
+/// What `helm package --sign` would write beside an archive.
+pub fn provenance(pack: &Pack) -> String {
+    let Pack { name, version, digest, .. } = pack;
+    format!(
+        "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\napiVersion: v2\nname: {name}\n\
+         version: {version}\n\n...\nfiles:\n  {}: sha256:{digest}\n\
+         -----BEGIN PGP SIGNATURE-----\n\nwsBcBAEBCgAQBQJ\n=abcd\n-----END PGP SIGNATURE-----\n",
+        pack.file()
+    )
+}
+
+fn web(version: &str, said: &str) -> Pack {
+    Pack::new("web", version, &[("templates/map.yaml", MAP), ("README.md", said)])
+}
+
+/// A definition of a repository in a ChartMuseum.
+fn of(url: String, credentials: &Value) -> Value {
+    let mut definition = json!({"type": "museum", "url": url});
+    if !credentials.is_null() {
+        definition["credentials"] = credentials.clone();
+    }
+    definition
+}
+
+#[tokio::test]
+async fn what_is_uploaded_or_deleted_shows_in_the_very_next_read() {
+    let authority = Authority::new();
+    let basic = Rules { wants: Wants::Basic(PAIR), depth: 2, ..Rules::default() };
+    let bearer = Rules { wants: Wants::Bearer(TOKEN), ..Rules::default() };
+    let first = Museum::start(None, basic).await;
+    let second = Museum::start(Some(authority.server(false)), bearer).await;
+    let shelf = Shelf::open("uploads", &[&first.site, &second.site]).await;
+    let given = json!({"username": "keeper", "password": "pw-of-a-keeper"});
+    let tenant = shelf.create("tenant", of(first.site.url("/org/repo"), &given)).await;
+    let given = json!({"token": TOKEN, "ca": authority.pem});
+    let plain = shelf.create("plain", of(second.site.url("/"), &given)).await;
+    // Another client's, in another tenant of the same server.
+    first.put("org/other", &web("9.0.0", ""));
+    for (museum, name, of) in [(&first, &tenant, "org/repo"), (&second, &plain, "")] {
+        assert_eq!(shelf.charts(name).await, Vec::<String>::new());
+        let one = web("1.0.0", "one");
+        uploaded(&shelf, name, &one).await;
+        assert_eq!(shelf.charts(name).await, ["web 1.0.0"]);
+        assert_eq!(museum.files(of), ["web-1.0.0.tgz"]);
+        uploaded(&shelf, name, &web("1.1.0", "")).await;
+        uploaded(&shelf, name, &web("1.10.0-rc.1", "")).await;
+        assert_eq!(shelf.versions(name, "web").await, ["1.10.0-rc.1", "1.1.0", "1.0.0"]);
+        replaced(&shelf, name, &one).await;
+        signed(&shelf, name).await;
+
+        let at = format!("chart/{name}/web/1.1.0");
+        let answer = shelf.send(Method::DELETE, &at, &Value::Null).await;
+        assert!(matches!(answer.status, 200..=204), "{}: {}", answer.status, answer.text());
+        assert_eq!(shelf.versions(name, "web").await, ["1.10.0-rc.1", "1.0.0"]);
+        assert_eq!(shelf.get(&at).await.status, 404);
+        let answer = shelf.send(Method::DELETE, &at, &Value::Null).await;
+        assert_eq!(answer.status, 404, "{}", answer.text());
+        assert_eq!(shelf.refresh(name, &museum.site).await["state"], "ok");
+        assert_eq!(shelf.versions(name, "web").await, ["1.10.0-rc.1", "1.0.0"]);
+    }
+    assert_eq!(first.files("org/other"), ["web-9.0.0.tgz"]);
+    shelf.close().await;
+}
+
+/// A version that is there is replaced only by who says so.
+async fn replaced(shelf: &Shelf, name: &str, old: &Pack) {
+    let new = web("1.0.0", "another one");
+    let path = format!("chart/{name}");
+    let answer = push(&shelf.hand(), Method::POST, &path, &new.bytes).await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let at = format!("chart/{name}/web/1.0.0");
+    let readme = || async { shelf.read(&at).await["readme"]["raw"].clone() };
+    assert_eq!(readme().await, "one");
+    assert_ne!(old.digest, new.digest);
+    let forced = format!("{path}?force=true");
+    let answer = push(&shelf.hand(), Method::POST, &forced, &new.bytes).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert_eq!(readme().await, "another one");
+}
+
+async fn signed(shelf: &Shelf, name: &str) {
+    let at = format!("chart/{name}/web/1.0.0");
+    let text = provenance(&web("1.0.0", "another one"));
+    let path = format!("{at}/provenance");
+    let answer = push(&shelf.hand(), Method::PUT, &path, text.as_bytes()).await;
+    assert!(matches!(answer.status, 200..=204), "{}: {}", answer.status, answer.text());
+    let detail = shelf.read(&at).await;
+    assert_eq!(detail["signature"]["state"], "present", "{detail}");
+    let answer = push(&shelf.hand(), Method::PUT, &path, b"no provenance").await;
+    assert!(matches!(answer.status, 400 | 409 | 422), "{}: {}", answer.status, answer.text());
+}
+
+#[tokio::test]
+async fn what_is_no_chart_never_reaches_the_server() {
+    let museum = Museum::start(None, Rules::default()).await;
+    let shelf = Shelf::open("uploads-bad", &[&museum.site]).await;
+    let name = shelf.create("bad", of(museum.site.url("/"), &Value::Null)).await;
+    let about = |name: &str, version: &str| {
+        format!("apiVersion: v2\nname: {name}\nversion: {version}\n").into_bytes()
+    };
+    let (good, other, none) = (about("web", "1.0.0"), about("db", "1.0.0"), about("web", "new"));
+    let whole = web("1.0.0", "").bytes;
+    let mut huge = whole.to_vec();
+    huge.resize((20 << 20) + 1, 0);
+    for (what, bytes) in [
+        ("nothing", Vec::new()),
+        ("no archive", b"PK\x03\x04".to_vec()),
+        ("an archive that is cut off", whole[..whole.len() - 40].to_vec()),
+        ("a folder of another name", packed(&[("web/Chart.yaml", other.as_slice())])),
+        ("a version that is none", packed(&[("web/Chart.yaml", none.as_slice())])),
+        ("no Chart.yaml", packed(&[("web/values.yaml", b"a: 1".as_slice())])),
+        ("a path upwards", packed(&[("web/Chart.yaml", &good[..]), ("web/../../x", &good[..])])),
+        ("more than 20 MiB", huge),
+    ] {
+        let path = format!("chart/{name}?force=true");
+        let answer = push(&shelf.hand(), Method::POST, &path, &bytes).await;
+        assert!(matches!(answer.status, 400 | 413 | 422), "{what}: {}", answer.status);
+        says(&answer.text(), &["archive", "chart", "large", "body"]);
+    }
+    assert_eq!(museum.site.count(&Method::POST, "/"), 0);
+    assert_eq!(shelf.charts(&name).await, Vec::<String>::new());
+
+    let index = shelf.create("index", json!({"type": "index", "url": museum.site.url("/")})).await;
+    let answer = push(&shelf.hand(), Method::POST, &format!("chart/{index}"), &whole).await;
+    assert!((400..500).contains(&answer.status), "{}: {}", answer.status, answer.text());
+    says(&answer.text(), &["index", "upload", "read", "chart"]);
+    assert_eq!(museum.site.count(&Method::POST, "/"), 0);
+    shelf.close().await;
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_explained() {
+    let anonymous = Rules { wants: Wants::Basic(PAIR), anonymous_get: true, ..Rules::default() };
+    let full = Museum::start(None, Rules { most: 1, ..Rules::default() }).await;
+    let closed = Museum::start(None, Rules { disable_api: true, ..Rules::default() }).await;
+    let strict = Museum::start(None, Rules { force: false, ..Rules::default() }).await;
+    let locked = Museum::start(None, anonymous).await;
+    for museum in [&full, &closed, &strict, &locked] {
+        museum.put("", &web("1.0.0", ""));
+    }
+    let sites = [&full, &closed, &strict, &locked].map(|museum| &museum.site);
+    let shelf = Shelf::open("uploads-refused", &sites).await;
+    let wrong = json!({"username": "keeper", "password": "wrong-password"});
+    for (short, museum, given, version, words) in [
+        ("full", &full, &Value::Null, "2.0.0", ["full", "storage limit"]),
+        ("closed", &closed, &Value::Null, "2.0.0", ["disable_api", "api"]),
+        ("strict", &strict, &Value::Null, "1.0.0", ["already exists", "replaces"]),
+        ("locked", &locked, &wrong, "2.0.0", ["credentials", "unauthorized"]),
+        ("nobody", &locked, &Value::Null, "2.0.0", ["credentials", "unauthorized"]),
+    ] {
+        let name = shelf.create(short, of(museum.site.url("/"), given)).await;
+        let path = format!("chart/{name}?force=true");
+        let pack = web(version, "new");
+        let answer = push(&shelf.hand(), Method::POST, &path, &pack.bytes).await;
+        // A 401 would say that our caller's own token is bad.
+        let status = answer.status;
+        assert!(status >= 400 && status != 401 && status != 500, "{short}: {status}");
+        says(&answer.text(), &words);
+        assert!(!answer.text().contains("wrong-password"), "{}", answer.text());
+        assert_eq!(shelf.versions(&name, "web").await, ["1.0.0"], "{short}");
+        if short != "full" && short != "strict" {
+            let at = format!("chart/{name}/web/1.0.0");
+            let answer = shelf.send(Method::DELETE, &at, &Value::Null).await;
+            let status = answer.status;
+            assert!(status >= 400 && status != 401 && status != 500, "{short}: {status}");
+            assert_eq!(shelf.versions(&name, "web").await, ["1.0.0"], "{short}");
+        }
+        assert_eq!(museum.files(""), ["web-1.0.0.tgz"], "{short}");
+    }
+    shelf.close().await;
+}
+
+#[tokio::test]
+async fn a_version_in_use_is_deleted_only_by_who_says_so() {
+    // No other test installs a chart of this name.
+    let pack = Pack::new("marigold", "1.0.0", &[("templates/map.yaml", MAP)]);
+    let museum = Museum::start(None, Rules::default()).await;
+    let shelf = Shelf::open("uploads-used", &[&museum.site]).await;
+    let name = shelf.create("used", of(museum.site.url("/"), &Value::Null)).await;
+    uploaded(&shelf, &name, &pack).await;
+    let namespace = cluster::shared().await.namespace("uploads-using").await;
+    let args = ["install", "bed", "chart.tgz", "-n", &namespace];
+    made(4, shelf.token, &pack.bytes, &args).await;
+    let path = format!("chart/{name}/marigold/1.0.0");
+    let answer = shelf.send(Method::DELETE, &path, &Value::Null).await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert!(answer.text().contains("bed"), "{}", answer.text());
+    assert_eq!(museum.files(""), ["marigold-1.0.0.tgz"]);
+    let forced = format!("{path}?force=true");
+    let answer = shelf.send(Method::DELETE, &forced, &Value::Null).await;
+    assert!(matches!(answer.status, 200..=204), "{}: {}", answer.status, answer.text());
+    assert_eq!(museum.files(""), Vec::<String>::new());
+    assert_eq!(shelf.charts(&name).await, Vec::<String>::new());
+    let record = format!("/api/v1/namespaces/{namespace}/configmaps/bed");
+    assert!(live(cluster::shared().await, &record).await.is_some(), "the release runs on");
+    shelf.close().await;
+}
+
+#[tokio::test]
+async fn who_may_only_read_a_repository_uploads_and_deletes_nothing() {
+    let museum = Museum::start(None, Rules::default()).await;
+    let shelf = Shelf::open("uploads-rights", &[&museum.site]).await;
+    let name = shelf.create("read", of(museum.site.url("/"), &Value::Null)).await;
+    let pack = web("1.0.0", "");
+    uploaded(&shelf, &name, &pack).await;
+    let (cluster, home) = (cluster::shared().await, shelf.namespace.clone());
+    let map = format!("binnacle.repository.{name}");
+    let rules = |verbs: Vec<&str>| {
+        json!([{
+            "apiGroups": [""], "resources": ["configmaps"], "verbs": verbs, "resourceNames": [map],
+        }])
+    };
+    for (who, verbs) in [("reader", vec!["get"]), ("keeper", vec!["get", "update"])] {
+        let person = Person::new(cluster, &home, who).await;
+        grant(cluster, Some(&home), who, person.subject.clone(), rules(verbs)).await;
+        let hand = shelf.by(&person.token);
+        let more = web("2.0.0", "").bytes;
+        let statuses = [
+            push(&hand, Method::POST, &format!("chart/{name}"), &more).await,
+            hand.send(Method::DELETE, &format!("chart/{name}/web/1.0.0"), &[], &Value::Null).await,
+        ];
+        for answer in statuses {
+            let wanted = if who == "reader" { 403..=403 } else { 200..=204 };
+            assert!(wanted.contains(&answer.status), "{who}: {}", answer.text());
+        }
+    }
+    assert_eq!(museum.files(""), ["web-2.0.0.tgz"]);
+    let stranger = Person::new(cluster, &home, "stranger").await;
+    let hand = shelf.by(&stranger.token);
+    let answer = push(&hand, Method::POST, &format!("chart/{name}"), &pack.bytes).await;
+    assert!(matches!(answer.status, 403 | 404), "{}: {}", answer.status, answer.text());
+    shelf.close().await;
+}

@@ -1,0 +1,195 @@
+//! Previews of installs, upgrades and rollbacks on the real control plane: what would happen to
+//! which object and what would stand in the way, and that nothing has happened afterwards.
+//!
+//! It is NOT where the acts themselves are done (`release_writes.rs`).
+
+use futures::future::join_all;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::cluster::{self, Cluster};
+use crate::gateway;
+use crate::helm_charts::{BOTH, Hand, archive, broken, crd, options, web};
+use crate::people::{Person, create, grant};
+use crate::writes::live;
+
+const SECRET: &str = "what-nobody-may-read";
+
+async fn preview(hand: &Hand<'_>, act: &str, mut body: Value) -> Value {
+    body["act"] = act.into();
+    let path = format!("{}/preview", hand.at("web"));
+    let answer = hand.send(Method::POST, &path, &[], &body).await;
+    assert_eq!(answer.status, 200, "preview of {act}: {}", answer.text());
+    let text = answer.text();
+    for secret in [SECRET, "d2hhdC1ub2JvZHktbWF5LXJlYW", "password-of-the-chart"] {
+        assert!(!text.contains(secret), "a secret value is in the preview: {text}");
+    }
+    answer.json()
+}
+
+fn with(values: Value) -> Value {
+    json!({"chart": archive(&web()), "values": values})
+}
+
+/// What is said of the object of this kind.
+fn of<'a>(preview: &'a Value, kind: &str) -> &'a Value {
+    let objects = preview["objects"].as_array().unwrap_or_else(|| panic!("{preview}"));
+    let found = objects.iter().find(|object| object["kind"] == kind);
+    found.unwrap_or_else(|| panic!("no {kind} in {preview}"))
+}
+
+/// Each kind and what becomes of it, sorted.
+fn outcome(preview: &Value) -> Vec<String> {
+    let objects = preview["objects"].as_array().unwrap_or_else(|| panic!("{preview}"));
+    let one = |object: &Value| {
+        format!("{} {}", object["kind"].as_str().unwrap(), object["change"].as_str().unwrap())
+    };
+    let mut all: Vec<_> = objects.iter().map(one).collect();
+    all.sort();
+    all
+}
+
+/// The names of the Secrets that are in the namespace: records, locks and those of charts.
+async fn secrets(cluster: &Cluster, namespace: &str) -> Vec<(String, String)> {
+    let list = live(cluster, &format!("/api/v1/namespaces/{namespace}/secrets")).await.unwrap();
+    let of = |secret: &Value| {
+        let part = |key: &str| secret["metadata"][key].as_str().unwrap().to_owned();
+        (part("name"), part("resourceVersion"))
+    };
+    list["items"].as_array().unwrap().iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn a_preview_shows_what_would_be_made_changed_and_deleted_and_changes_nothing() {
+    let cluster = cluster::shared().await;
+    join_all(BOTH.map(|major| async move {
+        let namespace = cluster.namespace(&format!("preview{major}")).await;
+        let gateway = gateway::start(options(major)).await;
+        let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+        let shown = preview(&hand, "install", with(json!({"password": SECRET}))).await;
+        let kinds = ["ConfigMap", "Deployment", "Ingress", "Secret", "Service"];
+        assert_eq!(outcome(&shown), kinds.map(|kind| format!("{kind} create")), "{shown}");
+        assert_eq!(shown["hooks"].as_array().map(Vec::len), Some(1), "the test: {shown}");
+        assert!(shown["notes"].as_str().unwrap().contains("Say hello to web"), "{shown}");
+        assert_eq!((&shown["problem"], &shown["schemaErrors"]), (&Value::Null, &json!([])));
+        assert!(secrets(cluster, &namespace).await.is_empty());
+
+        hand.succeeds("install", "web", with(json!({"password": "first"}))).await;
+        let before = secrets(cluster, &namespace).await;
+        let deployment = format!("/apis/apps/v1/namespaces/{namespace}/deployments/web");
+        let was = live(cluster, &deployment).await.unwrap();
+        let values = json!({"replicas": 3, "service": false, "password": SECRET});
+        let shown = preview(&hand, "upgrade", with(values.clone())).await;
+        let changes = ["none", "change", "none", "change", "delete"].into_iter().zip(kinds);
+        let changes: Vec<_> = changes.map(|(change, kind)| format!("{kind} {change}")).collect();
+        assert_eq!(outcome(&shown), changes, "{shown}");
+        let diff = of(&shown, "Deployment")["diff"].as_array().unwrap();
+        let replicas = diff.iter().find(|one| one["path"] == "spec.replicas").unwrap();
+        assert_eq!((&replicas["from"], &replicas["to"]), (&json!(1), &json!(3)), "{shown}");
+        let diff = of(&shown, "Secret")["diff"].as_array().unwrap();
+        let password = |one: &&Value| one["path"].as_str().unwrap().ends_with("password");
+        let password = diff.iter().find(password).unwrap();
+        assert_ne!(password["from"], password["to"], "that it changes shows: {shown}");
+        assert_eq!(secrets(cluster, &namespace).await, before);
+        let now = live(cluster, &deployment).await.unwrap();
+        assert_eq!(now["metadata"]["generation"], was["metadata"]["generation"]);
+
+        hand.succeeds("upgrade", "web", with(values)).await;
+        let before = secrets(cluster, &namespace).await;
+        let shown = preview(&hand, "rollback", json!({"revision": 1})).await;
+        assert_eq!(of(&shown, "Service")["change"], "create", "{shown}");
+        assert_eq!(of(&shown, "Deployment")["change"], "change", "{shown}");
+        assert_eq!(secrets(cluster, &namespace).await, before);
+        gateway.stop().await;
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_preview_says_who_owns_what_an_upgrade_would_change() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("preview-conflict").await;
+    let gateway = gateway::start(options(4)).await;
+    let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+    hand.succeeds("install", "web", with(json!({"message": "one"}))).await;
+    let args = ["scale", "-n", &namespace, "deployment/web", "--replicas", "5"];
+    let scaled = cluster.kubectl("admin", &args);
+    assert!(scaled.status.success(), "{}", String::from_utf8_lossy(&scaled.stderr));
+    let shown = preview(&hand, "upgrade", with(json!({"replicas": 3}))).await;
+    let problem = &of(&shown, "Deployment")["problem"];
+    assert_eq!(problem["class"], "conflict", "{shown}");
+    assert!(problem["message"].as_str().unwrap().contains("kubectl"), "{shown}");
+    let mut forced = with(json!({"replicas": 3}));
+    forced["forceConflicts"] = true.into();
+    let shown = preview(&hand, "upgrade", forced).await;
+    assert_eq!(of(&shown, "Deployment")["problem"], Value::Null, "{shown}");
+    assert_eq!(of(&shown, "Deployment")["change"], "change", "{shown}");
+}
+
+#[tokio::test]
+async fn a_preview_says_which_quota_and_which_right_would_bite() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("preview-quota").await;
+    let gateway = gateway::start(options(4)).await;
+    let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+    let object = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"},
+        "spec": {"hard": {"services": "0"}},
+    });
+    let quotas = format!("/api/v1/namespaces/{namespace}/resourcequotas");
+    create(cluster, &quotas, object).await;
+    let path = format!("{quotas}/tight");
+    let holds = || async {
+        live(cluster, &path).await.is_some_and(|quota| quota["status"]["hard"]["services"] == "0")
+    };
+    Cluster::eventually("the quota is counted", holds).await;
+    let shown = preview(&hand, "install", with(json!({"message": "one"}))).await;
+    let problem = &of(&shown, "Service")["problem"];
+    assert_eq!(problem["class"], "quota", "{shown}");
+    assert!(problem["message"].as_str().unwrap().contains("tight"), "{shown}");
+    assert_eq!(of(&shown, "ConfigMap")["problem"], Value::Null, "{shown}");
+
+    let person = Person::new(cluster, &namespace, "person").await;
+    let rules = json!([
+        {"apiGroups": [""], "verbs": ["*"], "resources": ["secrets", "configmaps", "services"]},
+        {"apiGroups": ["networking.k8s.io"], "verbs": ["*"], "resources": ["ingresses"]},
+    ]);
+    grant(cluster, Some(&namespace), "person", person.subject.clone(), rules).await;
+    let shown = preview(&Hand { token: &person.token, ..hand }, "install", with(json!({}))).await;
+    // Helm itself looks at each object before it shows any.
+    let whole = &shown["problem"];
+    let problem = if whole.is_null() { &of(&shown, "Deployment")["problem"] } else { whole };
+    assert_eq!(problem["class"], "forbidden", "{shown}");
+    assert!(problem.to_string().contains("deployments"), "{shown}");
+    assert!(secrets(cluster, &namespace).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_preview_says_where_the_values_break_the_schema_and_what_is_wrong_with_the_chart() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("preview-schema").await;
+    join_all(BOTH.map(|major| {
+        let namespace = namespace.as_str();
+        async move {
+            let gateway = gateway::start(options(major)).await;
+            let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace };
+            let values = json!({"replicas": -1, "message": 3, "password": SECRET});
+            let shown = preview(&hand, "install", with(values)).await;
+            let errors = shown["schemaErrors"].as_array().unwrap();
+            for part in ["replicas", "message"] {
+                let is_at = |error: &&Value| error["path"].as_str().unwrap().contains(part);
+                let error = errors.iter().find(is_at).unwrap_or_else(|| panic!("{part}: {shown}"));
+                assert_eq!(error["chart"], "web", "{shown}");
+                assert!(!error["message"].as_str().unwrap().is_empty(), "{shown}");
+            }
+            for (chart, class) in [(broken(), "render-failed"), (crd(), "crd-missing")] {
+                let body = json!({"chart": archive(&chart), "values": {"password": SECRET}});
+                let shown = preview(&hand, "install", body).await;
+                assert_eq!(shown["problem"]["class"], class, "{shown}");
+                assert!(!shown["problem"]["message"].as_str().unwrap().is_empty(), "{shown}");
+            }
+            assert!(secrets(cluster, namespace).await.is_empty());
+        }
+    }))
+    .await;
+}
