@@ -15,6 +15,7 @@ use super::sets::sets;
 use super::target::{Target, live};
 use super::{Caller, Shared, view};
 use crate::cache::Page;
+use crate::kinds::detail::whole;
 use crate::kinds::{Child, KindDef};
 use crate::query::ListQuery;
 
@@ -38,7 +39,7 @@ pub async fn child(
     let at = view::served(&gateway, &user, kind).await?;
     let json = live(&gateway, &user, &target.path(&at)).await?;
     let row = (kind.row)(&json)?;
-    let object: Value = serde_json::from_str(&json).map_err(|error| ApiError::internal(&error))?;
+    let object = whole(&json).map_err(|error| ApiError::internal(&error))?;
     let subject =
         Subject { gateway: &gateway, user: &user, locale, kind, object: &object, row: &row };
     let reply = answer(&subject, child, listed, &query, active).await?;

@@ -82,10 +82,7 @@ async fn find(
     subject: &Subject<'_>,
     owner: &Owner<'_>,
 ) -> Result<Option<(Arc<Row>, Option<View>)>, ApiError> {
-    if owner.group == "apps"
-        && owner.kind == "ReplicaSet"
-        && let Some(found) = cached_set(subject, owner).await?
-    {
+    if let Some(found) = cached_set(subject, owner).await? {
         return Ok(Some(found));
     }
     let Subject { gateway, user, row: pod, .. } = *subject;
@@ -106,13 +103,19 @@ async fn find(
     Ok((row.uid == owner.uid).then(|| (Arc::new(row), None)))
 }
 
-/// Only where a cache is kept: a live list of all sets would cost more than one GET.
+/// Only where a cache is kept: a live list of all sets would cost more than one GET. Rows of these
+/// kinds have the same fields as [`later::owner`]'s; those of others, jobs among them, have not.
 async fn cached_set(
     subject: &Subject<'_>,
     owner: &Owner<'_>,
 ) -> Result<Option<(Arc<Row>, Option<View>)>, ApiError> {
     let Subject { gateway, user, row: pod, .. } = *subject;
-    let sets = known("replicaset")?;
+    let sets = match (owner.group, owner.kind) {
+        ("apps", "ReplicaSet") => known("replicaset")?,
+        ("apps", "DaemonSet") => known("daemonset")?,
+        ("apps", "StatefulSet") => known("statefulset")?,
+        _ => return Ok(None),
+    };
     if gateway.cache.feed(sets).is_none_or(|feed| feed.state() != State::Current) {
         return Ok(None);
     }

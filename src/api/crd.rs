@@ -18,7 +18,7 @@ use super::{Caller, Gateway, Shared, list, view};
 use crate::cache::{ListError, Listing, Page};
 use crate::i18n::Locale;
 use crate::kinds::Row;
-use crate::kinds::custom::{CUSTOM, type_meta};
+use crate::kinds::custom::{CUSTOM, own, type_meta};
 use crate::query::{self, ListQuery};
 use crate::upstream::{Served, User};
 
@@ -57,7 +57,7 @@ pub async fn detail(
     let [namespace, name, object] = last(request.uri().path(), 0)?;
     let place = Place::of(&gateway, &user, namespace, name).await?;
     let json = live(&gateway, &user, &place.path(&gateway, &user, &object).await?).await?;
-    let mut fields = (CUSTOM.detail)(&json, &Default::default())?;
+    let mut fields = own(&json)?;
     fields.insert("typeMeta".into(), place.type_meta());
     fields.insert("errors".into(), json!([]));
     let body = Value::Object(fields).to_string().into_bytes();

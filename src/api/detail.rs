@@ -18,8 +18,12 @@ use super::related::{self, Part, Queries, Subject, is_missing, known};
 use super::respond::{Freshness, Reply};
 use super::target::{FETCHES, Target, encoded, live, live_all};
 use super::{Caller, Shared, usage, view};
-use crate::kinds::{Fields, KindDef, Reference, References, Relation};
+use crate::kinds::detail::whole;
+use crate::kinds::{KindDef, PodDetail, Reference, References, Relation};
 use crate::query::ListQuery;
+
+/// Room for what an answer holds besides the object, in bytes; a longer one grows.
+const RELATED: usize = 4 << 10;
 
 /// `GET /api/v1/{kind}[/{namespace}]/{name}`.
 pub async fn detail(
@@ -34,10 +38,10 @@ pub async fn detail(
     let at = view::served(&gateway, &user, kind).await?;
     let json = live(&gateway, &user, &target.path(&at)).await?;
     let row = (kind.row)(&json)?;
-    let object: Value = serde_json::from_str(&json).map_err(|error| ApiError::internal(&error))?;
+    let object = whole(&json).map_err(|error| ApiError::internal(&error))?;
     let subject =
         Subject { gateway: &gateway, user: &user, locale, kind, object: &object, row: &row };
-    let reply = answer(&subject, &json, &queries).await?;
+    let reply = answer(&subject, json.len(), &queries).await?;
     let reply = reply.warned(&queries.pods.warnings);
     // Secrets, and pods whose environment names some.
     let reply = if matches!(kind.name, "secret" | "pod") { reply.secret() } else { reply };
@@ -56,18 +60,16 @@ fn queries(raw: Option<&str>, kind: &KindDef) -> Result<Queries, ApiError> {
     Ok(Queries { pods, events })
 }
 
-async fn answer(subject: &Subject<'_>, json: &str, queries: &Queries) -> Result<Reply, ApiError> {
+/// `size`: of the object as text, in bytes.
+async fn answer(subject: &Subject<'_>, size: usize, queries: &Queries) -> Result<Reply, ApiError> {
     let relations = subject.kind.relations.iter();
     let relations = relations.map(|relation| related::gather(subject, *relation, queries));
-    let (own, (joins, joined), (usage, unknown), parts) =
-        tokio::join!(own(subject, json), joins(subject), measured(subject), join_all(relations));
-    let (mut fields, mut errors) = own?;
+    let ((references, mut errors), (joins, joined), (usage, unknown), parts) =
+        tokio::join!(resolve(subject), joins(subject), measured(subject), join_all(relations));
     errors.extend(joined);
     errors.extend(unknown);
-    if let (Some(usage), Some(metrics)) = (usage, fields.get_mut("metrics")) {
-        *metrics = usage;
-    }
-    let mut body = serde_json::to_vec(&fields).map_err(|error| ApiError::internal(&error))?;
+    let mut body = Vec::with_capacity(size + RELATED);
+    write_own(subject, &references, usage, &mut body)?;
     // The closing brace: what follows are more fields.
     body.pop();
     if is_flat(subject.kind) {
@@ -114,14 +116,31 @@ async fn measured(subject: &Subject<'_>) -> (Option<Value>, Option<Value>) {
 }
 
 /// The object's own fields, with the values that its references resolve to.
-async fn own(subject: &Subject<'_>, json: &str) -> Result<(Fields, Vec<Value>), ApiError> {
-    let wanted = (subject.kind.references)(subject.object);
-    let (references, errors) = resolve(subject, wanted).await;
-    Ok(((subject.kind.detail)(json, &references)?, errors))
+fn write_own(
+    subject: &Subject<'_>,
+    references: &References,
+    usage: Option<Value>,
+    body: &mut Vec<u8>,
+) -> Result<(), ApiError> {
+    let Subject { kind, object, row, .. } = *subject;
+    let written = if is_flat(kind) {
+        let mut fields = (kind.detail)(object, row, references)?;
+        if let (Some(usage), Some(metrics)) = (usage, fields.get_mut("metrics")) {
+            *metrics = usage;
+        }
+        serde_json::to_writer(body, &fields)
+    } else {
+        let mut fields = PodDetail::of(object, row, references)?;
+        fields.metrics = usage.unwrap_or_default();
+        serde_json::to_writer(body, &fields)
+    };
+    written.map_err(|error| ApiError::internal(&error))
 }
 
-/// Config maps and secrets by name, as the caller; one that is missing leaves its values empty.
-async fn resolve(subject: &Subject<'_>, wanted: Vec<Reference>) -> (References, Vec<Value>) {
+/// Config maps and secrets that the object names, as the caller; one that is missing leaves its
+/// values empty.
+async fn resolve(subject: &Subject<'_>) -> (References, Vec<Value>) {
+    let wanted = (subject.kind.references)(subject.object);
     let namespace = encoded(&subject.row.namespace);
     let path = |reference: &Reference| {
         let (plural, name) = match reference {
@@ -137,7 +156,7 @@ async fn resolve(subject: &Subject<'_>, wanted: Vec<Reference>) -> (References, 
     let (mut references, mut errors) = (References::new(), Vec::new());
     for (reference, answer) in live_all(subject.gateway, subject.user, wanted.collect()).await {
         let object = match answer {
-            Ok(json) => serde_json::from_str(&json).map_err(|error| ApiError::internal(&error)),
+            Ok(json) => whole(&json).map_err(|error| ApiError::internal(&error)),
             Err(failure) if is_missing(&failure) => continue,
             Err(failure) => Err(failure.into()),
         };

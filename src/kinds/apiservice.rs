@@ -49,8 +49,8 @@ fn behind(service: &Value) -> String {
     }
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |service| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |service| {
         let insecure = service.pointer("/spec/insecureSkipTLSVerify").and_then(Value::as_bool);
         json!({
             "port": copy(service, "/spec/service/port"),
@@ -77,7 +77,7 @@ mod tests {
         let texts = ["kube-system/metrics", "False", "MissingEndpoints"];
         assert_eq!(*row(json).unwrap().cells, texts.map(|text| Cell::Text(text.into())));
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "v1beta1.metrics.k8s.io", "creationTimestamp": null},
                 "typeMeta": {"kind": "apiservice"},
@@ -95,7 +95,7 @@ mod tests {
     fn one_without_a_service_is_local() {
         let json =
             r#"{"metadata": {"name": "v1.apps"}, "spec": {"group": "apps", "version": "v1"}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         assert_eq!((&fields["service"], &fields["port"]), (&json!("Local"), &Value::Null));
         assert_eq!(fields["available"], "Unknown");
     }

@@ -84,7 +84,7 @@ fn object(_: &str) -> Result<Row, Malformed> {
     Err(none())
 }
 
-fn detail(_: &str, _: &References) -> Result<Fields, Malformed> {
+fn detail(_: &Value, _: &Row, _: &References) -> Result<Fields, Malformed> {
     Err(none())
 }
 
@@ -116,6 +116,7 @@ mod tests {
     #[test]
     fn there_is_no_object_behind_a_chart() {
         assert!((CHART.row)("{}").is_err());
-        assert!((CHART.detail)("{}", &References::new()).is_err());
+        let row = Shown::default().row();
+        assert!((CHART.detail)(&Value::Null, &row, &References::new()).is_err());
     }
 }

@@ -19,8 +19,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     head(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, rules)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, rules)
 }
 
 #[cfg(test)]
@@ -39,6 +39,6 @@ mod tests {
         let row = row(json).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&row.json).unwrap(), expected);
         expected["rules"] = json!([{"verbs": ["get"], "nonResourceURLs": ["/metrics"]}]);
-        assert_eq!(Value::Object(detail(json, &References::new()).unwrap()), expected);
+        assert_eq!(Value::Object(detail_of(&KIND, json).unwrap()), expected);
     }
 }

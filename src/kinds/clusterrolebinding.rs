@@ -23,8 +23,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     head(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, bound)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, bound)
 }
 
 #[cfg(test)]
@@ -45,6 +45,6 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Value>(&row.json).unwrap(), expected);
         expected["roleRef"] = json!({"kind": "ClusterRole", "name": "atlas-viewer"});
         expected["subjects"] = json!([{"kind": "Group", "name": "maps"}]);
-        assert_eq!(Value::Object(detail(json, &References::new()).unwrap()), expected);
+        assert_eq!(Value::Object(detail_of(&KIND, json).unwrap()), expected);
     }
 }

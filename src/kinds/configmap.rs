@@ -20,8 +20,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     head(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |map| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |map| {
         let mut own = Fields::new();
         let data = map.get("data").and_then(Value::as_object).filter(|data| !data.is_empty());
         if let Some(data) = data {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_detail_shows_the_texts_but_no_binary_data() {
-        let fields = detail(SETTINGS, &References::new()).unwrap();
+        let fields = detail_of(&KIND, SETTINGS).unwrap();
         assert_eq!(
             Value::Object(fields),
             json!({
@@ -68,10 +68,10 @@ mod tests {
     fn a_detail_without_texts_has_no_data() {
         for data in [json!(null), json!({})] {
             let object = json!({"metadata": {"name": "a"}, "data": data});
-            let fields = detail(&object.to_string(), &References::new()).unwrap();
+            let fields = detail_of(&KIND, &object.to_string()).unwrap();
             assert!(!fields.contains_key("data"), "{data}");
         }
-        let fields = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!(fields.len(), 2);
     }
 }

@@ -111,8 +111,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, cells, vec![], facts)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |cron_job| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |cron_job| {
         json!({
             "concurrencyPolicy": text(cron_job, "/spec/concurrencyPolicy"),
             "startingDeadlineSeconds": copy(cron_job, "/spec/startingDeadlineSeconds"),
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_detail_adds_the_policy_and_the_deadline() {
-        let fields = detail(NIGHTLY, &References::new()).unwrap();
+        let fields = detail_of(&KIND, NIGHTLY).unwrap();
         assert_eq!(fields["concurrencyPolicy"], "Allow");
         assert_eq!(fields["startingDeadlineSeconds"], Value::Null);
         assert_eq!(fields.len(), 9);

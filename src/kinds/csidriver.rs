@@ -34,8 +34,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |driver| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |driver| {
         json!({
             "fsGroupPolicy": copy(driver, "/spec/fsGroupPolicy"),
             "seLinuxMount": copy(driver, "/spec/seLinuxMount"),
@@ -56,7 +56,7 @@ mod tests {
             "storageCapacity": true, "fsGroupPolicy": "File", "volumeLifecycleModes": ["Persistent"],
             "tokenRequests": [{"audience": "vault", "expirationSeconds": 600}]}}"#;
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "csi.example.com", "creationTimestamp": null},
                 "typeMeta": {"kind": "csidriver"},

@@ -29,8 +29,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
 }
 
 /// `drivers` as they stand in the object: name, the node's id there, topology keys, allocatable.
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |node| json!({ "drivers": list(node, "/spec/drivers") }))
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |node| json!({ "drivers": list(node, "/spec/drivers") }))
 }
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod tests {
             {"name": "csi.example.com", "nodeID": "i-1", "allocatable": {"count": 25}}]}}"#;
         assert_eq!(*row(json).unwrap().cells, [Cell::Number(1)]);
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "node-0", "creationTimestamp": null},
                 "typeMeta": {"kind": "csinode"},

@@ -32,10 +32,10 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
     detail_with(
         KIND.name,
-        json,
+        object,
         row,
         |capacity| json!({ "nodeTopology": copy(capacity, "/nodeTopology") }),
     )
@@ -51,7 +51,7 @@ mod tests {
             "capacity": "5Gi", "nodeTopology": {"matchLabels": {"zone": "a"}}}"#;
         assert_eq!(*row(json).unwrap().cells, [Cell::Text("fast".into())]);
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "c", "namespace": "n", "creationTimestamp": null},
                 "typeMeta": {"kind": "csistoragecapacity"},

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::meta::{Meta, ObjectMeta, decode, encode};
+use super::meta::{Meta, ObjectMeta, decode, encode, full_meta};
 use super::*;
 
 /// Rows of any custom kind; their items have no `typeMeta` yet ([`type_meta`]).
@@ -43,7 +43,12 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(CUSTOM.name, &item, vec![], vec![], Facts::None)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
+fn detail(object: &Value, _: &Row, _: &References) -> Result<Fields, Malformed> {
+    Ok(Fields::from_iter([("objectMeta".to_owned(), full_meta(CUSTOM.name, object)?)]))
+}
+
+/// What a detail shows of a custom object itself. The rest of it may be anything, of any depth.
+pub fn own(json: &str) -> Result<Fields, Malformed> {
     let object: Object = decode(CUSTOM.name, json)?;
     let meta = encode(CUSTOM.name, object.metadata.full_object_meta())?;
     Ok(Fields::from_iter([("objectMeta".to_owned(), meta)]))
@@ -61,6 +66,13 @@ pub fn type_meta(full_name: &str, scalable: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_of_any_depth_has_a_detail() {
+        let deep = ("[".repeat(500), "]".repeat(500));
+        let json = format!(r#"{{"metadata":{{"name":"a"}},"spec":{}{}}}"#, deep.0, deep.1);
+        assert_eq!(own(&json).unwrap()["objectMeta"]["name"], "a");
+    }
 
     #[test]
     fn a_line_of_a_table_is_a_row_with_its_cells() {

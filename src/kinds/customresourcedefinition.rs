@@ -109,8 +109,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     metadata.row(KIND.name, &item, vec![], vec![], Facts::None)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |definition| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |definition| {
         let mut own = json!({
             "conditions": conditions(definition, "lastProbeTime"),
             "subresources": subresources(definition),
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_detail_adds_versions_conditions_and_subresources() {
-        let fields = detail(WIDGETS, &References::new()).unwrap();
+        let fields = detail_of(&KIND, WIDGETS).unwrap();
         assert_eq!(
             fields["versions"],
             json!([
@@ -202,13 +202,13 @@ mod tests {
         let json = r#"{"metadata": {"name": "a.b"}, "spec": {"group": "b", "scope": "Cluster",
             "versions": [{"name": "v1", "served": false, "storage": true}]},
             "status": {"acceptedNames": null, "conditions": null}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         assert_eq!(fields["established"], "Unknown");
         assert_eq!(fields["names"], json!({"plural": "", "kind": ""}));
         assert_eq!(fields["conditions"], Value::Null);
         assert_eq!(fields["subresources"], json!([]));
         assert!(!fields.contains_key("version"));
-        let bare = detail(r#"{"metadata": {"name": "a.b"}}"#, &References::new()).unwrap();
+        let bare = detail_of(&KIND, r#"{"metadata": {"name": "a.b"}}"#).unwrap();
         assert!(!bare.contains_key("versions"));
     }
 }

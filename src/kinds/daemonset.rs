@@ -73,9 +73,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, cells, vec![], facts)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    let object: Value = decode(KIND.name, json)?;
-    let mut fields = flat(KIND.name, json, row)?;
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    let mut fields = flat(KIND.name, object, row)?;
     if let Some(selector) = object.pointer("/spec/selector").filter(|value| !value.is_null()) {
         fields.insert("labelSelector".into(), selector.clone());
     }
@@ -113,10 +112,10 @@ mod tests {
 
     #[test]
     fn a_detail_shows_the_whole_selector_or_no_such_key() {
-        let fields = detail(AGENT, &References::new()).unwrap();
+        let fields = detail_of(&KIND, AGENT).unwrap();
         assert_eq!(fields["labelSelector"], serde_json::json!({"matchLabels": {"app": "agent"}}));
         assert_eq!(fields.len(), 5);
-        let bare = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let bare = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert!(!bare.contains_key("labelSelector"));
         assert_eq!(bare["containerImages"], Value::Null);
     }

@@ -77,20 +77,19 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, vec![], vec![], facts)
 }
 
-fn detail(json: &str, _: &References) -> Result<Map<String, Value>, Malformed> {
-    let object: Value = decode(KIND.name, json)?;
-    let mut fields = flat(KIND.name, json, row)?;
-    fields.insert("selector".into(), copy(&object, "/spec/selector/matchLabels"));
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Map<String, Value>, Malformed> {
+    let mut fields = flat(KIND.name, object, row)?;
+    fields.insert("selector".into(), copy(object, "/spec/selector/matchLabels"));
     let status = json!({
-        "replicas": number(&object, "/status/replicas"),
-        "updated": number(&object, "/status/updatedReplicas"),
-        "available": number(&object, "/status/availableReplicas"),
-        "unavailable": number(&object, "/status/unavailableReplicas"),
+        "replicas": number(object, "/status/replicas"),
+        "updated": number(object, "/status/updatedReplicas"),
+        "available": number(object, "/status/availableReplicas"),
+        "unavailable": number(object, "/status/unavailableReplicas"),
     });
     fields.insert("statusInfo".into(), status);
-    fields.insert("conditions".into(), conditions(&object, "lastUpdateTime"));
-    fields.insert("strategy".into(), text(&object, "/spec/strategy/type").into());
-    fields.insert("minReadySeconds".into(), number(&object, "/spec/minReadySeconds").into());
+    fields.insert("conditions".into(), json!(conditions(object, "lastUpdateTime")));
+    fields.insert("strategy".into(), text(object, "/spec/strategy/type").into());
+    fields.insert("minReadySeconds".into(), number(object, "/spec/minReadySeconds").into());
     if let Some(rolling) = object.pointer("/spec/strategy/rollingUpdate").filter(|v| !v.is_null()) {
         let rolling = json!({
             "maxSurge": rolling.get("maxSurge"),
@@ -98,7 +97,7 @@ fn detail(json: &str, _: &References) -> Result<Map<String, Value>, Malformed> {
         });
         fields.insert("rollingUpdateStrategy".into(), rolling);
     }
-    let limit = copy(&object, "/spec/revisionHistoryLimit");
+    let limit = copy(object, "/spec/revisionHistoryLimit");
     fields.insert("revisionHistoryLimit".into(), limit);
     Ok(fields)
 }
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_detail_shows_strategy_progress_and_the_match_labels_alone() {
-        let fields = detail(TILES, &References::new()).unwrap();
+        let fields = detail_of(&KIND, TILES).unwrap();
         assert_eq!(
             Value::Object(fields),
             json!({
@@ -163,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_bare_deployment_has_nulls_and_zeros_where_the_contract_wants_them() {
-        let fields = detail(r#"{"metadata":{"name":"a"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata":{"name":"a"}}"#).unwrap();
         for key in ["selector", "conditions", "revisionHistoryLimit", "containerImages"] {
             assert_eq!(fields[key], Value::Null, "{key}");
         }

@@ -64,8 +64,8 @@ fn holds(endpoint: &Value, condition: &str, otherwise: bool) -> bool {
     conditions.and_then(|all| all.get(condition)?.as_bool()).unwrap_or(otherwise)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |slice| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |slice| {
         let endpoints = list(slice, "/endpoints").iter().map(|endpoint| {
             json!({
                 "addresses": list(endpoint, "/addresses"),
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_without_conditions_is_ready_and_serving() {
-        let fields = detail(TILES, &References::new()).unwrap();
+        let fields = detail_of(&KIND, TILES).unwrap();
         assert_eq!(fields["endpoints"][0]["targetRef"]["name"], "tiles-1");
         assert_eq!(fields["endpoints"][1]["terminating"], true);
         let last = json!({"addresses": ["10.0.0.5"], "ready": true, "serving": true,

@@ -40,8 +40,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |gateway| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |gateway| {
         json!({
             "requestedAddresses": list(gateway, "/spec/addresses"),
             "infrastructure": copy(gateway, "/spec/infrastructure"),
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_listener_has_its_status_or_nothing_is_known_of_it() {
-        let fields = detail(EDGE, &References::new()).unwrap();
+        let fields = detail_of(&KIND, EDGE).unwrap();
         assert_eq!(
             fields["listeners"],
             json!([

@@ -169,12 +169,12 @@ pub(super) fn route_row(kind: &'static str, json: &str) -> Result<Row, Malformed
 /// The detail of any route: its parents with all that is said of them, and its rules.
 pub(super) fn route_detail(
     kind: &'static str,
-    json: &str,
-    row: ToRow,
+    object: &Value,
+    row: &Row,
 ) -> Result<Fields, Malformed> {
     detail_with(
         kind,
-        json,
+        object,
         row,
         |route| json!({ "parents": parents(route, true), "rules": rules(route) }),
     )

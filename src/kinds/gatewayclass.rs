@@ -36,8 +36,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |class| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |class| {
         json!({
             "parametersRef": copy(class, "/spec/parametersRef"),
             "supportedFeatures": features(class),
@@ -65,7 +65,7 @@ mod tests {
         let texts = ["example.com/c", "True"];
         assert_eq!(*row(json).unwrap().cells, texts.map(|text| Cell::Text(text.into())));
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "edge", "creationTimestamp": null},
                 "typeMeta": {"kind": "gatewayclass"},

@@ -21,8 +21,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     route_row(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    route_detail(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    route_detail(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -35,7 +35,7 @@ mod tests {
         let json = r#"{"metadata": {"name": "api", "namespace": "shop"}, "spec": {
             "rules": [{"matches": [{"method": {"service": "shop.Cart", "method": "Add"}}],
                 "backendRefs": [{"name": "cart", "port": 9000}]}]}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         let matches = json!([{"method": {"service": "shop.Cart", "method": "Add"}}]);
         assert_eq!(fields["rules"][0]["matches"], matches);
         assert_eq!(fields["rules"][0]["backends"][0]["name"], "cart");

@@ -53,8 +53,8 @@ fn cpu(autoscaler: &Value, metrics: &str, utilization: &str) -> Value {
 }
 
 /// `metrics`, `currentMetrics` and `conditions` are those of autoscaling/v2, `[]` without any.
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |autoscaler| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |autoscaler| {
         json!({
             "currentReplicas": number(autoscaler, "/status/currentReplicas"),
             "desiredReplicas": number(autoscaler, "/status/desiredReplicas"),
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_detail_shows_replicas_and_all_metrics() {
-        let fields = detail(TILES, &References::new()).unwrap();
+        let fields = detail_of(&KIND, TILES).unwrap();
         assert_eq!(fields["currentReplicas"], 6);
         assert_eq!(fields["desiredReplicas"], 5);
         assert_eq!(fields["lastScaleTime"], "2026-01-02T03:04:05Z");
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn an_autoscaler_that_has_not_scaled_yet_has_nulls_zeros_and_empty_lists() {
         let json = r#"{"metadata": {"name": "a"}, "spec": {"maxReplicas": 3}, "status": {"currentMetrics": null}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         for key in [
             "minReplicas",
             "currentCPUUtilizationPercentage",

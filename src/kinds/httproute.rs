@@ -21,8 +21,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     route_row(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    route_detail(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    route_detail(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_detail_shows_rules_with_weighted_backends() {
-        let fields = detail(SHOP, &References::new()).unwrap();
+        let fields = detail_of(&KIND, SHOP).unwrap();
         let backend = |name: &str, weight: i64| {
             json!({"group": "", "kind": "Service", "namespace": "shop", "name": name, "port": 80,
                 "weight": weight})
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_route_without_parents_is_not_known_to_be_accepted() {
-        let fields = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!(fields["accepted"], "Unknown");
         for key in ["hostnames", "parents", "rules"] {
             assert_eq!(fields[key], json!([]), "{key}");

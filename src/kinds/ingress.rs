@@ -50,8 +50,8 @@ fn backends(ingress: &Value) -> Vec<Link> {
     names.map(|name| Link::Backend(name.into())).collect()
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |ingress| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |ingress| {
         // Never null: both are structs of Kubernetes' types, written even when empty.
         let part = |key: &str| ingress.get(key).cloned().unwrap_or_else(|| json!({}));
         json!({ "spec": part("spec"), "status": part("status") })
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_detail_adds_spec_and_status_as_they_are() {
-        let fields = detail(EDGE, &References::new()).unwrap();
+        let fields = detail_of(&KIND, EDGE).unwrap();
         let object: Value = serde_json::from_str(EDGE).unwrap();
         assert_eq!(fields["spec"], object["spec"]);
         assert_eq!(fields["status"], object["status"]);
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_bare_ingress_has_empty_lists_and_objects() {
-        let fields = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!((&fields["endpoints"], &fields["hosts"]), (&json!([]), &json!([])));
         assert_eq!((&fields["spec"], &fields["status"]), (&json!({}), &json!({})));
     }

@@ -28,8 +28,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |class| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |class| {
         let parameters = class.pointer("/spec/parameters");
         let given = PARAMETERS.iter().filter_map(|(key, shown)| {
             let value = parameters?.get(key).filter(|value| value.is_string())?;
@@ -55,7 +55,7 @@ mod tests {
         let row = row(json).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&row.json).unwrap(), expected);
         expected["parameters"] = json!({});
-        assert_eq!(Value::Object(detail(json, &References::new()).unwrap()), expected);
+        assert_eq!(Value::Object(detail_of(&KIND, json).unwrap()), expected);
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
         let json = r#"{"metadata": {"name": "edge"}, "spec": {"controller": "c", "parameters":
             {"apiGroup": "example.com", "kind": "Edge", "name": "main", "scope": "Cluster",
                 "namespace": null}}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         let expected =
             json!({"ApiGroup": "example.com", "Kind": "Edge", "Name": "main", "Scope": "Cluster"});
         assert_eq!(fields["parameters"], expected);

@@ -123,8 +123,13 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, cells, links, facts)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |job| json!({"completions": copy(job, "/spec/completions")}))
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(
+        KIND.name,
+        object,
+        row,
+        |job| json!({"completions": copy(job, "/spec/completions")}),
+    )
 }
 
 #[cfg(test)]
@@ -201,11 +206,11 @@ mod tests {
 
     #[test]
     fn a_detail_adds_the_completions() {
-        let fields = detail(NIGHTLY, &References::new()).unwrap();
+        let fields = detail_of(&KIND, NIGHTLY).unwrap();
         assert_eq!(fields["completions"], 2);
         assert_eq!(fields["parallelism"], 1);
         assert_eq!(fields.len(), 7);
-        let bare = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let bare = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!(bare["completions"], Value::Null);
         assert_eq!(bare["parallelism"], Value::Null);
     }

@@ -35,8 +35,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |lease| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |lease| {
         json!({
             "acquireTime": copy(lease, "/spec/acquireTime"),
             "transitions": copy(lease, "/spec/leaseTransitions"),
@@ -58,7 +58,7 @@ mod tests {
         let row = row(json).unwrap();
         assert_eq!(*row.cells, [Cell::Text("a".into()), Cell::Time(Some(1_767_323_045))]);
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "l", "namespace": "n", "creationTimestamp": null},
                 "typeMeta": {"kind": "lease"},

@@ -25,8 +25,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     row_with(KIND.name, json, |range| json!({ "resourceLimits": items(range) }).into())
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    flat(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    flat(KIND.name, object, row)
 }
 
 /// `resourceLimits` of a namespace from its `LimitRangeList`; null when there are none.
@@ -73,14 +73,14 @@ mod tests {
         ]);
         let ranges = format!(r#"{{"items": [{RANGE}, {{"spec": {{}}}}]}}"#);
         assert_eq!(limits(&ranges).unwrap(), wanted);
-        let fields = detail(RANGE, &References::new()).unwrap();
+        let fields = detail_of(&KIND, RANGE).unwrap();
         assert_eq!(fields["resourceLimits"], wanted);
     }
 
     #[test]
     fn no_limits_are_null_of_a_namespace_and_an_empty_list_of_a_range() {
         assert_eq!(limits(r#"{"items": []}"#).unwrap(), Value::Null);
-        let fields = detail(r#"{"metadata": {"name": "r"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata": {"name": "r"}}"#).unwrap();
         assert_eq!(fields["resourceLimits"], json!([]));
     }
 }

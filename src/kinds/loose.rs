@@ -67,13 +67,12 @@ pub fn head(kind: &'static str, json: &str) -> Result<Row, Malformed> {
 /// A detail that is flat over its list item, plus the fields that `own` makes.
 pub fn detail_with(
     kind: &'static str,
-    json: &str,
-    row: ToRow,
+    object: &Value,
+    row: &Row,
     own: impl FnOnce(&Value) -> Value,
 ) -> Result<Fields, Malformed> {
-    let object: Value = decode(kind, json)?;
-    let mut fields = flat(kind, json, row)?;
-    if let Value::Object(own) = own(&object) {
+    let mut fields = flat(kind, object, row)?;
+    if let Value::Object(own) = own(object) {
         fields.extend(own);
     }
     Ok(fields)
@@ -99,7 +98,8 @@ mod tests {
         let row = head("thing", OBJECT).unwrap();
         let item: Value = serde_json::from_slice(&row.json).unwrap();
         assert_eq!(item.as_object().unwrap().len(), 2);
-        let fields = detail_with("thing", OBJECT, |json| head("thing", json), |_| json!({"y": 2}));
+        let object = serde_json::from_str(OBJECT).unwrap();
+        let fields = detail_with("thing", &object, &row, |_| json!({"y": 2}));
         assert_eq!(fields.unwrap()["y"], 2);
         assert!(head("thing", "{}").is_err());
     }

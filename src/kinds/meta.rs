@@ -253,20 +253,21 @@ pub fn encode(kind: &'static str, value: impl Serialize) -> Result<Value, Malfor
     serde_json::to_value(value).map_err(|error| Malformed { kind, reason: error.to_string() })
 }
 
+/// `objectMeta` as details show it.
+pub fn full_meta(kind: &'static str, object: &Value) -> Result<Value, Malformed> {
+    let metadata = object.get("metadata").map(Meta::deserialize).transpose();
+    let metadata = metadata.map_err(|error| Malformed { kind, reason: error.to_string() })?;
+    encode(kind, metadata.unwrap_or_default().full_object_meta())
+}
+
 /// Start of a detail that is flat over its list item: the item's fields, but with all annotations.
 pub fn flat(
     kind: &'static str,
-    json: &str,
-    row: fn(&str) -> Result<Row, Malformed>,
+    object: &Value,
+    row: &Row,
 ) -> Result<Map<String, Value>, Malformed> {
-    #[derive(Deserialize)]
-    struct Object<'a> {
-        #[serde(borrow, default)]
-        metadata: Meta<'a>,
-    }
-    let object: Object = decode(kind, json)?;
-    let mut fields: Map<String, Value> = serde_json::from_slice(&row(json)?.json)
+    let mut fields: Map<String, Value> = serde_json::from_slice(&row.json)
         .map_err(|error| Malformed { kind, reason: error.to_string() })?;
-    fields.insert("objectMeta".into(), encode(kind, object.metadata.full_object_meta())?);
+    fields.insert("objectMeta".into(), full_meta(kind, object)?);
     Ok(fields)
 }

@@ -76,6 +76,7 @@ mod webhooks;
 pub use limitrange::limits;
 pub use meta::{Malformed, time};
 pub use persistentvolumeclaim::claim_names;
+pub use pod_detail::PodDetail;
 pub use quantity::Quantity;
 pub use rbac::rbac_manifest;
 pub use row::*;
@@ -378,8 +379,8 @@ impl Action {
 
 /// Projects an object's JSON to its row.
 pub type ToRow = fn(&str) -> Result<Row, Malformed>;
-/// Projects an object's JSON, and what it refers to, to its detail.
-pub type ToDetail = fn(&str, &References) -> Result<Fields, Malformed>;
+/// Projects an object ([`detail::whole`]), its row and what it refers to, to its detail.
+pub type ToDetail = fn(&Value, &Row, &References) -> Result<Fields, Malformed>;
 
 impl KindDef {
     /// A kind as most are: watched, listed under `items`, with nothing about it.
@@ -454,6 +455,13 @@ impl Resource {
             _ => format!("{}/{}", self.group_path(), self.plural),
         }
     }
+}
+
+/// The detail of an object that refers to nothing.
+#[cfg(test)]
+fn detail_of(kind: &KindDef, json: &str) -> Result<Fields, Malformed> {
+    let row = (kind.row)(json)?;
+    (kind.detail)(&detail::whole(json).unwrap(), &row, &References::new())
 }
 
 /// A kind without references.

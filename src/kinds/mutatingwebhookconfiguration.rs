@@ -24,8 +24,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     webhooks::row(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    webhooks::detail(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    webhooks::detail(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -37,7 +37,7 @@ mod tests {
     fn a_detail_shows_whether_a_webhook_is_called_again() {
         let json = r#"{"metadata": {"name": "inject"}, "webhooks": [
             {"name": "a.example.com", "reinvocationPolicy": "IfNeeded"}]}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         assert_eq!(fields["webhookCount"], 1);
         assert_eq!(fields["webhooks"][0]["reinvocationPolicy"], "IfNeeded");
         assert_eq!(fields["typeMeta"], json!({"kind": "mutatingwebhookconfiguration"}));
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_configuration_may_have_no_webhooks() {
-        let fields = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!((&fields["webhookCount"], &fields["webhooks"]), (&json!(0), &json!([])));
     }
 }

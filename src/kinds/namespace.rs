@@ -45,8 +45,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, vec![], vec![], Facts::None)
 }
 
-fn detail(json: &str, _: &References) -> Result<Map<String, Value>, Malformed> {
-    flat(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Map<String, Value>, Malformed> {
+    flat(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
             "kubectl.kubernetes.io/last-applied-configuration":"{}","note":"x"}}}"#;
         let row = row(json).unwrap();
         assert!(!std::str::from_utf8(&row.json).unwrap().contains("last-applied"));
-        let detail = (KIND.detail)(json, &References::new()).unwrap();
+        let detail = detail_of(&KIND, json).unwrap();
         assert_eq!(
             Value::Object(detail),
             serde_json::json!({

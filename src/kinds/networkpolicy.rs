@@ -22,8 +22,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     head(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |policy| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |policy| {
         // An empty selector is not nothing: it selects every pod of the namespace.
         let selector = policy.pointer("/spec/podSelector").cloned();
         let mut own = json!({ "podSelector": selector.unwrap_or_else(|| json!({})) });
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_detail_shows_the_rules_that_there_are() {
-        let fields = detail(DENY, &References::new()).unwrap();
+        let fields = detail_of(&KIND, DENY).unwrap();
         assert_eq!(
             Value::Object(fields),
             json!({
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_bare_detail_has_an_empty_selector_and_no_rules() {
         let json = r#"{"metadata": {"name": "a"}, "spec": {"egress": []}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         assert_eq!(fields["podSelector"], json!({}));
         assert_eq!(fields.len(), 3);
     }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::detail::{conditions, copy, list, text};
 use super::meta::{Meta, ObjectMeta, Text, TypeMeta, decode, flat};
@@ -129,23 +129,22 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, cells, vec![], object.status.facts())
 }
 
-fn detail(json: &str, _: &References) -> Result<Map<String, Value>, Malformed> {
-    let object: Value = decode(KIND.name, json)?;
-    let mut fields = flat(KIND.name, json, row)?;
-    fields.insert("phase".into(), text(&object, "/status/phase").into());
-    fields.insert("podCIDR".into(), text(&object, "/spec/podCIDR").into());
-    fields.insert("providerID".into(), text(&object, "/spec/providerID").into());
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Map<String, Value>, Malformed> {
+    let mut fields = flat(KIND.name, object, row)?;
+    fields.insert("phase".into(), text(object, "/status/phase").into());
+    fields.insert("podCIDR".into(), text(object, "/spec/podCIDR").into());
+    fields.insert("providerID".into(), text(object, "/spec/providerID").into());
     let unschedulable = object.pointer("/spec/unschedulable") == Some(&Value::Bool(true));
     fields.insert("unschedulable".into(), unschedulable.into());
-    fields.insert("conditions".into(), conditions(&object, "lastHeartbeatTime"));
-    let images = list(&object, "/status/images").iter();
+    fields.insert("conditions".into(), json!(conditions(object, "lastHeartbeatTime")));
+    let images = list(object, "/status/images").iter();
     let names: Vec<Value> = images.flat_map(|image| list(image, "/names")).cloned().collect();
     let names = if names.is_empty() { Value::Null } else { names.into() };
     fields.insert("containerImages".into(), names);
     fields.insert("metrics".into(), Value::Null);
     for (key, pointer) in [("taints", "/spec/taints"), ("addresses", "/status/addresses")] {
-        if !list(&object, pointer).is_empty() {
-            fields.insert(key.into(), copy(&object, pointer));
+        if !list(object, pointer).is_empty() {
+            fields.insert(key.into(), copy(object, pointer));
         }
     }
     Ok(fields)
@@ -154,7 +153,6 @@ fn detail(json: &str, _: &References) -> Result<Map<String, Value>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     const NODE: &str = r#"{
         "metadata": {"name": "node-0", "uid": "n1"},
@@ -202,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_detail_shows_conditions_images_taints_and_addresses() {
-        let mut fields = detail(NODE, &References::new()).unwrap();
+        let mut fields = detail_of(&KIND, NODE).unwrap();
         fields.remove("nodeInfo").unwrap();
         assert_eq!(
             Value::Object(fields),
@@ -230,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_bare_node_has_no_taints_and_null_images() {
-        let fields = detail(r#"{"metadata":{"name":"n"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata":{"name":"n"}}"#).unwrap();
         assert!(!fields.contains_key("taints"));
         assert!(!fields.contains_key("addresses"));
         assert_eq!(fields["containerImages"], Value::Null);

@@ -75,8 +75,8 @@ fn claim(volume: &Value) -> String {
     }
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |volume| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |volume| {
         let mut source = volume.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
         source.retain(|key, _| SOURCES.contains(&key.as_str()));
         json!({ "message": text(volume, "/status/message"), "persistentVolumeSource": source })
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_detail_adds_the_message_and_only_the_source_of_the_spec() {
-        let fields = detail(VOLUME, &References::new()).unwrap();
+        let fields = detail_of(&KIND, VOLUME).unwrap();
         assert_eq!(fields["message"], "M");
         let source = json!({"hostPath": {"path": "/data/1", "type": ""}});
         assert_eq!(fields["persistentVolumeSource"], source);
@@ -125,7 +125,7 @@ mod tests {
     fn a_bare_volume_has_nulls_and_empty_texts_and_no_link() {
         let json = r#"{"metadata": {"name": "a"}, "spec": {"claimRef": null}}"#;
         assert!(row(json).unwrap().links.is_empty());
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         for key in ["capacity", "accessModes", "mountOptions"] {
             assert_eq!(fields[key], Value::Null, "{key}");
         }

@@ -36,8 +36,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    flat(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    flat(KIND.name, object, row)
 }
 
 /// Names of the claims that a pod's volumes use, each once; those that Kubernetes makes for
@@ -75,13 +75,13 @@ mod tests {
             "accessModes": ["ReadWriteOnce"], "storageClass": "fast",
         });
         assert_eq!(serde_json::from_slice::<Value>(&row.json).unwrap(), expected);
-        assert_eq!(Value::Object(detail(json, &References::new()).unwrap()), expected);
+        assert_eq!(Value::Object(detail_of(&KIND, json).unwrap()), expected);
     }
 
     #[test]
     fn a_claim_that_got_nothing_has_nulls() {
         let json = r#"{"metadata": {"name": "a"}, "spec": {}, "status": {"phase": "Pending"}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         for key in ["capacity", "accessModes", "storageClass"] {
             assert_eq!(fields[key], Value::Null, "{key}");
         }

@@ -47,8 +47,6 @@ pub struct Spec<'a> {
     #[serde(borrow)]
     pub node_name: Text<'a>,
     #[serde(borrow)]
-    pub service_account_name: Text<'a>,
-    #[serde(borrow)]
     pub containers: Option<Vec<Container<'a>>>,
     #[serde(borrow)]
     pub init_containers: Option<Vec<Container<'a>>>,

@@ -2,31 +2,72 @@
 //!
 //! Environment values are resolved in `pod_env.rs`.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::detail::{copy, list, text};
+use super::References;
+use super::detail::{list, text};
+use super::pod_env::{self, EnvVar};
 use super::pod_status::ContainerStatus;
-use super::{References, pod_env};
 
-/// The contract's `Container` of one (init) container of the pod.
-pub fn container(pod: &Value, container: &Value, references: &References) -> Value {
-    let status = status(pod, text(container, "/name"));
-    json!({
-        "name": text(container, "/name"),
-        "image": text(container, "/image"),
-        "env": pod_env::resolve(pod, container, references),
-        "commands": copy(container, "/command"),
-        "args": copy(container, "/args"),
-        "volumeMounts": mounts(pod, container),
-        "securityContext": copy(container, "/securityContext"),
-        "status": status,
-        "state": state(status),
-        "livenessProbe": copy(container, "/livenessProbe"),
-        "readinessProbe": copy(container, "/readinessProbe"),
-        "startupProbe": copy(container, "/startupProbe"),
-        "resources": container.get("resources").cloned().unwrap_or_else(|| json!({})),
-    })
+/// The contract's `Container`, its keys in alphabetical order as those of all details.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container<'a> {
+    args: Option<&'a Value>,
+    commands: Option<&'a Value>,
+    env: Vec<EnvVar<'a>>,
+    image: &'a str,
+    liveness_probe: Option<&'a Value>,
+    name: &'a str,
+    readiness_probe: Option<&'a Value>,
+    resources: Cow<'a, Value>,
+    security_context: Option<&'a Value>,
+    startup_probe: Option<&'a Value>,
+    state: &'static str,
+    status: Option<&'a Value>,
+    volume_mounts: Vec<Mount<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Mount<'a> {
+    mount_path: &'a str,
+    name: &'a str,
+    read_only: bool,
+    sub_path: &'a str,
+    volume: Cow<'a, Value>,
+}
+
+/// One (init) container of the pod.
+pub fn container<'a>(
+    pod: &'a Value,
+    container: &'a Value,
+    references: &'a References,
+) -> Container<'a> {
+    let name = text(container, "/name");
+    let status = status(pod, name);
+    Container {
+        args: container.get("args"),
+        commands: container.get("command"),
+        env: pod_env::resolve(pod, container, references),
+        image: text(container, "/image"),
+        liveness_probe: container.get("livenessProbe"),
+        name,
+        readiness_probe: container.get("readinessProbe"),
+        resources: or_else(container.get("resources"), || json!({})),
+        security_context: container.get("securityContext"),
+        startup_probe: container.get("startupProbe"),
+        state: state(status),
+        status,
+        volume_mounts: mounts(pod, container),
+    }
+}
+
+fn or_else(value: Option<&Value>, otherwise: impl FnOnce() -> Value) -> Cow<'_, Value> {
+    value.map_or_else(|| Cow::Owned(otherwise()), Cow::Borrowed)
 }
 
 fn status<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
@@ -41,19 +82,20 @@ fn state(status: Option<&Value>) -> &'static str {
 }
 
 /// Mounts with the volume of their name; a volume that does not exist is one with an empty name.
-fn mounts(pod: &Value, container: &Value) -> Value {
+fn mounts<'a>(pod: &'a Value, container: &'a Value) -> Vec<Mount<'a>> {
     let volume = |name: &str| {
         let mut volumes = list(pod, "/spec/volumes").iter();
-        volumes.find(|volume| text(volume, "/name") == name).cloned()
+        volumes.find(|volume| text(volume, "/name") == name)
     };
-    let mount = |mount: &Value| {
-        json!({
-            "name": text(mount, "/name"),
-            "readOnly": mount.get("readOnly") == Some(&Value::Bool(true)),
-            "mountPath": text(mount, "/mountPath"),
-            "subPath": text(mount, "/subPath"),
-            "volume": volume(text(mount, "/name")).unwrap_or_else(|| json!({"name": ""})),
-        })
+    let mount = |mount: &'a Value| {
+        let name = text(mount, "/name");
+        Mount {
+            mount_path: text(mount, "/mountPath"),
+            name,
+            read_only: mount.get("readOnly") == Some(&Value::Bool(true)),
+            sub_path: text(mount, "/subPath"),
+            volume: or_else(volume(name), || json!({"name": ""})),
+        }
     };
     list(container, "/volumeMounts").iter().map(mount).collect()
 }
@@ -79,7 +121,7 @@ mod tests {
             "resources": {"limits": {"cpu": "1"}},
         });
         assert_eq!(
-            container(&pod, &main, &References::new()),
+            json!(container(&pod, &main, &References::new())),
             json!({
                 "name": "main", "image": "tiles:1", "env": [], "commands": null, "args": ["serve"],
                 "volumeMounts": [
@@ -97,10 +139,10 @@ mod tests {
             })
         );
         assert_eq!(
-            container(&pod, &json!({"name": "init"}), &References::new())["state"],
+            json!(container(&pod, &json!({"name": "init"}), &References::new()))["state"],
             "Failed"
         );
-        let new = container(&pod, &json!({"name": "new"}), &References::new());
+        let new = json!(container(&pod, &json!({"name": "new"}), &References::new()));
         assert_eq!((&new["state"], &new["status"]), (&json!("Unknown"), &Value::Null));
         assert_eq!(new["resources"], json!({}));
     }

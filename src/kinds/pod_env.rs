@@ -4,8 +4,10 @@
 //! Reads nothing itself: `references` says what it would like to see, and what is missing or may
 //! not be read has an empty value. Values are those of the objects now, not of the running process.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::detail::{list, text};
@@ -24,15 +26,28 @@ pub fn references(pod: &Value) -> Vec<Reference> {
     all.into_iter().collect()
 }
 
-/// The contract's `EnvVar`s: the variables in order, then what `envFrom` adds, by key.
-pub fn resolve(pod: &Value, container: &Value, references: &References) -> Value {
+/// The contract's `EnvVar`, its keys in alphabetical order as those of all details.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVar<'a> {
+    name: Cow<'a, str>,
+    value: Cow<'a, str>,
+    value_from: Option<Cow<'a, Value>>,
+}
+
+/// The variables in order, then what `envFrom` adds, by key.
+pub fn resolve<'a>(
+    pod: &Value,
+    container: &'a Value,
+    references: &'a References,
+) -> Vec<EnvVar<'a>> {
     let single = list(container, "/env").iter().map(|variable| {
         let from = variable.get("valueFrom").filter(|from| !from.is_null());
         let value = match from {
-            Some(from) => value(pod, container, from, references).unwrap_or_default(),
-            None => text(variable, "/value").to_owned(),
+            Some(from) => value(pod, container, from, references).unwrap_or_default().into(),
+            None => text(variable, "/value").into(),
         };
-        json!({"name": text(variable, "/name"), "value": value, "valueFrom": from})
+        EnvVar { name: text(variable, "/name").into(), value, value_from: from.map(Cow::Borrowed) }
     });
     let whole = list(container, "/envFrom").iter();
     single.chain(whole.flat_map(|source| expand(source, references))).collect()
@@ -51,19 +66,17 @@ fn value(pod: &Value, container: &Value, from: &Value, all: &References) -> Opti
 }
 
 /// All keys of the config map or secret that an `envFrom` element names.
-fn expand(source: &Value, references: &References) -> Vec<Value> {
+fn expand<'a>(source: &Value, references: &'a References) -> Vec<EnvVar<'a>> {
     let Some((reference, kind)) = whole_reference(source) else {
         return Vec::new();
     };
     let (Reference::ConfigMap(name) | Reference::Secret(name)) = &reference;
     let data = references.get(&reference).and_then(|object| object.get("data"));
     let data = data.and_then(Value::as_object).into_iter().flatten();
-    let variable = |(key, value): (&String, &Value)| {
-        json!({
-            "name": format!("{}{key}", text(source, "/prefix")),
-            "value": value.as_str().unwrap_or_default(),
-            "valueFrom": {kind: {"name": name, "key": key}},
-        })
+    let variable = |(key, value): (&'a String, &'a Value)| EnvVar {
+        name: format!("{}{key}", text(source, "/prefix")).into(),
+        value: value.as_str().unwrap_or_default().into(),
+        value_from: Some(Cow::Owned(json!({kind: {"name": name, "key": key}}))),
     };
     data.map(variable).collect()
 }

@@ -31,7 +31,7 @@ fn of(from: &Value) -> String {
             "limits": {"cpu": "500m", "memory": "256Mi"},
             "requests": {"cpu": "1100m", "memory": "100"}},
     });
-    let all = resolve(&pod(), &container, &read());
+    let all = json!(resolve(&pod(), &container, &read()));
     assert_eq!(all[0]["valueFrom"], *from);
     all[0]["value"].as_str().unwrap().to_owned()
 }
@@ -108,7 +108,7 @@ fn whole_sources_follow_the_single_variables_by_key_and_with_their_prefix() {
             {"configMapRef": {"name": "empty"}}],
     });
     assert_eq!(
-        resolve(&pod(), &container, &read()),
+        json!(resolve(&pod(), &container, &read())),
         json!([
             {"name": "PLAIN", "value": "1", "valueFrom": null},
             {"name": "NONE", "value": "", "valueFrom": null},

@@ -39,10 +39,10 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
     detail_with(
         KIND.name,
-        json,
+        object,
         row,
         |budget| json!({"disruptedPods": copy(budget, "/status/disruptedPods")}),
     )
@@ -74,7 +74,7 @@ mod tests {
                 "currentHealthy": 6, "desiredHealthy": 3, "disruptionsAllowed": 3, "expectedPods": 6,
             })
         );
-        let fields = detail(TILES, &References::new()).unwrap();
+        let fields = detail_of(&KIND, TILES).unwrap();
         assert_eq!(fields["disruptedPods"], json!({"tiles-1": "2026-01-02T03:04:05Z"}));
         assert_eq!(fields.len(), 11);
     }
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_bare_budget_has_nulls_and_zeros_but_no_selector() {
         let json = r#"{"metadata": {"name": "a"}, "spec": {"maxUnavailable": 1}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         for key in ["minAvailable", "unhealthyPodEvictionPolicy", "disruptedPods"] {
             assert_eq!(fields[key], Value::Null, "{key}");
         }

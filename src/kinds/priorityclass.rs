@@ -31,8 +31,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |class| json!({"description": text(class, "/description")}))
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |class| json!({"description": text(class, "/description")}))
 }
 
 #[cfg(test)]
@@ -45,7 +45,7 @@ mod tests {
             "preemptionPolicy": "Never", "description": "for queues"}"#;
         assert_eq!(*row(json).unwrap().cells, [Cell::Number(1000), Cell::Text("Never".into())]);
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "high", "creationTimestamp": null},
                 "typeMeta": {"kind": "priorityclass"},
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_class_without_a_value_weighs_nothing_and_is_no_default() {
-        let fields = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!((&fields["value"], &fields["globalDefault"]), (&json!(0), &json!(false)));
     }
 }

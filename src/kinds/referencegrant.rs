@@ -27,8 +27,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    flat(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    flat(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
             "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop"}],
             "to": [{"group": "", "kind": "Service"}]}}"#;
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "g", "namespace": "core", "creationTimestamp": null},
                 "typeMeta": {"kind": "referencegrant"},
@@ -49,7 +49,7 @@ mod tests {
                 "to": [{"group": "", "kind": "Service"}],
             })
         );
-        let bare = detail(r#"{"metadata": {"name": "g"}}"#, &References::new()).unwrap();
+        let bare = detail_of(&KIND, r#"{"metadata": {"name": "g"}}"#).unwrap();
         assert_eq!((&bare["from"], &bare["to"]), (&json!([]), &json!([])));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::meta::{Meta, TypeMeta, decode, encode};
+use super::meta::{Meta, TypeMeta, decode};
 use super::*;
 
 /// Rows are named after their Secrets: revisions of one release have one name.
@@ -119,12 +119,10 @@ pub fn cells(status: &str, revision: u32) -> Vec<Cell> {
     vec![status, revision, text(""), text(""), text(""), Cell::Time(None)]
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    let Secret { metadata } = decode(RELEASE.name, json)?;
-    match encode(RELEASE.name, item(&metadata)?)? {
-        Value::Object(fields) => Ok(fields),
-        _ => Ok(Fields::new()),
-    }
+/// What the row shows: there is no more to a Secret's metadata.
+fn detail(_: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    serde_json::from_slice(&row.json)
+        .map_err(|error| Malformed { kind: RELEASE.name, reason: error.to_string() })
 }
 
 #[cfg(test)]

@@ -77,10 +77,9 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, vec![], links, facts)
 }
 
-fn detail(json: &str, _: &References) -> Result<Map<String, Value>, Malformed> {
-    let object: Value = decode(KIND.name, json)?;
-    let mut fields = flat(KIND.name, json, row)?;
-    fields.insert("selector".into(), copy(&object, "/spec/selector"));
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Map<String, Value>, Malformed> {
+    let mut fields = flat(KIND.name, object, row)?;
+    fields.insert("selector".into(), copy(object, "/spec/selector"));
     Ok(fields)
 }
 
@@ -116,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_detail_shows_the_whole_selector() {
-        let fields = detail(SET, &References::new()).unwrap();
+        let fields = detail_of(&KIND, SET).unwrap();
         assert_eq!(fields["selector"], serde_json::json!({"matchLabels": {"app": "tiles"}}));
         assert_eq!(fields["typeMeta"]["kind"], "replicaset");
         assert_eq!(fields["objectMeta"]["name"], "tiles-1");

@@ -78,10 +78,9 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, cells, vec![], facts)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    let object: Value = decode(KIND.name, json)?;
-    let mut fields = flat(KIND.name, json, row)?;
-    fields.insert("labelSelector".into(), copy(&object, "/spec/selector"));
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    let mut fields = flat(KIND.name, object, row)?;
+    fields.insert("labelSelector".into(), copy(object, "/spec/selector"));
     Ok(fields)
 }
 
@@ -114,10 +113,10 @@ mod tests {
 
     #[test]
     fn a_detail_shows_the_labels_it_selects_or_null() {
-        let fields = detail(LEGACY, &References::new()).unwrap();
+        let fields = detail_of(&KIND, LEGACY).unwrap();
         assert_eq!(fields["labelSelector"], serde_json::json!({"app": "legacy"}));
         assert_eq!(fields.len(), 5);
-        let bare = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let bare = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!(bare["labelSelector"], Value::Null);
     }
 }

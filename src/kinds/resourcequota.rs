@@ -40,8 +40,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
 }
 
 /// `hard` is what is asked for; `statusList` what the quota controller has made of it.
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |quota| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |quota| {
         json!({
             "hard": copy(quota, "/spec/hard"),
             "scopeSelector": copy(quota, "/spec/scopeSelector"),
@@ -69,9 +69,9 @@ mod tests {
 
     #[test]
     fn a_detail_shows_what_is_asked_for_and_a_bare_quota_has_neither_scopes_nor_status() {
-        let fields = detail(QUOTA, &References::new()).unwrap();
+        let fields = detail_of(&KIND, QUOTA).unwrap();
         assert_eq!(fields["hard"], json!({"pods": "60"}));
-        let bare = detail(r#"{"metadata": {"name": "q"}}"#, &References::new()).unwrap();
+        let bare = detail_of(&KIND, r#"{"metadata": {"name": "q"}}"#).unwrap();
         assert_eq!(bare.len(), 4);
         assert_eq!(bare["hard"], Value::Null);
     }

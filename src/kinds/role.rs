@@ -22,8 +22,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     head(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, rules)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, rules)
 }
 
 /// What the details of roles and cluster roles have of their own.
@@ -47,7 +47,7 @@ mod tests {
         let row = row(READER).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&row.json).unwrap(), expected);
         expected["rules"] = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
-        assert_eq!(Value::Object(detail(READER, &References::new()).unwrap()), expected);
+        assert_eq!(Value::Object(detail_of(&KIND, READER).unwrap()), expected);
     }
 
     #[test]
@@ -55,7 +55,7 @@ mod tests {
         let bare = r#"{"metadata": {"name": "a"}}"#;
         let null = r#"{"metadata": {"name": "a"}, "rules": null}"#;
         for json in [bare, null] {
-            assert_eq!(detail(json, &References::new()).unwrap()["rules"], Value::Null);
+            assert_eq!(detail_of(&KIND, json).unwrap()["rules"], Value::Null);
         }
     }
 }

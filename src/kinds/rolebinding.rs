@@ -22,8 +22,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     head(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, bound)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, bound)
 }
 
 /// What the details of role bindings and cluster role bindings have of their own.
@@ -56,7 +56,7 @@ mod tests {
             json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"});
         expected["subjects"] =
             json!([{"kind": "ServiceAccount", "name": "tiles", "namespace": "atlas"}]);
-        assert_eq!(Value::Object(detail(json, &References::new()).unwrap()), expected);
+        assert_eq!(Value::Object(detail_of(&KIND, json).unwrap()), expected);
     }
 
     #[test]
@@ -65,7 +65,7 @@ mod tests {
             let object = json!({
                 "metadata": {"name": "a"}, "roleRef": {"name": "r"}, "subjects": subjects,
             });
-            let fields = detail(&object.to_string(), &References::new()).unwrap();
+            let fields = detail_of(&KIND, &object.to_string()).unwrap();
             assert!(!fields.contains_key("subjects"), "{subjects}");
             assert_eq!(fields["roleRef"], json!({"name": "r"}));
         }

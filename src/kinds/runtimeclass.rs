@@ -26,8 +26,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |class| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |class| {
         json!({
             "overhead": copy(class, "/overhead/podFixed"),
             "nodeSelector": copy(class, "/scheduling/nodeSelector"),
@@ -47,7 +47,7 @@ mod tests {
             "scheduling": {"nodeSelector": {"kata": "yes"}, "tolerations": [{"key": "kata"}]}}"#;
         assert_eq!(*row(json).unwrap().cells, [Cell::Text("kata-qemu".into())]);
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "kata", "creationTimestamp": null},
                 "typeMeta": {"kind": "runtimeclass"}, "handler": "kata-qemu",
@@ -55,7 +55,7 @@ mod tests {
                 "tolerations": [{"key": "kata"}],
             })
         );
-        let bare = detail(r#"{"metadata": {"name": "a"}, "handler": "runc"}"#, &References::new());
+        let bare = detail_of(&KIND, r#"{"metadata": {"name": "a"}, "handler": "runc"}"#);
         let bare = bare.unwrap();
         assert_eq!((&bare["overhead"], &bare["tolerations"]), (&Value::Null, &json!([])));
     }

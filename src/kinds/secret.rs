@@ -66,8 +66,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     metadata.row(KIND.name, &item, cells, vec![], Facts::None)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |secret| json!({ "data": copy(secret, "/data") }))
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |secret| json!({ "data": copy(secret, "/data") }))
 }
 
 #[cfg(test)]
@@ -105,11 +105,11 @@ mod tests {
 
     #[test]
     fn a_detail_shows_the_type_and_the_encoded_content() {
-        let fields = detail(KEY, &References::new()).unwrap();
+        let fields = detail_of(&KIND, KEY).unwrap();
         assert_eq!(fields["type"], "Opaque");
         assert_eq!(fields["data"], json!({"key": "czNjcjN0"}));
         assert_eq!(fields.len(), 4);
-        let empty = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let empty = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!(empty["data"], Value::Null);
         assert_eq!(empty["type"], "");
     }

@@ -143,10 +143,9 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, cells, vec![], Facts::None)
 }
 
-fn detail(json: &str, _: &References) -> Result<Map<String, Value>, Malformed> {
-    let object: Value = decode(KIND.name, json)?;
-    let mut fields = flat(KIND.name, json, row)?;
-    fields.insert("sessionAffinity".into(), text(&object, "/spec/sessionAffinity").into());
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Map<String, Value>, Malformed> {
+    let mut fields = flat(KIND.name, object, row)?;
+    fields.insert("sessionAffinity".into(), text(object, "/spec/sessionAffinity").into());
     Ok(fields)
 }
 
@@ -178,7 +177,7 @@ mod tests {
                 r#""selector":{"app":"tiles"},"type":"NodePort","clusterIP":"10.96.0.9"}"#,
             )
         );
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         assert_eq!(fields["sessionAffinity"], "None");
         assert_eq!(fields["internalEndpoint"]["host"], "public.atlas");
     }

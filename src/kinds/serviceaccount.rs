@@ -25,8 +25,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     head(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    flat(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    flat(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -44,6 +44,6 @@ mod tests {
         });
         let item: Value = serde_json::from_slice(&row(json).unwrap().json).unwrap();
         assert_eq!(item, expected);
-        assert_eq!(Value::Object(detail(json, &References::new()).unwrap()), expected);
+        assert_eq!(Value::Object(detail_of(&KIND, json).unwrap()), expected);
     }
 }

@@ -76,8 +76,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     object.metadata.row(KIND.name, &item, cells, vec![], facts)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    flat(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    flat(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_detail_is_the_item_with_all_annotations() {
-        let fields = detail(STORE, &References::new()).unwrap();
+        let fields = detail_of(&KIND, STORE).unwrap();
         assert_eq!(fields.len(), 4);
         let annotations = &fields["objectMeta"]["annotations"];
         assert_eq!(annotations["kubectl.kubernetes.io/last-applied-configuration"], "{}");

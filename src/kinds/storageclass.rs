@@ -27,8 +27,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    flat(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    flat(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -46,12 +46,12 @@ mod tests {
         });
         let row = row(json).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&row.json).unwrap(), expected);
-        assert_eq!(Value::Object(detail(json, &References::new()).unwrap()), expected);
+        assert_eq!(Value::Object(detail_of(&KIND, json).unwrap()), expected);
     }
 
     #[test]
     fn a_storage_class_without_parameters_has_null() {
-        let fields = detail(r#"{"metadata": {"name": "a"}}"#, &References::new()).unwrap();
+        let fields = detail_of(&KIND, r#"{"metadata": {"name": "a"}}"#).unwrap();
         assert_eq!(fields["parameters"], Value::Null);
         assert_eq!(fields["provisioner"], "");
     }

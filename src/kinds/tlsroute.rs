@@ -21,8 +21,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     route_row(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    route_detail(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    route_detail(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -34,7 +34,7 @@ mod tests {
     fn a_rule_has_backends_and_neither_matches_nor_filters() {
         let json = r#"{"metadata": {"name": "db", "namespace": "shop"}, "spec": {
             "hostnames": ["db.example.com"], "rules": [{"backendRefs": [{"name": "db", "port": 5432}]}]}}"#;
-        let fields = detail(json, &References::new()).unwrap();
+        let fields = detail_of(&KIND, json).unwrap();
         assert_eq!(fields["hostnames"], json!(["db.example.com"]));
         assert_eq!(
             fields["rules"],

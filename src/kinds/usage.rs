@@ -155,16 +155,16 @@ fn pod(json: &str) -> Result<Row, Malformed> {
     row(POD_USAGE.name, json)
 }
 
-fn pod_detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    flat(POD_USAGE.name, json, pod)
+fn pod_detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    flat(POD_USAGE.name, object, row)
 }
 
 fn node(json: &str) -> Result<Row, Malformed> {
     row(NODE_USAGE.name, json)
 }
 
-fn node_detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    flat(NODE_USAGE.name, json, node)
+fn node_detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    flat(NODE_USAGE.name, object, row)
 }
 
 fn row(kind: &'static str, json: &str) -> Result<Row, Malformed> {
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(item["window"], "10.1s");
         let side = json!({"name": "side", "cpu": 1, "memory": 1024});
         assert_eq!(item["containers"][1], side);
-        assert_eq!(pod_detail(POD, &References::new()).unwrap()["cpu"], 121);
+        assert_eq!(detail_of(&POD_USAGE, POD).unwrap()["cpu"], 121);
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         let row = node(json).unwrap();
         let facts = UsageFacts { time: TIME, cpu: 366, memory: 5 << 40 };
         assert_eq!(row.facts, Facts::Usage(facts));
-        assert!(!node_detail(json, &References::new()).unwrap().contains_key("containers"));
+        assert!(!detail_of(&NODE_USAGE, json).unwrap().contains_key("containers"));
     }
 
     #[test]

@@ -24,8 +24,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     webhooks::row(KIND.name, json)
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    webhooks::detail(KIND.name, json, row)
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    webhooks::detail(KIND.name, object, row)
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_detail_shows_the_webhooks_without_their_ca_bundles() {
-        let fields = detail(GUARD, &References::new()).unwrap();
+        let fields = detail_of(&KIND, GUARD).unwrap();
         let called = json!({"service": {"namespace": "n", "name": "s"}});
         assert_eq!(fields["webhooks"][0]["clientConfig"], called);
         assert_eq!(fields["webhooks"][0]["rules"], json!([{"resources": ["pods"]}]));

@@ -34,8 +34,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     })
 }
 
-fn detail(json: &str, _: &References) -> Result<Fields, Malformed> {
-    detail_with(KIND.name, json, row, |attachment| {
+fn detail(object: &Value, row: &Row, _: &References) -> Result<Fields, Malformed> {
+    detail_with(KIND.name, object, row, |attachment| {
         json!({
             "attachmentMetadata": copy(attachment, "/status/attachmentMetadata"),
             "attachError": copy(attachment, "/status/attachError"),
@@ -56,7 +56,7 @@ mod tests {
         let texts = ["csi.example.com", "vol-1", "node-0"];
         assert_eq!(*row(json).unwrap().cells, texts.map(|text| Cell::Text(text.into())));
         assert_eq!(
-            Value::Object(detail(json, &References::new()).unwrap()),
+            Value::Object(detail_of(&KIND, json).unwrap()),
             json!({
                 "objectMeta": {"name": "a", "creationTimestamp": null},
                 "typeMeta": {"kind": "volumeattachment"},

@@ -21,8 +21,8 @@ pub fn row(kind: &'static str, json: &str) -> Result<Row, Malformed> {
 }
 
 /// `webhooks` as they stand in the object, without their CA bundles.
-pub fn detail(kind: &'static str, json: &str, row: ToRow) -> Result<Fields, Malformed> {
-    detail_with(kind, json, row, |configuration| {
+pub fn detail(kind: &'static str, object: &Value, row: &Row) -> Result<Fields, Malformed> {
+    detail_with(kind, object, row, |configuration| {
         let webhooks = list(configuration, "/webhooks").iter().cloned().map(|mut webhook| {
             let client = webhook.get_mut("clientConfig").and_then(Value::as_object_mut);
             if let Some(client) = client {
