@@ -3,6 +3,8 @@
 //! The way of a list: query → view of the kind → page → joins of the page's rows, each under a
 //! view of its own → bytes. A list that is denied is an empty one with a word in `errors`.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
@@ -18,7 +20,7 @@ use super::view::{self, NoView, View};
 use super::{Caller, Gateway, Shared, own_namespaces, usage};
 use crate::cache::{Page, Series};
 use crate::i18n::Locale;
-use crate::kinds::{Join, KindDef, by_name};
+use crate::kinds::{Join, KindDef, Row, by_name};
 use crate::query::{self, ListQuery};
 use crate::upstream::User;
 
@@ -96,8 +98,12 @@ async fn answer(
     if let Some(baked) = recipe.as_ref().and_then(|recipe| gateway.kept.get(recipe)) {
         return Ok(Reply::baked(baked, freshness));
     }
-    let page = match &primary {
-        Some(view) => view.store().select(&view.scope, query),
+    let (page, left) = match &primary {
+        Some(view) if sums_up_rows(kind, query, &joins) => {
+            let (page, rows) = view.store().select_and_filter(&view.scope, query);
+            (page, Some(rows))
+        }
+        Some(view) => (view.store().select(&view.scope, query), None),
         None if kind.name == "namespace" => {
             let own = Box::pin(own_namespaces::page(gateway, user, query)).await?;
             if own.is_some() {
@@ -105,12 +111,12 @@ async fn answer(
                 errors.clear();
                 denied = None;
             }
-            own.unwrap_or_default()
+            (own.unwrap_or_default(), None)
         }
-        None => Page::default(),
+        None => (Page::default(), None),
     };
     let status = primary.as_ref().map(|view| joins.status(kind, view)).unwrap_or_default();
-    let total = primary.as_ref().and_then(|view| total(kind, view, query, &joins));
+    let total = primary.as_ref().and_then(|view| total(kind, view, left.as_deref(), &joins));
     let body = listing::body(kind, &status, (&joins, total), &page, Some(&errors))
         .map_err(|error| ApiError::internal(&error))?;
     let Some(recipe) = recipe else { return Ok(Reply::json(body, freshness).denied(denied)) };
@@ -119,13 +125,20 @@ async fn answer(
     Ok(Reply::baked(baked, freshness))
 }
 
+/// Whether `cumulativeMetrics` need the rows that the filter leaves: all pods and nodes have been
+/// added up before.
+fn sums_up_rows(kind: &KindDef, query: &ListQuery, joins: &Joins) -> bool {
+    let is_known = kind.joins.contains(&Join::Metrics) && !query.is_filtered();
+    kind.list.metrics && joins.usage.is_some() && !is_known
+}
+
 /// Usage of all rows that the query's filter leaves, whatever the page: `cumulativeMetrics`.
-fn total(kind: &KindDef, view: &View, query: &ListQuery, joins: &Joins) -> Option<Series> {
+fn total(kind: &KindDef, view: &View, left: Option<&[Arc<Row>]>, joins: &Joins) -> Option<Series> {
     let usage = joins.usage.as_ref().filter(|_| kind.list.metrics)?;
-    if kind.joins.contains(&Join::Metrics) && !query.is_filtered() {
-        return Some(usage.total(&view.scope));
-    }
-    Some(usage.of_rows(kind, &view.store().filtered(&view.scope, query), joins))
+    Some(match left {
+        Some(rows) => usage.of_rows(kind, rows, joins),
+        None => usage.total(&view.scope),
+    })
 }
 
 /// The views that the kind's joins need, side by side; what cannot be had is named.

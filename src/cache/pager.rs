@@ -3,6 +3,7 @@
 //!
 //! A malformed object costs its row and a count. Bounded in pages, rows and bytes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -46,7 +47,8 @@ pub enum ListError {
 /// A whole list, its resource version, and how many objects were malformed.
 #[derive(Default)]
 pub(super) struct Listed {
-    pub rows: Vec<Row>,
+    /// Where they stay: a store takes them as they are.
+    pub rows: Vec<Arc<Row>>,
     pub version: String,
     pub malformed: u64,
     columns: Vec<Value>,
@@ -121,7 +123,6 @@ pub(super) async fn list_cached(
         let words = format!("list of {}: a part, where the whole was asked for", kind.name);
         return Err(UpstreamError::Broken(words).into());
     }
-    listed.rows.shrink_to_fit();
     Ok(listed)
 }
 
@@ -178,7 +179,6 @@ pub(super) async fn list(
         };
         taken.forget();
         if token.is_empty() {
-            listed.rows.shrink_to_fit();
             return Ok(listed);
         }
     }
@@ -207,7 +207,7 @@ async fn page(
     listed: &mut Listed,
 ) -> Result<String, Failure> {
     let mut take = |item: &str| match (kind.row)(item) {
-        Ok(row) => listed.rows.push(row),
+        Ok(row) => listed.rows.push(Arc::new(row)),
         Err(error) => {
             listed.malformed += 1;
             tracing::warn!(kind = kind.name, %error, "an object of a list is left out");

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::Feed;
 use super::pager::{self, ListError, Listed};
 use super::watch::{Event, Watch, What};
-use crate::kinds::Source;
+use crate::kinds::{Row, Source};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// First and longest wait before trying again.
@@ -75,7 +75,7 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
         }
         if refused {
             version = None;
-            feed.store.replace(Vec::new());
+            feed.store.replace(Vec::<Row>::new());
             feed.changed();
             tokio::time::sleep(jittered(REFUSED)).await;
             continue;

@@ -15,6 +15,9 @@ use crate::auth::Scope;
 use crate::kinds::Row;
 use crate::query::{self, Key, ListQuery, Sort};
 
+/// So many rows are sooner sorted than a kept order is walked in which they may be rare.
+const FEW: usize = 1_000;
+
 /// The rows of a page and how many there are in all, after the filter.
 #[derive(Debug, Default)]
 pub struct Page {
@@ -26,31 +29,37 @@ impl Store {
     pub fn select(&self, scope: &Scope, query: &ListQuery) -> Page {
         let shelf = self.read();
         match kept_order(query) {
-            Some((order, descending)) => {
-                self.page_in_order(&shelf, scope, query, order, descending)
-            }
+            Some(order) => self.page_in_order(&shelf, scope, query, order, None),
             None => self.page_of_all(&shelf, scope, query),
         }
     }
 
-    /// The rows in scope that the query's filter leaves, in no order and on no page.
-    pub fn filtered(&self, scope: &Scope, query: &ListQuery) -> Vec<Arc<Row>> {
-        let mut rows = Vec::new();
-        self.each(scope, |row| {
-            if is_wanted(query, row) {
-                rows.push(row.clone());
-            }
+    /// The page, and all rows in scope that the query's filter leaves, in no order: of one moment,
+    /// and for little more than the page alone.
+    pub fn select_and_filter(&self, scope: &Scope, query: &ListQuery) -> (Page, Vec<Arc<Row>>) {
+        let shelf = self.read();
+        let mut left = Vec::new();
+        self.spaces(&shelf, scope, |space| {
+            let rows = space.names.iter().map(|row| &row.0);
+            left.extend(rows.filter(|row| is_wanted(query, row)).cloned());
         });
-        rows
+        let page = match kept_order(query) {
+            Some(order) if left.len() > FEW || !query.is_filtered() => {
+                self.page_in_order(&shelf, scope, query, order, Some(left.len()))
+            }
+            _ => page_of(left.iter().collect(), query),
+        };
+        (page, left)
     }
 
+    /// `left`: how many rows the filter leaves, where that is known; they are counted otherwise.
     fn page_in_order(
         &self,
         shelf: &Shelf,
         scope: &Scope,
         query: &ListQuery,
-        order: Key,
-        descending: bool,
+        (order, descending): (Key, bool),
+        left: Option<usize>,
     ) -> Page {
         let (start, end) = bounds(query.page);
         let sort = [Sort { key: order, descending }];
@@ -75,9 +84,11 @@ impl Store {
                 None => drop(PeekMut::pop(head)),
             }
         }
-        if query.is_filtered() {
-            let left = |mut rest: Walk<'_>| std::iter::from_fn(|| rest.next_wanted(query)).count();
-            total = passed + heads.into_iter().map(|head| 1 + left(head.rest)).sum::<usize>();
+        if let Some(left) = left {
+            total = left;
+        } else if query.is_filtered() {
+            let count = |mut rest: Walk<'_>| std::iter::from_fn(|| rest.next_wanted(query)).count();
+            total = passed + heads.into_iter().map(|head| 1 + count(head.rest)).sum::<usize>();
         }
         Page { rows, total }
     }

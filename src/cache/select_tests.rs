@@ -133,9 +133,17 @@ proptest! {
             ..Default::default()
         };
         let shelf = store.read();
-        let kept = store.page_in_order(&shelf, &scope, &query, key, descending);
+        let kept = store.page_in_order(&shelf, &scope, &query, (key, descending), None);
         let sorted = store.page_of_all(&shelf, &scope, &query);
         prop_assert_eq!(kept.total, sorted.total);
         prop_assert_eq!(names(&kept), names(&sorted));
+        // A total that is known changes nothing; nor does it how many rows the filter leaves.
+        let total = Some(kept.total);
+        let known = store.page_in_order(&shelf, &scope, &query, (key, descending), total);
+        prop_assert_eq!((known.total, names(&known)), (kept.total, names(&kept)));
+        drop(shelf);
+        let (page, left) = store.select_and_filter(&scope, &query);
+        prop_assert_eq!((page.total, left.len()), (kept.total, kept.total));
+        prop_assert_eq!(names(&page), names(&kept));
     }
 }

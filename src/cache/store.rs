@@ -101,13 +101,9 @@ impl Store {
     }
 
     /// A store of its own for rows of one answer.
-    pub fn of(kind: &'static KindDef, rows: impl IntoIterator<Item = Row>) -> Self {
+    pub fn of(kind: &'static KindDef, rows: impl IntoIterator<Item: Into<Arc<Row>>>) -> Self {
         let store = Self::new(kind);
-        let mut shelf = store.write();
-        for row in rows {
-            shelf.insert(Arc::new(row));
-        }
-        drop(shelf);
+        store.replace(rows);
         store
     }
 
@@ -142,15 +138,17 @@ impl Store {
 
     /// Puts a whole new list in place of the old. Rows that did not change are kept, so that a
     /// relist costs no second copy of them.
-    pub(super) fn replace(&self, rows: Vec<Row>) {
+    pub(super) fn replace(&self, rows: impl IntoIterator<Item: Into<Arc<Row>>>) {
         let mut shelf = Shelf::default();
         {
             let old = self.read();
             for row in rows {
-                let same = old.get(&row.namespace, &row.name).filter(|known| **known == row);
-                shelf.insert(same.unwrap_or_else(|| Arc::new(row)));
+                let row: Arc<Row> = row.into();
+                let same = old.get(&row.namespace, &row.name).filter(|known| *known == row);
+                shelf.insert(same.unwrap_or(row));
             }
         }
+        shelf.pack();
         let mut old = self.write();
         self.revision.fetch_add(1, atomic::Ordering::AcqRel);
         *old = shelf;
@@ -261,6 +259,15 @@ impl Shelf {
     fn linked(&self, link: &Link) -> impl Iterator<Item = &Arc<Row>> {
         let rows = self.links.get(&self.links.hasher().hash_one(link)).map(Linked::rows);
         rows.into_iter().flatten().filter(|row| row.links.contains(link))
+    }
+
+    /// Builds the orders anew without the room that rows in ascending order have left in them: half
+    /// of it, for every row of a list.
+    fn pack(&mut self) {
+        for space in self.spaces.values_mut() {
+            space.names = std::mem::take(&mut space.names).into_iter().collect();
+            space.created = std::mem::take(&mut space.created).into_iter().collect();
+        }
     }
 
     fn insert(&mut self, row: Arc<Row>) {

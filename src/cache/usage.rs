@@ -144,7 +144,8 @@ impl Usage {
     }
 
     /// The sum over the named objects that the scope covers; namespace and name, each once. O(1)
-    /// for each name: about 0.2 ms for a thousand.
+    /// for each name, about 0.2 ms for a thousand; a namespace is looked up once for all its names
+    /// that follow each other.
     pub fn sum<'a>(
         &self,
         scope: &Scope,
@@ -153,8 +154,15 @@ impl Usage {
         let Some(table) = self.table(scope) else { return Series::default() };
         let table = read(table);
         let mut sums = table.sums();
-        for (namespace, name) in names.filter(|(namespace, _)| scope.covers(namespace)) {
-            if let Some(line) = table.get(namespace, name) {
+        let mut here = None;
+        for (namespace, name) in names {
+            let space = match here {
+                Some((known, space)) if known == namespace => space,
+                _ if scope.covers(namespace) => table.space(namespace),
+                _ => None,
+            };
+            here = Some((namespace, space));
+            if let Some(line) = space.and_then(|space| table.line_in(space, name)) {
                 sums.add(line);
             }
         }

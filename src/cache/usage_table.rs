@@ -107,8 +107,16 @@ impl Table {
     /// An object that the last poll had: of others the past is kept for their return, but shown to
     /// nobody, because they may be gone.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Line> {
-        let line = self.spaces.get(namespace)?.lines.get(name)?;
-        (line.polled == self.polls).then_some(line)
+        self.line_in(self.space(namespace)?, name)
+    }
+
+    /// The same of a namespace that was looked up before.
+    pub fn line_in<'a>(&self, space: &'a Space, name: &str) -> Option<&'a Line> {
+        space.lines.get(name).filter(|line| line.polled == self.polls)
+    }
+
+    pub fn space(&self, namespace: &str) -> Option<&Space> {
+        self.spaces.get(namespace)
     }
 
     /// The namespaces.
@@ -136,12 +144,15 @@ impl Table {
         }
         self.polls = self.polls.wrapping_add(1);
         self.expire(now);
-        let (known, new): (Vec<_>, Vec<_>) =
-            items.into_iter().partition(|item| self.line(item).is_some());
-        let moved = |table: &mut Self, item: &Measured| {
-            table.line(item).is_some_and(|line| line.seen != item.usage.time)
-        };
-        if !new.is_empty() || known.iter().any(|item| moved(self, item)) {
+        // Looked at twice rather than sorted into lists of their own: those would be megabytes.
+        let (mut new, mut moved) = (0, false);
+        for item in &items {
+            match self.line(item) {
+                Some(line) => moved |= line.seen != item.usage.time,
+                None => new += 1,
+            }
+        }
+        if new > 0 || moved {
             self.axis.push_back(now);
             while self.axis.len() > POINTS {
                 self.axis.pop_front();
@@ -149,24 +160,28 @@ impl Table {
             }
         }
         let (polls, tick) = (self.polls, self.next_tick().saturating_sub(1));
-        for item in &known {
+        for item in &items {
             if let Some(line) = self.line(item) {
                 line.polled = polls;
                 line.take(tick, item.usage);
             }
         }
-        if self.count + new.len() > most {
+        if self.count + new > most {
             // Room for what is there now: the past of what is gone goes first.
             for space in self.spaces.values_mut() {
                 space.lines.retain(|_, line| line.polled == polls);
             }
             self.recount();
         }
-        let room = most.saturating_sub(self.count);
-        let surplus = new.len().saturating_sub(room);
-        for Measured { namespace, name, usage } in new.into_iter().take(room) {
-            let space = self.spaces.entry(namespace).or_default();
-            space.lines.insert(name, Line::new(polls, tick, usage));
+        let mut room = most.saturating_sub(self.count).min(new);
+        let surplus = new - room;
+        for item in items {
+            if room > 0 && self.line(&item).is_none() {
+                let Measured { namespace, name, usage } = item;
+                let space = self.spaces.entry(namespace).or_default();
+                space.lines.insert(name, Line::new(polls, tick, usage));
+                room -= 1;
+            }
         }
         self.trim();
         surplus

@@ -69,8 +69,7 @@ impl Items {
         let mut at = 0;
         while let Some(&byte) = chunk.get(at) {
             if self.in_string {
-                self.string(byte);
-                at += 1;
+                at = self.string(chunk, at);
                 continue;
             }
             match byte {
@@ -85,17 +84,15 @@ impl Items {
                 }
                 b'}' | b']' => {
                     if self.is_inside && self.depth == 2 {
-                        self.item.extend_from_slice(chunk.get(kept..at).unwrap_or_default());
-                        self.hand_out(visit)?;
+                        self.hand_out(chunk.get(kept..at).unwrap_or_default(), visit)?;
                         (kept, self.is_inside) = (at, false);
                     }
                     let less = self.depth.checked_sub(1);
                     self.depth = less.ok_or_else(|| broken("it closes what it has not opened"))?;
                 }
                 b',' if self.is_inside && self.depth == 2 => {
-                    self.item.extend_from_slice(chunk.get(kept..at).unwrap_or_default());
                     self.is_first = false;
-                    self.hand_out(visit)?;
+                    self.hand_out(chunk.get(kept..at).unwrap_or_default(), visit)?;
                     kept = at + 1;
                 }
                 _ => {}
@@ -126,14 +123,26 @@ impl Items {
         }
     }
 
-    fn string(&mut self, byte: u8) {
+    /// Goes on in a string at `at` and answers where to go on: behind its end, or behind the chunk.
+    fn string(&mut self, chunk: &[u8], mut at: usize) -> usize {
         if self.is_escaped {
             self.is_escaped = false;
-        } else if byte == b'\\' {
-            self.is_escaped = true;
-        } else if byte == b'"' {
-            self.in_string = false;
+            at += 1;
         }
+        while let Some(found) = chunk.get(at..).and_then(special) {
+            at += found + 1;
+            if chunk.get(at - 1) == Some(&b'"') {
+                self.in_string = false;
+                return at;
+            }
+            if at == chunk.len() {
+                self.is_escaped = true;
+                return at;
+            }
+            // What stands behind a backslash is never the end.
+            at += 1;
+        }
+        chunk.len()
     }
 
     /// Whether the bracket that has just been kept opens the items.
@@ -156,8 +165,15 @@ impl Items {
         Ok(())
     }
 
-    fn hand_out(&mut self, visit: &mut impl FnMut(&str)) -> Result<(), UpstreamError> {
-        let text = str::from_utf8(&self.item).map_err(|_| broken("an item is not UTF-8"))?;
+    /// Hands out the item that ends with `tail`, from where it lies if all of it is there.
+    fn hand_out(&mut self, tail: &[u8], visit: &mut impl FnMut(&str)) -> Result<(), UpstreamError> {
+        let item: &[u8] = if self.item.is_empty() {
+            tail
+        } else {
+            self.item.extend_from_slice(tail);
+            &self.item
+        };
+        let text = str::from_utf8(item).map_err(|_| broken("an item is not UTF-8"))?;
         let text = text.trim_ascii();
         if !(text.is_empty() && self.is_first) {
             visit(text);
@@ -165,6 +181,28 @@ impl Items {
         self.item.clear();
         Ok(())
     }
+}
+
+/// Where the next quote or backslash is. Most of a list is in strings: eight bytes at a time, whose
+/// differences to each of the two are looked through for a zero.
+fn special(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The lowest bit that it sets is right; one above it need not be.
+    let equal = |word: u64, byte: u8| {
+        let word = word ^ u64::from_ne_bytes([byte; 8]);
+        word.wrapping_sub(ONES) & !word & TOPS
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = equal(word, b'"') | equal(word, b'\\');
+        if found != 0 {
+            return Some(number * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(words.len() * 8 + found)
 }
 
 /// What stands before `end`, which white space may follow.
@@ -201,6 +239,19 @@ mod tests {
             let rest: Value = serde_json::from_slice(&rest).unwrap();
             assert_eq!(rest["metadata"], json!({"continue": "a]}\"", "items": [1]}));
             assert_eq!((&rest["items"], &rest["x"]), (&json!([]), &json!(["y"])));
+        }
+    }
+
+    #[test]
+    fn a_quote_or_a_backslash_is_found_wherever_it_stands() {
+        for plain in 0..40 {
+            // Bytes next to the two in value, and above ASCII, are neither.
+            let others = b"!#[]\xa2\xdc\0\xff".iter().copied().cycle();
+            let before: Vec<u8> = others.take(plain).collect();
+            assert_eq!(special(&before), None, "{plain}");
+            for end in [&b"\""[..], b"\\", b"\"\\######", b"\\\"!!!!!!!"] {
+                assert_eq!(special(&[before.as_slice(), end].concat()), Some(plain), "{plain}");
+            }
         }
     }
 
