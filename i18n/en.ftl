@@ -138,11 +138,11 @@ error-release-values-object = The values must be an object: names with values, a
 error-release-values-yaml = The values are not YAML that can be read: { $reason }
 error-release-values-large = The values are too large: at most { $most } bytes.
 error-release-values-deep = The values are nested too deeply: at most { $most } levels.
-error-release-set = "{ $line }" in { $field } cannot be understood: { $reason }. Write name.inner=value, list[0]=value or name={"{"}a,b{"}"}.
+error-release-set = Entry { $number } of { $field } cannot be understood: { $reason }. Write name.inner=value, list[0]=value or name={"{"}a,b{"}"}, and a comma within a value as \,.
 error-release-chart = chart must hold archive (a packed chart in base64), or oci (a reference), or repository, name and version of the catalogue, and nothing else.
 error-release-chart-base64 = { $field } must be a packed chart (.tgz) in base64, with padding.
 error-release-chart-large = The packed chart is too large: at most { $most } bytes.
-error-release-chart-oci = "{ $found }" is no OCI reference. Write oci://host/repository:version, and @sha256:… to pin it.
+error-release-chart-oci = { $field } is no OCI reference. Write oci://host/repository:version, and @sha256:… to pin it; credentials belong to a repository, not into it.
 error-release-labels = labels must be an object of at most { $most } labels.
 error-release-label-reserved = The label { $key } is reserved for Helm or for this server. Choose another name.
 error-release-label-key = "{ $key }" cannot be the name of a label: at most 63 letters, digits, dashes, dots and underscores, with a domain and a slash before it if wanted.
@@ -211,4 +211,6 @@ error-chart-write = The repository was not changed: { $reason }
 error-chart-read-only = The repository { $repository } is an index of plain files, to which nothing can be written. Repositories of the types museum, oci and harbor take charts.
 error-chart-in-use = Version { $version } of { $name } is in use by { $count } releases that you see: { $releases }. Upgrade or uninstall them, or delete it with force=true.
 error-chart-provenance = This is no provenance file of { $name } { $version }: it has to be a signed text with that name and version, and with the archive's digest sha256:{ $digest }.
+error-chart-dependency = The chart { $name } is not complete: { $reason }
+error-chart-air-gap = { $reference } is in no configured repository that you may read. Behind the air gap (--charts-air-gapped) charts come from configured repositories alone: configure one of the type oci that contains it, or send the chart as an archive.
 error-release-protect-late = { $name } is marked as protected, and that holds from the next act on. But an act is at work already: { $act } by { $user } since { $since } (operation { $id } on { $instance }). Look again when it is over, or cancel it.

@@ -138,11 +138,11 @@ error-release-values-object = 值必须是一个对象：由名称及其值组�
 error-release-values-yaml = 值不是可读取的 YAML：{ $reason }
 error-release-values-large = 值过大：最多 { $most } 字节。
 error-release-values-deep = 值的嵌套过深：最多 { $most } 层。
-error-release-set = 无法理解 { $field } 中的 "{ $line }"：{ $reason }。请写成 name.inner=value、list[0]=value 或 name={"{"}a,b{"}"}。
+error-release-set = 无法理解 { $field } 中的第 { $number } 项：{ $reason }。请写成 name.inner=value、list[0]=value 或 name={"{"}a,b{"}"}；值中的逗号写作 \,。
 error-release-chart = chart 必须且只能包含 archive（以 base64 编码的打包 Chart）、oci（引用），或目录中的 repository、name 和 version。
 error-release-chart-base64 = { $field } 必须是以 base64 编码且带填充的打包 Chart（.tgz）。
 error-release-chart-large = 打包的 Chart 过大：最多 { $most } 字节。
-error-release-chart-oci = "{ $found }" 不是 OCI 引用。请写成 oci://host/repository:version，需要固定内容时再加上 @sha256:…。
+error-release-chart-oci = { $field } 不是 OCI 引用。请写成 oci://host/repository:version，需要固定内容时再加上 @sha256:…；凭据应属于仓库，不应写在引用中。
 error-release-labels = labels 必须是最多包含 { $most } 个标签的对象。
 error-release-label-reserved = 标签 { $key } 保留给 Helm 或此服务器使用。请换一个名称。
 error-release-label-key = "{ $key }" 不能作为标签的名称：最多 63 个字母、数字、连字符、点和下划线，前面可以加上域名和斜杠。
@@ -211,4 +211,6 @@ error-chart-write = 仓库未被更改：{ $reason }
 error-chart-read-only = 仓库 { $repository } 是由普通文件组成的索引，无法写入。museum、oci 和 harbor 类型的仓库可以接收 Chart。
 error-chart-in-use = { $name } 的版本 { $version } 正被您可见的 { $count } 个发行版使用：{ $releases }。请升级或卸载它们，或用 force=true 删除。
 error-chart-provenance = 这不是 { $name } { $version } 的来源证明文件：它必须是带有该名称、版本以及归档摘要 sha256:{ $digest } 的签名文本。
+error-chart-dependency = Chart { $name } 不完整：{ $reason }
+error-chart-air-gap = 您可以读取的已配置仓库中没有 { $reference }。在隔离网络模式（--charts-air-gapped）下，Chart 只能来自已配置的仓库：请配置一个包含它的 oci 类型仓库，或直接发送 Chart 归档。
 error-release-protect-late = { $name } 已标记为受保护，从下一次操作起生效。但已有操作正在进行：{ $user } 自 { $since } 起执行 { $act }（操作 { $id }，位于 { $instance }）。请在其结束后再查看，或取消它。

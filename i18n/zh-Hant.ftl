@@ -138,11 +138,11 @@ error-release-values-object = 值必須是一個物件：由名稱及其值組�
 error-release-values-yaml = 值不是可讀取的 YAML：{ $reason }
 error-release-values-large = 值過大：最多 { $most } 位元組。
 error-release-values-deep = 值的巢狀層級過深：最多 { $most } 層。
-error-release-set = 無法理解 { $field } 中的 "{ $line }"：{ $reason }。請寫成 name.inner=value、list[0]=value 或 name={"{"}a,b{"}"}。
+error-release-set = 無法理解 { $field } 中的第 { $number } 項：{ $reason }。請寫成 name.inner=value、list[0]=value 或 name={"{"}a,b{"}"}；值中的逗號寫作 \,。
 error-release-chart = chart 必須且只能包含 archive（以 base64 編碼的封裝 Chart）、oci（參照），或目錄中的 repository、name 和 version。
 error-release-chart-base64 = { $field } 必須是以 base64 編碼且帶填補字元的封裝 Chart（.tgz）。
 error-release-chart-large = 封裝的 Chart 過大：最多 { $most } 位元組。
-error-release-chart-oci = "{ $found }" 不是 OCI 參照。請寫成 oci://host/repository:version，需要固定內容時再加上 @sha256:…。
+error-release-chart-oci = { $field } 不是 OCI 參照。請寫成 oci://host/repository:version，需要固定內容時再加上 @sha256:…；憑證應屬於儲存庫，不應寫在參照中。
 error-release-labels = labels 必須是最多包含 { $most } 個標籤的物件。
 error-release-label-reserved = 標籤 { $key } 保留給 Helm 或此伺服器使用。請換一個名稱。
 error-release-label-key = "{ $key }" 不能作為標籤的名稱：最多 63 個字母、數字、連字號、點和底線，前面可以加上網域名稱和斜線。
@@ -211,4 +211,6 @@ error-chart-write = 儲存庫未被變更：{ $reason }
 error-chart-read-only = 儲存庫 { $repository } 是由一般檔案組成的索引，無法寫入。museum、oci 和 harbor 類型的儲存庫可以接收 Chart。
 error-chart-in-use = { $name } 的版本 { $version } 正被您可見的 { $count } 個發行版使用：{ $releases }。請升級或解除安裝它們，或用 force=true 刪除。
 error-chart-provenance = 這不是 { $name } { $version } 的來源證明檔案：它必須是帶有該名稱、版本以及封存檔摘要 sha256:{ $digest } 的簽署文字。
+error-chart-dependency = Chart { $name } 不完整：{ $reason }
+error-chart-air-gap = 您可以讀取的已設定儲存庫中沒有 { $reference }。在隔離網路模式（--charts-air-gapped）下，Chart 只能來自已設定的儲存庫：請設定一個包含它的 oci 類型儲存庫，或直接傳送 Chart 封存檔。
 error-release-protect-late = { $name } 已標記為受保護，從下一次操作起生效。但已有操作正在進行：{ $user } 自 { $since } 起執行 { $act }（操作 { $id }，位於 { $instance }）。請在其結束後再查看，或取消它。

@@ -3,9 +3,9 @@
 //! Every room gets its own part of the configuration here; no request is handled here.
 
 mod choose;
+mod extras;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,26 +19,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::choose::{Chosen, choose, is_in_pod};
+use self::extras::{Extras, extras};
 use crate::api::helm_door;
 use crate::api::proxy_listen::{self, ProxyFilter};
 use crate::api::{
-    self, Banner, Callers, Csrf, FollowLimits, Follows, Gateway, Kept, LiveLists, Names, Readiness,
-    SettingsMap, Severity, Shells, Statics, Streams, Tags, TerminalLimits, Writes,
+    self, Callers, FollowLimits, Follows, Gateway, Kept, LiveLists, Names, Readiness, Shells,
+    Streams, Tags, TerminalLimits, Writes,
 };
 use crate::auth::{self, Authorizer};
 use crate::cache::{Cache, State, Usage};
 use crate::charts::refresh::{self, Refresher};
-use crate::charts::repositories::Repositories;
-use crate::charts::store::Store;
-use crate::charts::{Policy, file};
-use crate::config::{Charts, Config, Drain, Front, ProxyRules, Reads, Web};
+use crate::config::{Config, Drain, Front, ProxyRules, Reads};
 use crate::demo::Demo;
-use crate::helm::Helm;
-use crate::helm::door::Doors;
-use crate::helm::engine::Engine;
-use crate::helm::facts::Facts;
-use crate::helm::operation::Operations;
-use crate::helm::protect::Protection;
 use crate::serve::{self, Server};
 use crate::telemetry::Metrics;
 use crate::tls::{self, Keeper, TlsError, Wanted};
@@ -47,7 +39,6 @@ use crate::upstream::{Cluster, Discovery, Tunnels};
 /// Our Service, and the Secret that the first replica makes beside it.
 const IN_CLUSTER_NAME: &str = "binnacle";
 const IN_CLUSTER_SECRET: &str = "binnacle-tls";
-const IN_CLUSTER_CSRF: &str = "binnacle-csrf";
 /// Between attempts to read our certificate while the API server is away at start.
 const CERTIFICATE_RETRY: Duration = Duration::from_secs(2);
 /// From the kill of a drain until listeners must have returned.
@@ -74,19 +65,6 @@ pub struct Running {
     demo: Option<Demo>,
 }
 
-/// What the gateway takes besides its rooms.
-struct Extras {
-    usage: Arc<Usage>,
-    csrf: Csrf,
-    settings: SettingsMap,
-    banner: Banner,
-    statics: Option<Statics>,
-    helm: Helm,
-    charts: Policy,
-    catalogues: Repositories,
-    store: Store,
-}
-
 /// Brings everything up: cluster, certificate, listeners, cache. Serves when it returns.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     install_provider();
@@ -108,7 +86,6 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let upstream = Cluster::new(&chosen.name, chosen.config.clone())?;
     let from = certificate_source(&certificate, &state_dir, listeners.https, &chosen, &upstream)?;
     let keeper = Arc::new(open_certificate(from).await?);
-
     let https = bind(listeners.https).await?;
     let http = bind_if(listeners.http).await?;
     let proxied = bind_if(listeners.proxy).await?;
@@ -230,6 +207,7 @@ fn gauges(
 ) -> Box<dyn Fn(&Metrics) + Send + Sync> {
     let (cluster, cache) = (gateway.cluster.clone(), gateway.cache.clone());
     let (usage, engine) = (gateway.usage.clone(), gateway.helm.engine.clone());
+    let (refresher, store) = (gateway.refresher.clone(), gateway.store.clone());
     let (reviews, tunnels) = (gateway.authorizer.counts.clone(), gateway.tunnels.clone());
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Box::new(move |metrics| {
@@ -251,6 +229,9 @@ fn gauges(
         let found = engine.known();
         let version = found.as_ref().map(|found| found.version.as_str());
         metrics.helm(version, &engine.outcomes(), engine.children(), engine.waiting());
+        metrics.charts(&refresher.totals());
+        let (bytes, hits, misses) = store.counts();
+        metrics.chart_archives(bytes, hits, misses);
         metrics.certificate(keeper.not_after().as_second(), keeper.failures());
     })
 }
@@ -403,69 +384,6 @@ fn certificate_source(
         (None, None) => tls::Source::StateDir(state_dir.to_owned()),
     };
     Ok((source, wanted))
-}
-
-fn extras(
-    web: Web,
-    front: &Front,
-    chosen: &Chosen,
-    upstream: &Cluster,
-    usage: Arc<Usage>,
-    (charts, state_dir): (Charts, PathBuf),
-) -> anyhow::Result<Extras> {
-    let (csrf, statics) = (csrf(&web, chosen)?, statics(front, web.locale.as_deref())?);
-    let own = || chosen.config.default_namespace.clone();
-    let namespace = web.settings_namespace.unwrap_or_else(own);
-    let severity = Severity::parse(&web.banner_severity).unwrap_or_default();
-    let policy = Policy::new(&charts.hosts).context("--chart-hosts")?;
-    let policy = if chosen.demo.is_some() { policy.with_loopback() } else { policy };
-    let listed = charts.repositories.as_deref().map(file::read).transpose();
-    let listed = listed.context("--repositories")?.unwrap_or_default();
-    let catalogues = Repositories::new(upstream.clone(), namespace.clone(), policy.clone(), listed)
-        .context("--repositories")?;
-    let store = Store::new(&state_dir, policy.clone());
-    let helm = Helm {
-        engine: Arc::new(Engine::new(charts.helm, charts.guard, state_dir)),
-        doors: Doors::default(),
-        operations: Operations::new(&host_name()),
-        facts: Facts::default(),
-        protection: Protection::new(&charts.protected),
-        silence: charts.silence,
-    };
-    Ok(Extras {
-        usage,
-        helm,
-        charts: policy,
-        catalogues,
-        store,
-        csrf,
-        settings: SettingsMap::new(namespace, web.settings_name),
-        banner: Banner::new(web.banner, severity),
-        statics,
-    })
-}
-
-/// The key of CSRF tokens: from a file, else from a Secret that all replicas share, else our own.
-fn csrf(web: &Web, chosen: &Chosen) -> anyhow::Result<Csrf> {
-    let own = || (chosen.config.default_namespace.clone(), IN_CLUSTER_CSRF.to_owned());
-    let secret = web.csrf_secret.clone().or_else(|| chosen.in_cluster.then(own));
-    let csrf = match (&web.csrf_key_file, secret) {
-        (Some(file), _) => {
-            let refused = || format!("--csrf-key-file {}", file.display());
-            let text = std::fs::read_to_string(file).with_context(refused)?;
-            Csrf::with_key(&text).map_err(anyhow::Error::msg).with_context(refused)?
-        }
-        (None, Some((namespace, name))) => Csrf::shared(namespace, name),
-        (None, None) => Csrf::random(),
-    };
-    Ok(if web.csrf_protection { csrf } else { csrf.off() })
-}
-
-fn statics(front: &Front, locale: Option<&str>) -> anyhow::Result<Option<Statics>> {
-    let Some(dir) = &front.static_dir else { return Ok(None) };
-    let opened = Statics::open(dir, locale, front.default_locale.tag());
-    let opened = opened.with_context(|| format!("--static-dir {}", dir.display()))?;
-    Ok(Some(opened))
 }
 
 /// What people call this replica: a pod's name in a cluster.

@@ -158,6 +158,8 @@ pub struct Charts {
     pub protected: Vec<String>,
     /// `HOST:PORT` that may have a private address.
     pub hosts: Vec<String>,
+    /// No host is asked for charts but those of repositories and `hosts`.
+    pub air_gapped: bool,
     /// A YAML list of repositories of charts.
     pub repositories: Option<PathBuf>,
     /// Seconds without a sign of life of an operation.

@@ -245,7 +245,7 @@ pub fn chart_index(data: &[u8]) {
 fn catalogue_of(reader: impl Read) -> Option<(Catalogue, index::Summary)> {
     let mut builder = Builder::new();
     let summary = index::read(reader, &mut builder).ok()?;
-    Some((builder.finish(), summary))
+    Some((builder.finish_counted().0, summary))
 }
 
 /// Gives one byte at a time.

@@ -2,7 +2,7 @@
 //! Every label has few values: route templates, status classes, kinds of the table; never a path, a name or a user.
 //! NOT here: serving `/metrics`, which needs a right of its own (`api`).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -72,6 +72,11 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Version {
     version: String,
 }
@@ -86,6 +91,25 @@ struct Kind {
 struct Handles {
     seconds: Histogram,
     counters: Vec<((&'static str, &'static str), Counter)>,
+}
+
+/// What there is of charts in all repositories together. Their names are told to nobody here: who
+/// may read the metrics may not know them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Charts {
+    /// By how they ended.
+    pub refreshes: Vec<(&'static str, u64)>,
+    /// What all of them took, and the last one.
+    pub refreshing: Duration,
+    pub last_refresh: Duration,
+    /// By how they are.
+    pub repositories: Vec<(&'static str, usize)>,
+    pub charts: usize,
+    pub versions: usize,
+    /// Of text.
+    pub bytes: usize,
+    /// Entries that were left out.
+    pub skipped: usize,
 }
 
 /// The metrics of one server. Every value lives here; the registry only points to them.
@@ -114,6 +138,46 @@ pub struct Metrics {
     helm_runs: Family<Outcome, Counter>,
     helm_children: Gauge,
     helm_waiting: Gauge,
+    charts: ChartMetrics,
+}
+
+/// Of repositories of charts and the archives that are kept of them.
+#[derive(Debug, Default)]
+struct ChartMetrics {
+    refreshes: Family<Outcome, Counter>,
+    refreshing: Counter<f64, AtomicU64>,
+    last_refresh: Gauge<f64, AtomicU64>,
+    repositories: Family<State, Gauge>,
+    charts: Gauge,
+    versions: Gauge,
+    bytes: Gauge,
+    skipped: Gauge,
+    archive_bytes: Gauge,
+    archives: Family<Outcome, Counter>,
+}
+
+impl ChartMetrics {
+    fn register(&self, r: &mut Registry) {
+        let help = "Refreshes of repositories of charts, by how they ended";
+        r.register("chart_refreshes", help, self.refreshes.clone());
+        let help = "Time that refreshes of repositories of charts took, in seconds";
+        r.register("chart_refresh_seconds", help, self.refreshing.clone());
+        let help = "Time that the last refresh of a repository of charts took, in seconds";
+        r.register("chart_refresh_last_seconds", help, self.last_refresh.clone());
+        let help = "Repositories of charts, by how they are";
+        r.register("chart_repositories", help, self.repositories.clone());
+        r.register("chart_catalogue_charts", "Charts in the catalogues", self.charts.clone());
+        let help = "Versions of charts in the catalogues";
+        r.register("chart_catalogue_versions", help, self.versions.clone());
+        let help = "Bytes of text in the catalogues";
+        r.register("chart_catalogue_bytes", help, self.bytes.clone());
+        let help = "Entries of repositories that were left out of the catalogues";
+        r.register("chart_catalogue_skipped_entries", help, self.skipped.clone());
+        let help = "Bytes of archives and icons on disk, once the first was looked for";
+        r.register("chart_archive_cache_bytes", help, self.archive_bytes.clone());
+        let help = "Archives of charts that were asked for, by whether they were on disk";
+        r.register("chart_archive_cache_lookups", help, self.archives.clone());
+    }
 }
 
 impl Default for Metrics {
@@ -143,6 +207,7 @@ impl Default for Metrics {
             helm_runs: Family::default(),
             helm_children: Gauge::default(),
             helm_waiting: Gauge::default(),
+            charts: ChartMetrics::default(),
         };
         metrics.register();
         metrics
@@ -184,6 +249,7 @@ impl Metrics {
         r.register("helm_children", "Runs of helm under way", self.helm_children.clone());
         let help = "Operations that wait for a run of helm";
         r.register("helm_waiting", help, self.helm_waiting.clone());
+        self.charts.register(r);
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -288,6 +354,33 @@ impl Metrics {
         self.helm_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
+    /// What refreshes have made of the repositories of charts.
+    pub fn charts(&self, now: &Charts) {
+        let metrics = &self.charts;
+        for &(outcome, count) in &now.refreshes {
+            set(&metrics.refreshes.get_or_create(&Outcome { outcome }), count);
+        }
+        let seconds = now.refreshing.as_secs_f64();
+        metrics.refreshing.inner().store(seconds.to_bits(), Ordering::Relaxed);
+        metrics.last_refresh.set(now.last_refresh.as_secs_f64());
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        for &(state, count) in &now.repositories {
+            metrics.repositories.get_or_create(&State { state }).set(number(count));
+        }
+        metrics.charts.set(number(now.charts));
+        metrics.versions.set(number(now.versions));
+        metrics.bytes.set(number(now.bytes));
+        metrics.skipped.set(number(now.skipped));
+    }
+
+    /// Bytes of archives on disk, and how often one was there and had to be fetched.
+    pub fn chart_archives(&self, bytes: u64, hits: u64, misses: u64) {
+        self.charts.archive_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        for (outcome, count) in [("hit", hits), ("miss", misses)] {
+            set(&self.charts.archives.get_or_create(&Outcome { outcome }), count);
+        }
+    }
+
     /// The served certificate's end in seconds since 1970, and how often a new one was refused.
     pub fn certificate(&self, not_after: i64, refused: u64) {
         self.not_after.set(not_after);
@@ -352,6 +445,36 @@ mod tests {
         assert!(text.contains("binnacle_tunnels_open 1"), "{text}");
         assert!(text.contains("binnacle_cache_synced{kind=\"pod\"} 1"), "{text}");
         assert!(text.contains("binnacle_cache_events_total{kind=\"pod\"} 12"), "{text}");
+    }
+
+    #[test]
+    fn charts_show_with_their_totals_and_no_name() {
+        let metrics = Metrics::default();
+        let mut now = Charts {
+            refreshes: vec![("changed", 2), ("failed", 1)],
+            refreshing: Duration::from_millis(1500),
+            last_refresh: Duration::from_millis(250),
+            repositories: vec![("ok", 3), ("failing", 1)],
+            charts: 20,
+            ..Charts::default()
+        };
+        metrics.charts(&now);
+        (now.charts, now.skipped) = (10, 4);
+        metrics.charts(&now);
+        metrics.chart_archives(1 << 20, 7, 2);
+        let text = metrics.encode();
+        for line in [
+            "chart_refreshes_total{outcome=\"changed\"} 2",
+            "chart_refresh_seconds_total 1.5",
+            "chart_refresh_last_seconds 0.25",
+            "chart_repositories{state=\"failing\"} 1",
+            "chart_catalogue_charts 10",
+            "chart_catalogue_skipped_entries 4",
+            "chart_archive_cache_bytes 1048576",
+            "chart_archive_cache_lookups_total{outcome=\"hit\"} 7",
+        ] {
+            assert!(text.contains(&format!("\nbinnacle_{line}\n")), "{line}: {text}");
+        }
     }
 
     #[test]

@@ -23,16 +23,21 @@ pub struct Launch {
     /// Stands for the kubeconfig's user; before a demo of its own none is needed.
     token: Option<String>,
     state: PathBuf,
-    _process: Process,
+    pub process: Process,
 }
 
 impl Launch {
     /// In front of the kubeconfig's cluster, or of a demo in the same process (`--demo`). What is
     /// kept, the certificate first of all, is in `state`.
     pub fn start(kubeconfig: Option<&Path>, state: &Path) -> Self {
+        Self::with(kubeconfig, state, &[])
+    }
+
+    /// The same with some arguments more.
+    pub fn with(kubeconfig: Option<&Path>, state: &Path, extra: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_binnacle"));
         command.args(["--listen", "127.0.0.1:0", "--insecure-listen", "127.0.0.1:0"]);
-        command.args(["--log-level", "warn"]).arg("--state-dir").arg(state);
+        command.args(["--log-level", "warn"]).args(extra).arg("--state-dir").arg(state);
         match kubeconfig {
             Some(path) => command.arg("--kubeconfig").arg(path),
             None => command.arg("--demo"),
@@ -47,7 +52,7 @@ impl Launch {
         });
         let https = process.address_after("listening on https://");
         let http = process.address_after("listening on http://");
-        Self { begun, https, http, token, state: state.to_owned(), _process: process }
+        Self { begun, https, http, token, state: state.to_owned(), process }
     }
 
     pub fn plain(&self) -> Target {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, HeaderValue};
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -96,9 +96,21 @@ impl Client {
 
     /// GET with the whole body.
     pub async fn get(&mut self, path: &str) -> Answer {
+        self.whole(path, Request::new(Empty::new())).await
+    }
+
+    /// POST of nothing, with a token against forgery.
+    pub async fn post(&mut self, path: &str, forgery: &str) -> Answer {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = Method::POST;
+        request.headers_mut().insert("x-csrf-token", HeaderValue::from_str(forgery).unwrap());
+        self.whole(path, request).await
+    }
+
+    async fn whole(&mut self, path: &str, request: Request<Empty<Bytes>>) -> Answer {
         let uri: Uri = path.parse().unwrap();
         let answer = timeout(PATIENCE, async {
-            let response = self.send(&uri).await.unwrap();
+            let response = self.send(&uri, request).await.unwrap();
             let status = response.status().as_u16();
             Answer { status, body: response.into_body().collect().await.unwrap().to_bytes() }
         });
@@ -107,7 +119,7 @@ impl Client {
 
     /// GET whose body is counted and thrown away: status and bytes.
     async fn count(&mut self, uri: &Uri) -> hyper::Result<(u16, u64)> {
-        let response = self.send(uri).await?;
+        let response = self.send(uri, Request::new(Empty::new())).await?;
         let status = response.status().as_u16();
         let (mut body, mut bytes) = (response.into_body(), 0);
         while let Some(frame) = body.frame().await {
@@ -116,8 +128,11 @@ impl Client {
         Ok((status, bytes))
     }
 
-    async fn send(&mut self, uri: &Uri) -> hyper::Result<Response<Incoming>> {
-        let mut request = Request::new(Empty::new());
+    async fn send(
+        &mut self,
+        uri: &Uri,
+        mut request: Request<Empty<Bytes>>,
+    ) -> hyper::Result<Response<Incoming>> {
         *request.uri_mut() = uri.clone();
         request.headers_mut().insert(HOST, self.host.clone());
         if let Some(token) = &self.token {

@@ -4,6 +4,7 @@
 //! Linux only, because what a process used is read from `/proc`.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub mod charts;
 pub mod cluster;
 pub mod fill;
 pub mod launch;

@@ -42,7 +42,7 @@ pub struct Process {
 #[derive(Clone, Copy)]
 pub struct Memory {
     pub resident: u64,
-    /// The most there ever was since start.
+    /// The most there ever was since start, or since it was forgotten.
     pub peak: u64,
 }
 
@@ -113,6 +113,12 @@ impl Process {
             line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
         };
         Memory { resident: bytes("VmRSS:"), peak: bytes("VmHWM:") }
+    }
+
+    /// Makes the kernel count the peak anew (proc(5), `clear_refs`).
+    pub fn forget_peak(&self) {
+        let path = format!("/proc/{}/clear_refs", self.child.id());
+        std::fs::write(&path, "5").unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
     fn proc(&self, file: &str) -> String {

@@ -15,7 +15,7 @@ use compact_str::CompactString;
 use futures::{Stream, stream};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::charts::{chart_name, in_catalogue};
@@ -25,8 +25,9 @@ use super::target::{encoded, segment};
 use super::{CONTRACT, Caller, Gateway, Shared, repositories};
 use crate::charts::archive::Archive;
 use crate::charts::catalogue::{Chart, Version};
+use crate::charts::dependencies;
 use crate::charts::icon::Icon;
-use crate::charts::provenance::Signature;
+use crate::charts::provenance::{SIGNED, Signature};
 use crate::charts::repository::Repository;
 use crate::charts::store::BadChart;
 use crate::charts::{readme, versions};
@@ -37,15 +38,20 @@ use crate::upstream::User;
 const ICON_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
 /// Icons hardly change, and pages show dozens.
 const ICON_CACHING: &str = "private, max-age=3600";
-/// Details that are made at once: one has an archive in memory and what is shown of it, which can
-/// be twice as much, and the longest README takes seconds.
+/// Details that are made at once: one has an archive of up to 20 MiB in memory and what is shown of
+/// it, which can be twice as much, and the longest README takes seconds. Nobody has a place while a
+/// repository is waited for, if there is a disk: until an archive is on it, the store's own places
+/// bound what is in memory (see `charts::store`). Who waits holds a provenance file, of 320 KiB at
+/// most.
 const DETAILS: usize = 4;
-/// Archives that are downloaded at once, each in memory until it is sent: up to 20 MiB.
+/// Archives that are downloaded at once, each in memory until it is sent: up to 20 MiB, so 320 MiB
+/// at the very worst. Most charts have some 50 KiB.
 const DOWNLOADS: usize = 16;
 /// What of an archive is handed over at once.
 const PIECE: usize = 64 << 10;
-/// How a provenance file begins. What else a server shows there is a page of its own.
-const SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
+
+/// A place, and the archive that it is for. None where the semaphore is closed, which none is.
+type Placed = (Option<SemaphorePermit<'static>>, (Arc<Archive>, Bytes));
 
 static MAKING: Semaphore = Semaphore::const_new(DETAILS);
 static SENDING: Semaphore = Semaphore::const_new(DOWNLOADS);
@@ -77,15 +83,72 @@ impl Wanted {
         Ok(Self::new(repository, chart, version))
     }
 
+    /// What an install names: the newest version in a range, or the one that is written so; an
+    /// empty range is that of all stable ones.
+    pub async fn named(
+        gateway: &Gateway,
+        user: &User,
+        repository: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<Self, ApiError> {
+        let repository = repositories::found(gateway, user, repository).await?;
+        let catalogue = repository.loaded.load().catalogue.clone();
+        let chart = in_catalogue(&catalogue, repository.name(), name)?;
+        let Some(version) = versions::newest(&chart.versions, version) else {
+            versions::Range::parse(version).map_err(|error| {
+                let reason = error.to_string();
+                ApiError::bad_request("error-version-range", &[("reason", reason.as_str())])
+            })?;
+            return Err(no_version(chart, version));
+        };
+        Ok(Self::new(repository, chart, version))
+    }
+
     fn new(repository: Arc<Repository>, chart: &Chart, version: &Version) -> Self {
         let (icon, version) = (chart.icon.clone(), version.clone());
         Self { repository, chart: chart.name.clone(), icon, version }
+    }
+
+    /// Sees to it that the archive is on disk; nothing of it stays in memory.
+    pub async fn fetched(&self, gateway: &Gateway) -> Result<(), ApiError> {
+        let Self { repository, chart, version, .. } = self;
+        let fetched = gateway.store.fetch(repository, chart, version).await;
+        fetched.map_err(|error| unavailable(chart, version, &error))
     }
 
     pub async fn archive(&self, gateway: &Gateway) -> Result<(Arc<Archive>, Bytes), ApiError> {
         let Self { repository, chart, version, .. } = self;
         let found = gateway.store.archive(repository, chart, version).await;
         found.map_err(|error| unavailable(chart, version, &error))
+    }
+
+    async fn kept(&self, gateway: &Gateway) -> Result<Option<(Arc<Archive>, Bytes)>, ApiError> {
+        let Self { repository, chart, version, .. } = self;
+        let found = gateway.store.kept(repository, chart, version).await;
+        found.map_err(|error| unavailable(chart, version, &error))
+    }
+
+    /// One of these places, with what was `fetched` before. If that is of no use any more, it is
+    /// fetched once more without a place; and with it only where even that is not kept.
+    async fn placed(
+        &self,
+        gateway: &Gateway,
+        places: &'static Semaphore,
+    ) -> Result<Placed, ApiError> {
+        let mut place = places.acquire().await.ok();
+        let mut found = self.kept(gateway).await?;
+        if found.is_none() {
+            drop(place);
+            self.fetched(gateway).await?;
+            place = places.acquire().await.ok();
+            found = self.kept(gateway).await?;
+        }
+        let found = match found {
+            Some(found) => found,
+            None => self.archive(gateway).await?,
+        };
+        Ok((place, found))
     }
 }
 
@@ -124,18 +187,7 @@ pub async fn chart_from_catalogue(
     name: &str,
     version: &str,
 ) -> Result<(Archive, Bytes), ApiError> {
-    let repository = repositories::found(gateway, user, repository).await?;
-    let catalogue = repository.loaded.load().catalogue.clone();
-    let chart = in_catalogue(&catalogue, repository.name(), name)?;
-    let Some(version) = versions::newest(&chart.versions, version) else {
-        versions::Range::parse(version).map_err(|error| {
-            let reason = error.to_string();
-            ApiError::bad_request("error-version-range", &[("reason", reason.as_str())])
-        })?;
-        return Err(no_version(chart, version));
-    };
-    let wanted = Wanted::new(repository, chart, version);
-    drop(catalogue);
+    let wanted = Wanted::named(gateway, user, repository, name, version).await?;
     let (archive, bytes) = wanted.archive(gateway).await?;
     Ok((Arc::unwrap_or_clone(archive), bytes))
 }
@@ -147,11 +199,11 @@ pub async fn detail(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(&gateway, &user, request.uri().path(), 0).await?;
-    let place = MAKING.acquire().await.ok();
     let Wanted { repository, chart, version, .. } = &wanted;
     let signed = gateway.store.provenance(repository, chart, version);
-    let (archive, signed) = tokio::join!(wanted.archive(&gateway), signed);
-    let (archive, _) = archive?;
+    let (fetched, signed) = tokio::join!(wanted.fetched(&gateway), signed);
+    fetched?;
+    let (place, (archive, bytes)) = wanted.placed(&gateway, &MAKING).await?;
     let locale = gateway.locale_of(request.headers());
     let signed = signed.map_err(|error| unavailable(chart, version, &error).as_item(locale));
     let base = gateway.base_path.clone();
@@ -160,6 +212,9 @@ pub async fn detail(
     let made = tokio::task::spawn_blocking(move || {
         let _place = place;
         let mut body = shown(&base, &wanted, &archive);
+        if let Some(all) = body["dependencies"].as_array_mut() {
+            dependencies::mark(all, &bytes);
+        }
         sign(&mut body, &archive, signed);
         if let Some(html) = archive.readme.as_deref().map(readme::html) {
             body["readme"]["html"] = html.into();
@@ -272,8 +327,8 @@ pub async fn archive(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(&gateway, &user, request.uri().path(), 1).await?;
-    let place = SENDING.acquire().await.ok();
-    let (archive, bytes) = wanted.archive(&gateway).await?;
+    wanted.fetched(&gateway).await?;
+    let (place, (archive, bytes)) = wanted.placed(&gateway, &SENDING).await?;
     let length = HeaderValue::from(bytes.len());
     let disposition = format!("attachment; filename=\"{}\"", file_name(&archive));
     let headers = [(header::CACHE_CONTROL, "no-store")];
@@ -323,131 +378,5 @@ fn file_name(archive: &Archive) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::StreamExt as _;
-
-    use super::*;
-    use crate::i18n::Locale;
-
-    fn archive() -> Archive {
-        Archive {
-            name: "web".into(),
-            version: "1.2.3".into(),
-            app_version: "2.10".into(),
-            metadata: json!({ "name": "web", "dependencies": [{ "name": "db" }] }),
-            digest: "ab".repeat(32),
-            readme: Some("# Web".into()),
-            values: Some("a: 1".into()),
-            schema: Some("{\"type\":\"object\"}".into()),
-            crds: Vec::new(),
-            templates: vec!["templates/a.yaml".into()],
-        }
-    }
-
-    fn chart(versions: &[&str]) -> Chart {
-        let versions = versions
-            .iter()
-            .map(|version| Version { version: (*version).into(), ..Version::default() });
-        Chart { name: "web".into(), versions: versions.collect(), ..Chart::default() }
-    }
-
-    #[test]
-    fn a_path_names_repository_chart_and_version() {
-        let (repository, name, version) =
-            segments("/api/v1/chart/stable/a%2Fweb/1.2.3%2Bbuild/icon", 1).unwrap();
-        assert_eq!((&*repository, &*name, &*version), ("stable", "a/web", "1.2.3+build"));
-        let (_, _, version) = segments("/api/v1/chart/stable/web/1.2.3+build", 0).unwrap();
-        assert_eq!(&*version, "1.2.3+build");
-        assert!(segments("/api/v1/chart/stable/../1", 0).is_err());
-        assert!(segments("/api/v1/chart/stable/web/a%2Fb", 0).is_err());
-    }
-
-    #[test]
-    fn what_an_archive_tells_has_its_schema_as_json_or_else_as_it_is() {
-        let mut archive = archive();
-        let body = told(&archive);
-        assert_eq!(body["schema"]["type"], "object");
-        assert_eq!(body["dependencies"][0]["name"], "db");
-        assert_eq!(body["readme"]["raw"], "# Web");
-        assert_eq!(body["signature"]["state"], Value::Null);
-        (archive.schema, archive.readme) = (Some("{".into()), None);
-        archive.metadata = json!({});
-        let body = told(&archive);
-        assert_eq!(body["schema"], "{");
-        assert_eq!((&body["readme"], &body["dependencies"]), (&Value::Null, &json!([])));
-    }
-
-    #[test]
-    fn a_chart_has_an_icon_if_the_catalogue_or_the_archive_says_so() {
-        let mut archive = archive();
-        assert!(!has_icon(None, &archive));
-        assert!(has_icon(Some("https://a.b/c"), &archive));
-        archive.metadata["icon"] = "data:image/png;base64,".into();
-        assert!(has_icon(None, &archive));
-    }
-
-    #[test]
-    fn a_version_that_is_not_there_is_told_with_those_that_are() {
-        let error = no_version(&chart(&["2.0.0", "1.0.0"]), "3");
-        assert_eq!(error.status, StatusCode::NOT_FOUND);
-        let text = error.text(Locale::EN);
-        assert!(text.contains("2.0.0, 1.0.0") && text.contains("web"), "{text}");
-    }
-
-    #[test]
-    fn a_page_that_stands_in_the_place_of_a_provenance_file_is_not_shown() {
-        let shown = |text: &str| {
-            let mut body = told(&archive());
-            sign(&mut body, &archive(), Ok(Some(text.into())));
-            body
-        };
-        let page = shown("<html>not found</html>");
-        assert_eq!(page["provenance"], Value::Null);
-        assert_eq!(page["signature"], json!({ "state": "mismatch", "keysChecked": false }));
-        assert_eq!(shown(SIGNED)["provenance"], SIGNED);
-        let mut body = told(&archive());
-        sign(&mut body, &archive(), Err("too slow".into()));
-        assert_eq!(body["errors"], json!(["too slow"]));
-        assert_eq!(body["signature"]["state"], Value::Null);
-    }
-
-    #[test]
-    fn addresses_are_those_that_can_be_fetched() {
-        let base = Url::parse("https://a.example/charts/").unwrap();
-        let urls = ["web.tgz", "javascript:alert(1)", "oci://r.example/web:1", "data:text/html,x"];
-        let urls = urls.map(Box::<str>::from).into();
-        let version = Version { urls, ..Version::default() };
-        let shown = ["https://a.example/charts/web.tgz", "oci://r.example/web:1"];
-        assert_eq!(addresses(&base, &version), shown);
-    }
-
-    #[tokio::test]
-    async fn an_archive_has_its_place_until_its_last_piece_is_sent() {
-        let (bytes, place) = (Bytes::from(vec![7; 2 * PIECE + 1]), Arc::new(()));
-        let mut sent = Box::pin(pieces(bytes.clone(), place.clone()));
-        let mut all = Vec::new();
-        while all.len() < bytes.len() {
-            assert_eq!(Arc::strong_count(&place), 2);
-            all.extend(sent.next().await.unwrap().unwrap());
-        }
-        assert!(sent.next().await.is_none());
-        assert_eq!((all, Arc::strong_count(&place)), (bytes.to_vec(), 1));
-    }
-
-    #[test]
-    fn a_file_name_cannot_end_its_header() {
-        let odd = Archive { version: "1.0.0-a\"\r\n;ä".into(), ..archive() };
-        assert_eq!(file_name(&odd), "web-1.0.0-a_____.tgz");
-        assert_eq!(file_name(&archive()), "web-1.2.3.tgz");
-    }
-
-    #[test]
-    fn an_icon_that_is_opened_by_itself_may_do_nothing() {
-        let headers = [(header::CONTENT_SECURITY_POLICY, ICON_POLICY)];
-        let response = file(Body::from("<svg/>"), "image/svg+xml", headers);
-        let said = |name: &str| response.headers()[name].to_str().unwrap();
-        assert_eq!(said("x-content-type-options"), "nosniff");
-        assert_eq!(said("content-type"), "image/svg+xml");
-        assert!(said("content-security-policy").contains("default-src 'none'"));
-    }
-}
+#[path = "chart_tests.rs"]
+mod tests;

@@ -24,7 +24,7 @@ use super::release_write::conflict;
 use super::repositories::{found, may_change, name_in};
 use super::{Caller, Gateway, Shared};
 use crate::charts::PACKED;
-use crate::charts::archive::{self, Archive};
+use crate::charts::archive::{self, Archive, CHART_NODES, CHART_TEXT};
 use crate::charts::catalogue::Catalogue;
 use crate::charts::client::Client;
 use crate::charts::definition::Kind;
@@ -229,7 +229,8 @@ fn with_change(loaded: &Loaded, catalogue: Catalogue) -> Loaded {
     let Etags { success, skipped, .. } = loaded.etags;
     let etags = Etags { success, skipped, ..Etags::default() };
     let search = Arc::new(Search::new(&catalogue));
-    Loaded { catalogue: Arc::new(catalogue), search, status, etags }
+    let text = catalogue.text();
+    Loaded { catalogue: Arc::new(catalogue), text, search, status, etags }
 }
 
 fn told(repository: &Repository, name: &str, version: &str) -> Value {
@@ -411,8 +412,15 @@ fn mapping(yaml: &str) -> Result<(), String> {
     if yaml.lines().map(str::trim).all(is_nothing) {
         return Ok(());
     }
-    // As helm reads it: of a key that stands twice the last one counts.
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+    // As helm reads it: of a key that stands twice the last one counts. Within what Chart.yaml may
+    // become, too: the largest values that are known have a fifth of that.
+    let options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        budget: serde_saphyr::budget! {
+            max_total_scalar_bytes: CHART_TEXT,
+            max_nodes: CHART_NODES,
+        },
+    };
     match serde_saphyr::from_str_with_options::<Value>(yaml, options) {
         Ok(Value::Object(_) | Value::Null) => Ok(()),
         Ok(_) => Err("is no mapping".into()),

@@ -71,6 +71,21 @@ fn each_fault_is_told_in_words() {
 }
 
 #[test]
+fn values_whose_aliases_make_far_more_of_them_are_refused() {
+    let aliases = |text: &str, count: usize| {
+        let values = format!("a: &a {text}\nall:\n{}", "  - *a\n".repeat(count));
+        let sound = chart(json!({ "apiVersion": "v2", "name": "web" }));
+        lint(&Archive { values: Some(values), ..sound }).join("; ")
+    };
+    assert_eq!(aliases("[some, text]", 10), "");
+    let (long, many) = ("x".repeat(CHART_TEXT / 8), format!("[{}x]", "x, ".repeat(1_000)));
+    for (text, count) in [(long, 9), (many, CHART_NODES / 1_000)] {
+        let fault = aliases(&text, count);
+        assert!(fault.contains("values.yaml cannot be read: line"), "{fault}");
+    }
+}
+
+#[test]
 fn values_are_a_mapping_and_their_schema_is_json() {
     let sound = chart(json!({ "apiVersion": "v2", "name": "web" }));
     for (values, says) in [("- a\n", "no mapping"), ("a: [\n", "cannot be read: line")] {

@@ -174,7 +174,8 @@ pub async fn detail(
             }
         }
     };
-    let standing = standing(&gateway, &user, &asked.namespace, &asked.name, &history);
+    let place = (asked.namespace.as_str(), asked.name.as_str());
+    let standing = standing(&gateway, &user, locale, place, &history);
     let facts = facts(&gateway, &user, &asked, &history);
     let (now, (operation, stuck), facts) = tokio::join!(now, standing, facts);
     let (mut look, urls) = now?;

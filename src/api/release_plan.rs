@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::release_dry::{Problem, Way};
-use super::release_run::{chart_of, files};
+use super::release_run::{chart_of, fetched, files};
 use super::release_write::no_engine;
 use super::{Gateway, release};
 use crate::helm::act::{Act, Apply, Back, ChartFrom, Deploy};
@@ -23,7 +23,7 @@ use crate::helm::blob::Release;
 use crate::helm::classify::{SchemaError, classify};
 use crate::helm::engine::{Ended, Found, Job, RunError, Why};
 use crate::helm::manifest::Object;
-use crate::helm::record::{self, Status};
+use crate::helm::record::{self, Record, Status};
 use crate::helm::rendered::{Hook, Rendered};
 use crate::i18n::{self, Locale};
 use crate::upstream::User;
@@ -95,6 +95,7 @@ impl Asked<'_> {
         }
         plan.way = way(engine.major, deploy.apply, method);
         plan.creates_namespace = deploy.create_namespace;
+        fetched(self.gateway, self.user, &deploy.chart).await?;
         let turn = turn().await?;
         let (archive, chart) = chart_of(self.gateway, self.user, &deploy.chart).await?;
         if newest.is_none() && !deploy.skip_crds {
@@ -186,11 +187,7 @@ impl Asked<'_> {
         let engine = self.engine().await?;
         let found = release::found(self.gateway, self.user, self.namespace, self.name, None);
         let (_, newest) = found.await?;
-        let revision = match back.revision {
-            0 => newest.revision.saturating_sub(1),
-            revision => revision,
-        };
-        let target = self.content(revision).await?;
+        let target = self.content(back_to(back, &newest)).await?;
         let last = self.content(newest.revision).await?;
         let mut way = way(engine.major, back.apply, Some(method_of(&target)));
         way.migrates = way.server_side && method_of(&last) != SERVER_SIDE;
@@ -262,6 +259,14 @@ async fn to_its_end<T: Send + 'static>(
 ) -> Result<T, ApiError> {
     let _leaves = cancel.drop_guard();
     tokio::spawn(work).await.map_err(|error| ApiError::internal(&error))
+}
+
+/// The revision that a rollback leads to.
+pub fn back_to(back: &Back, newest: &Record) -> u32 {
+    match back.revision {
+        0 => newest.revision.saturating_sub(1),
+        revision => revision,
+    }
 }
 
 /// How a revision was applied; Helm 3 says nothing and has one way.

@@ -17,12 +17,15 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
-use super::chart::chart_from_catalogue;
+use super::chart::{Wanted, chart_from_catalogue};
 use super::error::ApiError;
 use super::operation::shown;
 use super::release_protect::{keep_label, refuse_if_protected};
+use super::repositories::readable;
 use super::{Gateway, body};
-use crate::charts::{archive, oci};
+use crate::charts::archive::{self, Archive};
+use crate::charts::dependencies::{self, BadDependency};
+use crate::charts::oci;
 use crate::helm::act::{Act, BadAct, ChartFrom};
 use crate::helm::argv::{CHART, VALUES, argv};
 use crate::helm::classify::{classify, without_value};
@@ -33,7 +36,7 @@ use crate::helm::operation::{Begun, Live, Operation, Problem, State, conclude};
 use crate::helm::record::{self, Record};
 use crate::helm::stuck::{Standing, Stuck, stuck};
 use crate::helm::values;
-use crate::i18n;
+use crate::i18n::{self, Locale};
 use crate::upstream::{Failure, User};
 
 /// What the engine may say on its stdout: notes, logs of tests. More is not read by anybody.
@@ -88,12 +91,55 @@ pub async fn sent(
     Ok((bytes, place))
 }
 
-/// The chart that an act names, looked through.
+/// The chart that an act names, looked through, with the charts in it that it needs: those that it
+/// does not hold come from repositories that the caller may read.
 pub async fn chart_of(
     gateway: &Gateway,
     user: &User,
     from: &ChartFrom,
-) -> Result<(archive::Archive, Bytes), ApiError> {
+) -> Result<(Archive, Bytes), ApiError> {
+    let (archive, bytes) = as_it_is_made(gateway, user, from).await?;
+    let incomplete = |error: BadDependency| {
+        if let BadDependency::BrokenOff(error) = &error {
+            return ApiError::internal(error);
+        }
+        let status =
+            if error.is_away() { StatusCode::BAD_GATEWAY } else { StatusCode::BAD_REQUEST };
+        let (name, reason) = (archive.name.as_str(), error.to_string());
+        let args = [("name", name), ("reason", reason.as_str())];
+        ApiError::with_status(status, "error-chart-dependency", &args)
+    };
+    let missing = dependencies::missing(&archive, &bytes).await.map_err(incomplete)?;
+    if missing.is_empty() {
+        return Ok((archive, bytes));
+    }
+    let readable = readable(gateway, user).await?;
+    let chart = (archive.name.as_str(), bytes);
+    let complete = dependencies::complete(&gateway.store, &readable, chart, &missing).await;
+    complete.map_err(incomplete)
+}
+
+/// Has the chart on disk that an act names in a repository, which may be slow: to be awaited before
+/// one of the places is taken that others wait for.
+pub async fn fetched(gateway: &Gateway, user: &User, from: &ChartFrom) -> Result<(), ApiError> {
+    let ChartFrom::Catalogue { repository, name, version } = from else { return Ok(()) };
+    Wanted::named(gateway, user, repository, name, version).await?.fetched(gateway).await
+}
+
+/// The chart that an act names, looked through.
+async fn as_it_is_made(
+    gateway: &Gateway,
+    user: &User,
+    from: &ChartFrom,
+) -> Result<(Archive, Bytes), ApiError> {
+    if let ChartFrom::Oci(reference) = from
+        && gateway.charts.has_air_gap()
+        && !dependencies::is_within(&readable(gateway, user).await?, reference)
+    {
+        let reference = dependencies::shown(reference);
+        let args = [("reference", reference.as_str())];
+        return Err(ApiError::bad_request("error-chart-air-gap", &args));
+    }
     let bytes = match from {
         ChartFrom::Archive(bytes) => bytes.clone(),
         ChartFrom::Catalogue { repository, name, version } => {
@@ -102,13 +148,8 @@ pub async fn chart_of(
         ChartFrom::Oci(reference) => match oci::pull(reference, &gateway.charts).await {
             Ok(pulled) => pulled.bytes,
             Err(error) => {
-                let away = matches!(
-                    error,
-                    oci::BadPull::Unreachable(..)
-                        | oci::BadPull::Timeout(_)
-                        | oci::BadPull::Status(..)
-                        | oci::BadPull::Broken(..)
-                );
+                use oci::BadPull::{Broken, Status, Timeout, Unreachable};
+                let away = matches!(error, Unreachable(..) | Timeout(_) | Status(..) | Broken(..));
                 let status = if away { StatusCode::BAD_GATEWAY } else { StatusCode::BAD_REQUEST };
                 let reason = error.to_string();
                 let args = [("reason", reason.as_str())];
@@ -143,8 +184,8 @@ pub fn files(act: &Act, chart: Option<Bytes>) -> Vec<(&'static str, Bytes)> {
 pub async fn standing(
     gateway: &Gateway,
     user: &User,
-    namespace: &str,
-    name: &str,
+    locale: Locale,
+    (namespace, name): (&str, &str),
     history: &[Record],
 ) -> (Value, Value) {
     let Some(place) = Place::of(namespace, name) else { return (Value::Null, Value::Null) };
@@ -157,8 +198,8 @@ pub async fn standing(
         (None, Some(seen)) => Some(seen.operation()),
         (None, None) => None,
     };
-    let operation = operation.map(|operation| shown(&operation.bare(), gateway.locale));
-    let stuck = stuck.map(|stuck| told(gateway, &stuck, seen.as_ref()));
+    let operation = operation.map(|operation| shown(&operation.bare(), locale));
+    let stuck = stuck.map(|stuck| told(locale, &stuck, seen.as_ref()));
     (operation.unwrap_or_default(), stuck.unwrap_or_default())
 }
 
@@ -168,7 +209,7 @@ fn at_work(gateway: &Gateway, namespace: &str, seen: &Seen) -> Option<Arc<Live>>
     (!live.state().is_over()).then_some(live)
 }
 
-fn told(gateway: &Gateway, stuck: &Stuck, seen: Option<&Seen>) -> Value {
+fn told(locale: Locale, stuck: &Stuck, seen: Option<&Seen>) -> Value {
     let id = match stuck.standing {
         Standing::Running => "release-stuck-running",
         Standing::Interrupted => "release-stuck-interrupted",
@@ -183,7 +224,7 @@ fn told(gateway: &Gateway, stuck: &Stuck, seen: Option<&Seen>) -> Value {
     json!({
         "state": stuck.standing.as_str(), "since": stuck.since, "revision": stuck.revision,
         "remedy": stuck.remedy, "rollbackTo": stuck.rollback_to,
-        "message": i18n::message(gateway.locale, id, &args),
+        "message": i18n::message(locale, id, &args),
     })
 }
 

@@ -23,8 +23,9 @@ use super::error::ApiError;
 use super::operation::shown;
 use super::passthrough::user_name;
 use super::release::{Asked, found};
+use super::release_plan::back_to;
 use super::release_protect::refuse_if_protected;
-use super::release_run::{self, Task, chart_of, sent};
+use super::release_run::{self, Task, chart_of, fetched, sent};
 use super::target::{encoded, segment};
 use super::{CONTRACT, Caller, Gateway, Shared, view};
 use crate::helm::act::{self, Act, BadAct, ChartFrom, Deploy};
@@ -112,6 +113,8 @@ struct Wanted {
     key: Option<String>,
     act: Act,
     chart: Option<Bytes>,
+    /// Why its repository did not give it.
+    failed: Option<ApiError>,
 }
 
 async fn write(
@@ -136,9 +139,6 @@ async fn write(
         view::verified(gateway, &user).await?;
     }
     let (body, place) = sent(&head.headers, body).await?;
-    let beginning = turn(&BEGINNING, TURN).await?;
-    // Not before: what waits for its turn is in memory, too.
-    drop(place);
     let act = read(head.uri.query().unwrap_or_default(), &body)?;
     // A caller without a name cannot be told from another one.
     let key = idempotent.filter(|_| !caller.is_empty()).map(|key| {
@@ -148,7 +148,12 @@ async fn write(
     });
     drop(body);
     let (gateway, namespace) = (gateway.clone(), namespace.to_owned());
-    let mut wanted = Wanted { gateway, user, caller, namespace, head, key, act, chart: None };
+    let (chart, failed) = (None, None);
+    let mut wanted = Wanted { gateway, user, caller, namespace, head, key, act, chart, failed };
+    wanted.prepare().await;
+    let beginning = turn(&BEGINNING, TURN).await?;
+    // Not before: what waits for its turn is in memory, too.
+    drop(place);
     let release = wanted.release(release).await?;
     // To its end even if the client goes away: what holds a lock is an operation or gives it back.
     let begun = tokio::spawn(async move {
@@ -171,20 +176,27 @@ impl Wanted {
     /// the same one.
     async fn release(&mut self, of_path: Option<&str>) -> Result<String, ApiError> {
         let of_body = self.deploy().and_then(|deploy| deploy.name.clone());
-        if let Some(name) = of_path.map(str::to_owned).or(of_body) {
+        let known = of_path.map(str::to_owned).or(of_body);
+        if let Some(name) = known.or_else(|| Some(self.same(None)?.release)) {
             return Ok(name);
         }
-        let chart = self.fetch().await?;
-        let name = names::generated(&chart);
-        Ok(match &self.key {
-            Some(key) => steady(&name, key),
-            None => name,
-        })
+        let name = names::generated(&self.fetch().await?);
+        Ok(self.key.as_deref().map_or_else(|| name.clone(), |key| steady(&name, key)))
+    }
+
+    /// Has the chart on disk before a place is taken that others wait for. What its repository says
+    /// instead is told in its turn: other reasons go before it.
+    async fn prepare(&mut self) {
+        let from = self.deploy().map(|deploy| deploy.chart.clone());
+        if let Some(from) = from.filter(|_| self.same(None).is_none()) {
+            self.failed = fetched(&self.gateway, &self.user, &from).await.err();
+        }
     }
 
     /// Has the chart here, if the act has one; its name. What was fetched is what is run, whatever
     /// the registry gives a moment later.
     async fn fetch(&mut self) -> Result<String, ApiError> {
+        self.failed.take().map_or(Ok(()), Err)?;
         let (gateway, user) = (self.gateway.clone(), self.user.clone());
         let Some(deploy) = self.deploy() else { return Ok(String::new()) };
         let (archive, bytes) = chart_of(&gateway, &user, &deploy.chart).await?;
@@ -271,10 +283,7 @@ impl Wanted {
                 return Err(conflict("error-release-name-taken", &args));
             }
             Act::Rollback(back) => {
-                let wanted = match back.revision {
-                    0 => newest.revision.saturating_sub(1),
-                    revision => revision,
-                };
+                let wanted = back_to(back, newest);
                 if !history.iter().any(|record| record.revision == wanted) {
                     found(gateway, user, namespace, release, Some(wanted)).await?;
                 }
@@ -294,13 +303,7 @@ impl Wanted {
         let record = match &self.act {
             // What is uninstalled is installed anew.
             Act::Upgrade(_) => Some(newest).filter(|newest| newest.status != Status::Uninstalled),
-            Act::Rollback(back) => {
-                let revision = match back.revision {
-                    0 => newest.revision.saturating_sub(1),
-                    revision => revision,
-                };
-                history.iter().find(|record| record.revision == revision)
-            }
+            Act::Rollback(back) => history.iter().find(|one| one.revision == back_to(back, newest)),
             Act::Install(_) | Act::Uninstall(_) | Act::Test(_) => None,
         };
         let release = record::release(&self.gateway.cluster, &self.user, record?).await;

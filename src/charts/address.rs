@@ -1,14 +1,18 @@
 //! Which addresses may be reached where somebody else names them: public ones over TLS, and of the
-//! others only those that the configuration allows.
+//! others only those that the configuration allows. With an air gap, of all of them only hosts of
+//! repositories and those that the configuration names.
 //!
 //! It is checked on the address of the very connection, so that a name cannot come to mean another
-//! address in between. What is said over the connection is not its part.
+//! address in between; the gap before each request. What is said over the connection is not its
+//! part.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::Uri;
@@ -16,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::{BoxError, Service};
+use url::Url;
 
 /// For the addresses of a name. A resolver that needs longer is broken.
 const LOOKUP_TIME: Duration = Duration::from_secs(5);
@@ -60,7 +65,20 @@ const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
 pub struct Policy {
     allowed: Arc<[Allowed]>,
     loopback: bool,
+    gap: Option<Gap>,
 }
+
+/// Beside the allowed ones, only these hosts are asked for anything.
+#[derive(Debug, Clone, Default)]
+struct Gap {
+    /// Of the repositories that there are; clones share the set.
+    known: Arc<ArcSwap<HashSet<Place>>>,
+    /// Of the repository that a client is made for.
+    own: Option<Place>,
+}
+
+/// A host, bare, and its port.
+type Place = (String, u16);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Allowed {
@@ -92,6 +110,12 @@ pub enum Refused {
          where the configuration allows http://{host}:{port}"
     )]
     Plain { host: String, port: u16 },
+    #[error(
+        "{host}:{port} is beyond the air gap (--charts-air-gapped): only the hosts of configured \
+         repositories are asked for charts, and those that --chart-hosts names; {host}:{port} is \
+         none of them"
+    )]
+    Gap { host: String, port: u16 },
 }
 
 impl Policy {
@@ -101,12 +125,49 @@ impl Policy {
         let allowed = allowed.iter().map(|text| {
             Allowed::parse(text).ok_or_else(|| BadAllowed(text.chars().take(200).collect()))
         });
-        Ok(Self { allowed: allowed.collect::<Result<_, _>>()?, loopback: false })
+        let allowed = allowed.collect::<Result<_, _>>()?;
+        Ok(Self { allowed, ..Self::default() })
     }
 
     /// Every port of this machine besides, without TLS: for the demo.
     pub fn with_loopback(self) -> Self {
         Self { loopback: true, ..self }
+    }
+
+    /// No host but those of repositories and those that are allowed, whatever leads there.
+    pub fn with_air_gap(self) -> Self {
+        Self { gap: Some(Gap::default()), ..self }
+    }
+
+    pub fn has_air_gap(&self) -> bool {
+        self.gap.is_some()
+    }
+
+    /// These are all the repositories that there are, for this policy and its clones.
+    pub(super) fn know<'a>(&self, bases: impl Iterator<Item = &'a Url>) {
+        if let Some(gap) = &self.gap {
+            gap.known.store(Arc::new(bases.map(place_of).collect()));
+        }
+    }
+
+    /// The same for the client of one repository, which reaches its own host even before the
+    /// repository is among those that there are: one is tried before it is made.
+    pub(super) fn of(&self, base: &Url) -> Self {
+        let own = |gap: &Gap| Gap { own: Some(place_of(base)), ..gap.clone() };
+        Self { gap: self.gap.as_ref().map(own), ..self.clone() }
+    }
+
+    /// Refuses what is beyond the air gap. To be asked before each request: of a host beyond it not
+    /// even the name is looked up.
+    pub(super) fn crosses(&self, at: &Url) -> Result<(), Refused> {
+        let Some(gap) = &self.gap else { return Ok(()) };
+        let place = place_of(at);
+        let known = gap.own.as_ref() == Some(&place) || gap.known.load().contains(&place);
+        let (host, port) = place;
+        if known || self.entries(&host, port).next().is_some() {
+            return Ok(());
+        }
+        Err(Refused::Gap { host, port })
     }
 
     /// How this host is spoken to where an address does not say it: `https` or `http`.
@@ -156,6 +217,11 @@ impl Allowed {
         };
         Some(Self { host, port, plain })
     }
+}
+
+fn place_of(url: &Url) -> Place {
+    let port = url.port_or_known_default().unwrap_or_default();
+    (bare(url.host_str().unwrap_or_default()), port)
 }
 
 /// Names of this machine. Registries here have no TLS, as every client of registries assumes.
@@ -336,6 +402,37 @@ mod tests {
         assert_eq!(policy.scheme("localhost", Some(5000)), "http");
         assert_eq!(policy.scheme("[::1]", None), "http");
         assert_eq!(policy.scheme("registry.example", None), "https");
+    }
+
+    #[test]
+    fn beyond_an_air_gap_are_all_but_hosts_of_repositories_and_those_that_are_allowed() {
+        let at = |text: &str| Url::parse(text).unwrap();
+        let open = policy(&[]);
+        assert!(!open.has_air_gap() && open.crosses(&at("https://any.example")).is_ok());
+        let gapped = policy(&["files.corp:8443"]).with_loopback().with_air_gap();
+        let base = at("https://Charts.example/stable/");
+        let trial = at("http://127.0.0.1:5000/");
+        let of_trial = gapped.of(&trial);
+        // Clones know what there is later.
+        gapped.know([&base].into_iter());
+        for (policy, others) in [(&gapped, false), (&of_trial, true)] {
+            assert!(policy.crosses(&at("https://charts.example:443/other")).is_ok());
+            assert!(policy.crosses(&at("https://charts.example./")).is_ok());
+            assert!(policy.crosses(&at("https://files.corp:8443/a.tgz")).is_ok());
+            assert_eq!(policy.crosses(&trial).is_ok(), others);
+            for beyond in [
+                "https://charts.example:8443/",
+                "http://charts.example/",
+                "https://files.corp/",
+                "https://other.example/",
+                "http://127.0.0.1:5001/",
+            ] {
+                let refused = policy.crosses(&at(beyond)).unwrap_err().to_string();
+                assert!(refused.contains("--charts-air-gapped"), "{refused}");
+            }
+        }
+        gapped.know(std::iter::empty());
+        assert!(of_trial.crosses(&base).is_err());
     }
 
     #[test]

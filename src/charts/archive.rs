@@ -22,11 +22,13 @@ const LIMITS: Limits = Limits { unpacked: 100 << 20, file: 5 << 20, entries: 10_
 const PATH: usize = 1024;
 /// The largest extension, which holds a path and some times.
 const EXTENSION: u64 = 16 << 10;
+/// What entries of a tar are padded to, in bytes.
+const BLOCK: u64 = 512;
 /// The largest Chart.yaml. Those with a whole change log in their annotations have some 20 KiB.
-const CHART_YAML: u64 = 256 << 10;
+pub(super) const CHART_YAML: u64 = 256 << 10;
 /// What aliases may make of it: four times the largest in text, and more nodes than anybody writes.
-const CHART_TEXT: usize = 1 << 20;
-const CHART_NODES: usize = 50_000;
+pub const CHART_TEXT: usize = 1 << 20;
+pub const CHART_NODES: usize = 50_000;
 
 struct Limits {
     /// Bytes of the whole tar.
@@ -96,20 +98,10 @@ pub fn inspect(bytes: &Bytes) -> Result<Archive, BadArchive> {
 }
 
 fn inspect_within(bytes: &[u8], limits: &Limits) -> Result<Archive, BadArchive> {
-    if bytes.len() > PACKED {
-        return Err(BadArchive::Packed);
-    }
-    // Of gzip (RFC 1952, 2.3.1), with the one method of compression that there is.
-    if !bytes.starts_with(&[0x1f, 0x8b, 0x08]) {
-        return Err(BadArchive::NotGzip);
-    }
-    let unzipped = MultiGzDecoder::new(bytes);
-    let mut reader = Bounded { inner: unzipped, left: limits.unpacked, over: false };
-    let found = scan(&mut reader, limits);
-    if reader.over {
-        return Err(BadArchive::Unpacked(limits.unpacked));
-    }
-    let found = found?;
+    let mut found = Found::default();
+    through(bytes, limits, |path, kind, size, content| {
+        found.add(path, kind, size, content, limits)
+    })?;
     let chart = found.chart.ok_or(BadArchive::NoChart)?;
     let metadata = metadata(&chart)?;
     let (name, version) = (scalar(&metadata, "name"), scalar(&metadata, "version"));
@@ -131,6 +123,44 @@ fn inspect_within(bytes: &[u8], limits: &Limits) -> Result<Archive, BadArchive> 
         crds: found.crds,
         templates: found.templates,
     })
+}
+
+/// Hands over each file of an archive: its path within the chart, its size and its content. Where
+/// the last one ends, in bytes of the tar.
+pub(super) fn walk(
+    bytes: &[u8],
+    mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), BadArchive>,
+) -> Result<u64, BadArchive> {
+    through(bytes, &LIMITS, |path, kind, size, content| {
+        match checked(path, kind)?.split_once('/') {
+            Some((_, rest)) if kind == EntryType::Regular && size <= LIMITS.file => {
+                visit(rest, size, content)
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+/// All entries of an archive within its limits; where the last one ends.
+fn through(
+    bytes: &[u8],
+    limits: &Limits,
+    visit: impl FnMut(&[u8], EntryType, u64, &mut dyn Read) -> Result<(), BadArchive>,
+) -> Result<u64, BadArchive> {
+    if bytes.len() > PACKED {
+        return Err(BadArchive::Packed);
+    }
+    // Of gzip (RFC 1952, 2.3.1), with the one method of compression that there is.
+    if !bytes.starts_with(&[0x1f, 0x8b, 0x08]) {
+        return Err(BadArchive::NotGzip);
+    }
+    let unzipped = MultiGzDecoder::new(bytes);
+    let mut reader = Bounded { inner: unzipped, left: limits.unpacked, over: false };
+    let end = scan(&mut reader, limits, visit);
+    if reader.over {
+        return Err(BadArchive::Unpacked(limits.unpacked));
+    }
+    end
 }
 
 /// Ends with an error where more comes than may.
@@ -165,10 +195,14 @@ struct Found {
 }
 
 /// All entries, one after the other. Their extensions are read here and not by `tar`, which would
-/// take any length of them into memory.
-fn scan(reader: impl Read, limits: &Limits) -> Result<Found, BadArchive> {
+/// take any length of them into memory; one that nothing follows does not count.
+fn scan(
+    reader: impl Read,
+    limits: &Limits,
+    mut visit: impl FnMut(&[u8], EntryType, u64, &mut dyn Read) -> Result<(), BadArchive>,
+) -> Result<u64, BadArchive> {
     let mut archive = tar::Archive::new(reader);
-    let (mut found, mut long, mut count) = (Found::default(), None, 0);
+    let (mut end, mut long, mut count) = (0, None, 0);
     for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
         count += 1;
@@ -183,7 +217,9 @@ fn scan(reader: impl Read, limits: &Limits) -> Result<Found, BadArchive> {
             EntryType::XHeader => pax_name(&extension(&mut entry, size)?)?,
             _ => {
                 let path = long.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
-                found.add(&path, kind, size, &mut entry, limits)?;
+                // `tar` has seen to it that this is a number.
+                end = entry.raw_file_position() + size.next_multiple_of(BLOCK);
+                visit(&path, kind, size, &mut entry)?;
                 continue;
             }
         };
@@ -193,7 +229,7 @@ fn scan(reader: impl Read, limits: &Limits) -> Result<Found, BadArchive> {
             return Err(BadArchive::Broken("an entry has two long names".into()));
         }
     }
-    Ok(found)
+    Ok(end)
 }
 
 impl Found {
@@ -202,7 +238,7 @@ impl Found {
         path: &[u8],
         kind: EntryType,
         size: u64,
-        content: &mut impl Read,
+        content: &mut dyn Read,
         limits: &Limits,
     ) -> Result<(), BadArchive> {
         let path = checked(path, kind)?;
@@ -277,14 +313,14 @@ fn checked(path: &[u8], kind: EntryType) -> Result<&str, BadArchive> {
     Ok(text)
 }
 
-fn extension(entry: &mut impl Read, size: u64) -> Result<Vec<u8>, BadArchive> {
+fn extension(entry: &mut dyn Read, size: u64) -> Result<Vec<u8>, BadArchive> {
     if size > EXTENSION {
         return Err(BadArchive::Broken("an entry's extension is too large".into()));
     }
     whole(entry, size)
 }
 
-fn whole(entry: &mut impl Read, size: u64) -> Result<Vec<u8>, BadArchive> {
+pub(super) fn whole(entry: &mut dyn Read, size: u64) -> Result<Vec<u8>, BadArchive> {
     let mut data = Vec::new();
     entry.take(size).read_to_end(&mut data).map_err(broken)?;
     if data.len() as u64 != size {
@@ -315,14 +351,23 @@ fn pax_name(data: &[u8]) -> Result<Option<Vec<u8>>, BadArchive> {
     Ok(name)
 }
 
-fn metadata(yaml: &[u8]) -> Result<Value, BadArchive> {
+pub(super) fn metadata(yaml: &[u8]) -> Result<Value, BadArchive> {
+    metadata_within(yaml, CHART_NODES, CHART_TEXT)
+}
+
+/// With so many nodes and bytes of text at most, once its aliases are followed.
+pub(super) fn metadata_within(
+    yaml: &[u8],
+    nodes: usize,
+    letters: usize,
+) -> Result<Value, BadArchive> {
     // As helm reads it: of a key that stands twice the last one counts. Depth is bounded by the
     // parser's own budget.
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         budget: serde_saphyr::budget! {
-            max_total_scalar_bytes: CHART_TEXT,
-            max_nodes: CHART_NODES,
+            max_total_scalar_bytes: letters,
+            max_nodes: nodes,
         },
     };
     let metadata = serde_saphyr::from_str_with_options(&text(yaml), options);
@@ -346,7 +391,7 @@ fn metadata(yaml: &[u8]) -> Result<Value, BadArchive> {
 }
 
 /// A value that is meant as text, though `1.10` without quotes is a number.
-fn scalar(metadata: &Value, key: &str) -> String {
+pub(super) fn scalar(metadata: &Value, key: &str) -> String {
     match metadata.get(key) {
         Some(Value::String(text)) => text.clone(),
         Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),

@@ -1,8 +1,10 @@
 //! What a repository has: its charts by name, each with its versions, newest first. Compact,
-//! because it is kept for as long as the repository is: some 250 bytes a version.
+//! because it is kept for as long as the repository is: some 200 bytes a version.
 //!
 //! It fetches nothing and reads no format. Whoever reads one hands over entries; here they are
 //! checked, cut to bounded lengths, brought into order and counted.
+
+use std::cmp::Reverse;
 
 use ahash::AHashMap;
 use compact_str::CompactString;
@@ -68,9 +70,14 @@ pub struct Version {
     #[serde(with = "hexadecimal")]
     pub digest: Option<[u8; 32]>,
     /// Where the archive is. Relative ones are relative to the repository's address.
-    pub urls: Box<[Box<str>]>,
+    pub urls: Urls,
     pub deprecated: bool,
 }
+
+/// Some addresses, one a line in one piece of memory: nearly always there is one, and a list of them
+/// would be a piece more for each version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Urls(Box<str>);
 
 /// One version as its repository tells of it, unchecked and of any length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -206,8 +213,8 @@ impl Chart {
     /// Takes over what an entry says of its chart.
     fn tell(&mut self, entry: &Entry) {
         self.description = cut(&entry.description, DESCRIPTION).into();
-        self.home = address(&entry.home);
-        self.icon = address(&entry.icon);
+        self.home = address(&entry.home).map(Into::into);
+        self.icon = address(&entry.icon).map(Into::into);
         self.keywords = words(&entry.keywords);
         self.maintainers = words(&entry.maintainers);
         self.deprecated = entry.deprecated;
@@ -228,6 +235,31 @@ impl Version {
     }
 }
 
+impl Urls {
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split('\n').filter(|url| !url.is_empty())
+    }
+
+    /// The one that helm takes; the others are mirrors.
+    pub fn first(&self) -> Option<&str> {
+        self.iter().next()
+    }
+}
+
+/// Line breaks within an address are left out, as whoever resolves one does.
+impl<S: AsRef<str>> FromIterator<S> for Urls {
+    fn from_iter<I: IntoIterator<Item = S>>(urls: I) -> Self {
+        let mut text = String::new();
+        for url in urls {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.extend(url.as_ref().split('\n'));
+        }
+        Self(text.into())
+    }
+}
+
 /// Takes entries in any order and makes a catalogue of them.
 #[derive(Debug, Default)]
 pub struct Builder {
@@ -244,7 +276,7 @@ struct Building {
     chart: Chart,
     /// Whether the version that `chart` tells of is stable, and its precedence.
     told: Option<(bool, semver::Version)>,
-    versions: Vec<(semver::Version, Version)>,
+    versions: Vec<Version>,
 }
 
 impl Builder {
@@ -267,6 +299,11 @@ impl Builder {
                 let name = CompactString::from(entry.name.as_str());
                 self.text += name.len();
                 self.places.insert(name.clone(), self.charts.len());
+                // In an index all of a chart stand together: what their list has grown too large
+                // is given back while the next chart can use it. Once for each, at most.
+                if let Some(before) = self.charts.last_mut() {
+                    before.versions.shrink_to_fit();
+                }
                 let chart = Chart { name, ..Chart::default() };
                 self.charts.push(Building { chart, told: None, versions: Vec::new() });
                 self.charts.len() - 1
@@ -278,17 +315,12 @@ impl Builder {
             self.text -= building.chart.text();
             building.chart.tell(entry);
             self.text += building.chart.text();
-            building.told = Some(rank.clone());
+            building.told = Some(rank);
         }
-        building.versions.push((rank.1, version));
+        building.versions.push(version);
         self.versions += 1;
         self.text += text;
         Ok(())
-    }
-
-    /// Brings all into order.
-    pub fn finish(self) -> Catalogue {
-        self.finish_counted().0
     }
 
     /// Brings all into order. With how many versions were left out: the oldest of charts that have
@@ -299,18 +331,20 @@ impl Builder {
         let finish = |building: Building| building.finish(&mut left_out);
         let mut charts: Vec<Chart> = self.charts.into_iter().map(finish).collect();
         charts.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        charts.shrink_to_fit();
         (Catalogue { charts }, left_out)
     }
 }
 
 impl Building {
     fn finish(mut self, left_out: &mut usize) -> Chart {
-        self.versions
-            .sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| other.version.cmp(&one.version)));
-        self.versions.dedup_by(|(_, second), (_, first)| second.version == first.version);
+        // Of those that are equal the first stays the first.
+        let key = |one: &Version| Reverse((versions::order(&one.version), one.version.clone()));
+        self.versions.sort_by_cached_key(key);
+        self.versions.dedup_by(|second, first| second.version == first.version);
         *left_out += self.versions.len().saturating_sub(CHART_VERSIONS);
         self.versions.truncate(CHART_VERSIONS);
-        self.chart.versions = self.versions.into_iter().map(|(_, version)| version).collect();
+        self.chart.versions = self.versions.into();
         self.chart
     }
 }
@@ -352,9 +386,9 @@ fn cut(text: &str, most: usize) -> &str {
     text.get(..end).unwrap_or(text)
 }
 
-fn address(text: &str) -> Option<Box<str>> {
+fn address(text: &str) -> Option<&str> {
     let text = text.trim();
-    (!text.is_empty() && text.len() <= ADDRESS).then(|| text.into())
+    (!text.is_empty() && text.len() <= ADDRESS).then_some(text)
 }
 
 fn words(all: &[String]) -> Box<[Box<str>]> {

@@ -252,6 +252,7 @@ impl Client {
             // How long a body takes on its way out is not the server's doing alone.
             let is_bare = body.size_hint().exact() == Some(0);
             let patience = if is_bare { limits.head.min(left) } else { left };
+            self.0.policy.crosses(&at)?;
             let is_first = at.origin() == url.origin();
             let request = self.request(&method, &at, &headers, is_first, body)?;
             let answer = self.answer(&at, request, patience).await?;

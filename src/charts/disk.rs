@@ -73,6 +73,25 @@ impl Disk {
         found.ok().flatten()
     }
 
+    /// Whether there is a file that `get` would read just now; what is in it is not looked at.
+    pub(super) fn has(&self, name: &str, most: Option<Duration>) -> bool {
+        let Ok(about) = fs::metadata(self.folder.join(name)) else { return false };
+        let age = about.modified().map(|at| at.elapsed().unwrap_or_default());
+        about.is_file() && age.is_ok_and(|age| most.is_none_or(|most| age <= most))
+    }
+
+    /// Bytes of all that is kept, once somebody has looked for it.
+    pub(super) fn bytes(&self) -> u64 {
+        let known = self.known.get();
+        known.map_or(0, |known| known.lock().unwrap_or_else(PoisonError::into_inner).bytes)
+    }
+
+    /// Lets go of what turned out to be of no use.
+    pub(super) fn remove(&self, name: &str) {
+        self.known().gone(name);
+        let _ = fs::remove_file(self.folder.join(name));
+    }
+
     /// Keeps this, and nothing of what that leaves no place for. Without a disk nothing is kept.
     pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         if let Err(error) = self.write(name, bytes) {
@@ -199,13 +218,21 @@ mod tests {
         let disk = Disk::new(folder.path().into(), 10);
         let one = name(&["1"]);
         disk.put(&one, b"1111");
+        assert!(disk.has(&one, None) && !disk.has(&name(&["2"]), None));
         let file = File::options().append(true).open(folder.path().join(&one)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(100)).unwrap();
         assert_eq!(disk.get(&one, Some(Duration::from_secs(50))), None);
         assert!(disk.get(&one, Some(Duration::from_secs(1000))).is_some());
+        assert!(!disk.has(&one, Some(Duration::from_secs(50))) && disk.has(&one, None));
         fs::remove_file(folder.path().join(&one)).unwrap();
         assert_eq!(disk.get(&one, None), None);
-        assert_eq!(disk.known().bytes, 0);
+        assert_eq!(disk.bytes(), 0);
+        disk.put(&one, b"1111");
+        assert_eq!(disk.bytes(), 4);
+        disk.remove(&one);
+        assert_eq!((disk.bytes(), disk.has(&one, None)), (0, false));
+        fs::create_dir(folder.path().join(&one)).unwrap();
+        assert!(!disk.has(&one, None) && disk.get(&one, None).is_none());
     }
 
     #[test]

@@ -108,7 +108,7 @@ async fn the_charts_of_a_project_come_from_all_pages_with_what_they_say_of_thems
     assert_eq!(&*web.description, "Sells things");
     assert!(web.deprecated);
     let newest = web.version("1.1.0+build").unwrap();
-    assert_eq!(&*newest.urls[0], format!("oci://{host}/library/web:1.1.0_build"));
+    assert_eq!(newest.urls.first().unwrap(), format!("oci://{host}/library/web:1.1.0_build"));
     assert_eq!((newest.app_version.as_str(), newest.created), ("7", Some(1_714_979_289)));
     assert_eq!(newest.digest, None);
     // Of images one page is enough.

@@ -46,7 +46,7 @@ generated: "2024-02-03T04:05:06Z"
 fn read_all(text: &[u8]) -> Result<(Catalogue, Summary), BadIndex> {
     let mut builder = Builder::new();
     let summary = read(text, &mut builder)?;
-    Ok((builder.finish(), summary))
+    Ok((builder.finish_counted().0, summary))
 }
 
 fn broken(text: &str) -> (usize, String) {
@@ -68,7 +68,7 @@ fn check(catalogue: &Catalogue) {
     assert_eq!((first.version.as_str(), first.app_version.as_str()), ("1.10.0", "1.10"));
     assert_eq!(first.created, Some(1_706_929_506));
     assert_eq!(first.digest.map(|digest| digest[31]), Some(0xef));
-    assert_eq!(&*first.urls[0], "charts/web-1.10.0.tgz");
+    assert_eq!(first.urls.first(), Some("charts/web-1.10.0.tgz"));
     assert_eq!((second.version.as_str(), second.deprecated), ("1.9.0", true));
     assert!(!first.deprecated && !chart.deprecated);
 }
@@ -120,7 +120,7 @@ entries:
     let reason = summary.reason.unwrap();
     assert!(reason.contains("\"web\"") && reason.contains("\"latest\""), "{reason}");
     let version = catalogue.version("web", "1.0.0").unwrap();
-    assert_eq!(&*version.urls[0], "one.tgz");
+    assert_eq!(version.urls.first(), Some("one.tgz"));
     assert_eq!((version.digest, version.created), (None, None));
 }
 

@@ -18,6 +18,7 @@ use url::Url;
 use super::address::{Policy, Refused};
 pub(super) use super::client::place;
 use super::client::{BadClient, Client, FetchError};
+use super::dependencies::shown;
 use super::session::{self, BadListing};
 use super::{PACKED, hex, provenance};
 
@@ -158,7 +159,7 @@ struct Reference {
 
 impl Reference {
     fn parse(text: &str, policy: &Policy) -> Result<Self, BadPull> {
-        let bad = |why| BadPull::Reference(text.chars().take(200).collect(), why);
+        let bad = |why| BadPull::Reference(shown(text), why);
         if text.len() > REFERENCE {
             return Err(bad("it is too long"));
         }

@@ -9,7 +9,8 @@ use super::archive::Archive;
 /// The largest file: it repeats Chart.yaml, which has 256 KiB at most, and adds a signature.
 pub const LONGEST: usize = 320 << 10;
 
-const SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
+/// How one begins. What else a server shows there is a page of its own.
+pub const SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
 const SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
 
 /// What is known of a chart's signature without a key.

@@ -416,7 +416,7 @@ fn a_chart_goes_where_the_registry_s_list_finds_it() {
             ..Entry::default()
         };
         builder.add(&entry).unwrap();
-        builder.finish()
+        builder.finish_counted().0
     };
     let known = holding("web", "charts/deep/web");
     assert_eq!(at(Kind::Oci, "", None, &known).unwrap(), "oci://r.example/charts/deep/web:1.0.0");

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use tokio_util::task::TaskTracker;
 
 use super::renew::{Ended, refresh, restore};
 use super::repositories::Repositories;
-use super::repository::Repository;
+use super::repository::{Repository, State};
 use super::snapshot;
+use crate::telemetry::Charts;
 
 /// Refreshes at once: each may have a whole catalogue in memory besides the one that answers.
 const DOWNLOADS: usize = 2;
@@ -32,6 +34,14 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(30), Duration::from_
 /// Where nothing is due, something may still be asked for.
 const NOTHING_DUE: Duration = Duration::from_secs(60 * 60);
 
+/// What becomes of refreshes. Overtaken ones are done again at once.
+const OUTCOMES: [(&str, Ended); 4] = [
+    ("changed", Ended::Changed),
+    ("unchanged", Ended::Unchanged),
+    ("overtaken", Ended::Overtaken),
+    ("failed", Ended::Badly),
+];
+
 /// Asks for refreshes; clones share the task that does them.
 #[derive(Clone)]
 pub struct Refresher(Arc<Inner>);
@@ -43,6 +53,17 @@ struct Inner {
     /// Names of repositories that somebody wants refreshed at once.
     wanted: Mutex<HashSet<String>>,
     wake: Notify,
+    counts: Counts,
+}
+
+/// Refreshes so far.
+#[derive(Default)]
+struct Counts {
+    /// In the order of `OUTCOMES`.
+    ended: [AtomicU64; OUTCOMES.len()],
+    /// Of all and of the last one, in milliseconds.
+    millis: AtomicU64,
+    last: AtomicU64,
 }
 
 /// When a repository is refreshed.
@@ -75,6 +96,7 @@ pub fn start(
         snapshots: snapshots.to_owned(),
         wanted: Mutex::default(),
         wake: Notify::new(),
+        counts: Counts::default(),
     }));
     let (running, stop) = (refresher.clone(), stop.clone());
     tasks.spawn(async move {
@@ -92,6 +114,40 @@ impl Refresher {
     pub fn refresh_now(&self, name: &str) {
         self.wanted().insert(name.to_owned());
         self.0.wake.notify_one();
+    }
+
+    /// What of all repositories together is counted and kept now.
+    pub fn totals(&self) -> Charts {
+        let Inner { repositories, counts, .. } = &*self.0;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let ended = OUTCOMES.iter().zip(&counts.ended);
+        let refreshes = ended.map(|((outcome, _), count)| (*outcome, read(count))).collect();
+        let mut totals = Charts {
+            refreshes,
+            refreshing: Duration::from_millis(read(&counts.millis)),
+            last_refresh: Duration::from_millis(read(&counts.last)),
+            repositories: vec![("never", 0), ("ok", 0), ("refreshing", 0), ("failing", 0)],
+            ..Charts::default()
+        };
+        for repository in repositories.all() {
+            let loaded = repository.loaded.load();
+            let status = &loaded.status;
+            // In the order of what is above.
+            let state = match status.state {
+                State::Never => 0,
+                State::Ok => 1,
+                State::Refreshing => 2,
+                State::Failing => 3,
+            };
+            if let Some((_, count)) = totals.repositories.get_mut(state) {
+                *count += 1;
+            }
+            totals.charts += status.charts;
+            totals.versions += status.versions;
+            totals.skipped += status.skipped;
+            totals.bytes += loaded.text;
+        }
+        totals
     }
 
     fn wanted(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -176,7 +232,9 @@ impl Refresher {
                 let kept: HashSet<String> = all.iter().map(|one| one.key()).collect();
                 snapshot::retain(&snapshots, |key| kept.contains(key));
             }
-            fresh.iter().for_each(|repository| restore(&repositories, repository, &snapshots));
+            for repository in &fresh {
+                restore(&repositories, repository, &snapshots);
+            }
         });
         if let Err(error) = done.await {
             tracing::warn!(%error, "snapshots of charts were not loaded");
@@ -200,11 +258,26 @@ impl Refresher {
                 return free;
             }
             plan.asked = false;
-            let (all, repository) = (self.0.repositories.clone(), plan.repository.clone());
-            let snapshots = self.0.snapshots.clone();
-            let task = running.spawn(async move { refresh(&all, &repository, &snapshots).await });
+            let (inner, repository) = (self.0.clone(), plan.repository.clone());
+            let task = running.spawn(async move {
+                let ended = refresh(&inner.repositories, &repository, &inner.snapshots).await;
+                inner.counts.add(ended, now.elapsed());
+                ended
+            });
             plan.running = Some(Running { task, begun: now });
         }
+    }
+}
+
+impl Counts {
+    fn add(&self, ended: Ended, took: Duration) {
+        let place = OUTCOMES.iter().position(|(_, known)| *known == ended);
+        if let Some(count) = place.and_then(|place| self.ended.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.millis.fetch_add(millis, Ordering::Relaxed);
+        self.last.store(millis, Ordering::Relaxed);
     }
 }
 
@@ -238,7 +311,7 @@ fn settle(plans: &mut HashMap<String, Plan>, ended: Result<(Id, Ended), JoinErro
     let Some(plan) = its else { return };
     plan.running = None;
     let wait = match ended {
-        Ended::Well => {
+        Ended::Changed | Ended::Unchanged => {
             plan.failures = 0;
             plan.repository.definition.interval()
         }

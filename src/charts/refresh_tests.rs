@@ -119,6 +119,31 @@ async fn what_is_asked_for_during_a_refresh_is_done_behind_it() {
 }
 
 #[tokio::test]
+async fn refreshes_are_counted_by_what_became_of_them_and_catalogues_added_up() {
+    let (server, repositories) = set(&["a", "b"]).await;
+    let (tasks, stop, dir) =
+        (TaskTracker::new(), CancellationToken::new(), tempfile::tempdir().unwrap());
+    let refresher = start(&repositories, dir.path(), &tasks, &stop);
+    let counted = |wanted: [u64; OUTCOMES.len()]| {
+        let found = refresher.totals().refreshes;
+        found.iter().map(|(_, count)| *count).eq(wanted)
+    };
+    server.gate.add_permits(3);
+    until(|| counted([2, 0, 0, 0])).await;
+    refresher.refresh_now("a");
+    until(|| counted([2, 1, 0, 0])).await;
+    let totals = refresher.totals();
+    assert_eq!((totals.charts, totals.versions, totals.skipped), (2, 2, 0));
+    let text = repositories.get("a").unwrap().loaded.load().catalogue.text();
+    assert_eq!(totals.bytes, 2 * text);
+    repositories.get("b").unwrap().loaded.store(Arc::default());
+    assert_eq!(refresher.totals().bytes, text);
+    assert_eq!(totals.repositories[1], ("ok", 2));
+    assert!(totals.last_refresh <= totals.refreshing);
+    stop.cancel();
+}
+
+#[tokio::test]
 async fn snapshots_answer_before_any_server_does() {
     let (server, repositories) = set(&["a"]).await;
     let dir = tempfile::tempdir().unwrap();
@@ -145,6 +170,7 @@ fn refresher(repositories: &Repositories, snapshots: &Path) -> Refresher {
         snapshots: snapshots.to_owned(),
         wanted: Mutex::default(),
         wake: Notify::new(),
+        counts: Counts::default(),
     }))
 }
 

@@ -187,7 +187,7 @@ async fn a_chart_tells_what_its_newest_stable_version_says_and_has_all_its_tags(
     assert_eq!(newest.created, Some(1_714_979_289));
     assert_eq!(newest.digest, sha256(&digest_of("charts/web 1.1.0_build.5")));
     let url = format!("oci://{}/charts/web:1.1.0_build.5", base.authority());
-    assert_eq!(&*newest.urls[0], url);
+    assert_eq!(newest.urls.first().unwrap(), url);
 }
 
 #[tokio::test]

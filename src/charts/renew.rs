@@ -94,8 +94,10 @@ pub struct Tried {
 }
 
 /// How a refresh has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    Well,
+    Changed,
+    Unchanged,
     /// Something was put into the catalogue meanwhile: what was read may not have it yet.
     Overtaken,
     Badly,
@@ -174,7 +176,9 @@ pub(super) async fn refresh(
         status.duration_millis = u64::try_from(begun.elapsed().as_millis()).ok();
         status.error = None;
     };
-    let taken = match answer.unwrap_or(Err(BadRefresh::Time(TIME))) {
+    let answer = answer.unwrap_or(Err(BadRefresh::Time(TIME)));
+    let is_new = matches!(answer, Ok(Answer::New(_)));
+    let taken = match answer {
         Ok(Answer::Same(etags)) => Ok(put(repository, &before, well, |loaded| {
             loaded.status.skipped = etags.skipped;
             loaded.etags = etags.clone();
@@ -198,7 +202,8 @@ pub(super) async fn refresh(
         Err(error) => Err(error),
     };
     match taken {
-        Ok(true) => Ended::Well,
+        Ok(true) if is_new => Ended::Changed,
+        Ok(true) => Ended::Unchanged,
         Ok(false) => Ended::Overtaken,
         Err(error) => {
             let name = repository.name();
@@ -222,16 +227,20 @@ fn take(
     new: &New,
 ) -> Result<bool, BadRefresh> {
     let _turn = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut versions, mut text) = (new.catalogue.versions(), new.catalogue.text());
+    let own = new.catalogue.text();
+    let (mut versions, mut text) = (new.catalogue.versions(), own);
     for other in all.all().iter().filter(|other| other.name() != repository.name()) {
-        let catalogue = other.loaded.load().catalogue.clone();
-        versions += catalogue.versions();
-        text += catalogue.text();
+        let loaded = other.loaded.load();
+        versions += loaded.status.versions;
+        text += loaded.text;
     }
     if versions > ALL_VERSIONS || text > ALL_TEXT {
         return Err(BadRefresh::Total);
     }
-    Ok(put(repository, before, status, |loaded| new.put(loaded)))
+    Ok(put(repository, before, status, |loaded| {
+        new.put(loaded);
+        loaded.text = own;
+    }))
 }
 
 /// Writes the snapshot of a new catalogue.
@@ -258,9 +267,10 @@ impl New {
 
 /// The same once more.
 fn shared(loaded: &Loaded) -> Loaded {
-    let Loaded { catalogue, search, status, etags } = loaded;
+    let Loaded { catalogue, text, search, status, etags } = loaded;
     Loaded {
         catalogue: catalogue.clone(),
+        text: *text,
         search: search.clone(),
         status: status.clone(),
         etags: etags.clone(),

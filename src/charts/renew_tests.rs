@@ -124,11 +124,11 @@ async fn what_has_not_changed_is_not_read_again() {
     let (server, url) = server().await;
     let (repository, dir) = (repository(&url), tempfile::tempdir().unwrap());
     server.say(200, &index(&["1.0.0", "1.1.0"]), Some("\"a\""));
-    assert!(matches!(refresh(&repository, dir.path()).await, Ended::Well));
+    assert_eq!(refresh(&repository, dir.path()).await, Ended::Changed);
     let first = repository.loaded.load_full();
     assert_eq!((first.status.state, first.status.charts, first.status.versions), (State::Ok, 1, 2));
     assert!(first.status.duration_millis.is_some() && first.status.digest.is_some());
-    assert!(matches!(refresh(&repository, dir.path()).await, Ended::Well));
+    assert_eq!(refresh(&repository, dir.path()).await, Ended::Unchanged);
     let second = repository.loaded.load_full();
     assert!(Arc::ptr_eq(&first.catalogue, &second.catalogue));
     assert!(second.status.last_success >= first.status.last_success);
@@ -240,10 +240,12 @@ async fn what_is_too_much_with_all_others_is_not_taken_and_the_old_one_stays() {
     let all = repositories(&["stable", "a", "b", "c", "d"], &url);
     let (repository, dir) = (all.get("stable").unwrap(), tempfile::tempdir().unwrap());
     server.say(200, &index(&["1.0.0"]), None);
-    assert!(matches!(super::refresh(&all, &repository, dir.path()).await, Ended::Well));
+    assert_eq!(super::refresh(&all, &repository, dir.path()).await, Ended::Changed);
     server.say(200, &index(&["1.0.0", "2.0.0"]), None);
     let fill = |name: &str, catalogue: &Arc<Catalogue>| {
-        let loaded = Loaded { catalogue: catalogue.clone(), ..Loaded::default() };
+        let (text, catalogue) = (catalogue.text(), catalogue.clone());
+        let status = Status { versions: catalogue.versions(), ..Status::default() };
+        let loaded = Loaded { catalogue, text, status, ..Loaded::default() };
         all.get(name).unwrap().loaded.store(Arc::new(loaded));
     };
     let versions = vec![Version::default(); ALL_VERSIONS / 4];
@@ -258,7 +260,7 @@ async fn what_is_too_much_with_all_others_is_not_taken_and_the_old_one_stays() {
         assert_eq!(versions_of(&repository), ["1.0.0"]);
     }
     fill("a", &Arc::default());
-    assert!(matches!(super::refresh(&all, &repository, dir.path()).await, Ended::Well));
+    assert_eq!(super::refresh(&all, &repository, dir.path()).await, Ended::Changed);
     assert_eq!(versions_of(&repository), ["2.0.0", "1.0.0"]);
 }
 

@@ -98,6 +98,7 @@ impl Repositories {
             }
         }
         let files: Vec<_> = files.into_values().collect();
+        home.policy.know(files.iter().map(|one| &one.base));
         let found = Found { all: files.clone(), problems: Vec::new() };
         Ok(Self(Arc::new(Inner {
             home,
@@ -186,6 +187,7 @@ impl Repositories {
                 }
             }
         }
+        self.0.home.policy.know(after.all.iter().map(|one| &one.base));
         self.0.found.store(Arc::new(after));
         let is_first = is_seen && !self.0.looked.swap(true, Ordering::AcqRel);
         if !same || is_first {

@@ -39,6 +39,8 @@ pub enum Source {
 #[derive(Default)]
 pub struct Loaded {
     pub catalogue: Arc<Catalogue>,
+    /// Bytes of text in it: to add it up takes a while.
+    pub text: usize,
     pub search: Arc<Search>,
     pub status: Status,
     pub etags: Etags,
@@ -212,7 +214,7 @@ impl Repository {
             return Ok(client.clone());
         }
         let credentials = access.map(|access| access.credentials(&self.base));
-        let client = Client::new(&self.home.policy, credentials)?;
+        let client = Client::new(&self.home.policy.of(&self.base), credentials)?;
         *kept() = Some((hash, client.clone()));
         Ok(client)
     }

@@ -16,7 +16,7 @@ use super::catalogue::Catalogue;
 use super::hex;
 
 /// Counted up when fields change their meaning.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Of files that are whole, and of those being written.
 const ENDING: &str = "snapshot";
 const UNFINISHED: &str = "unfinished";
@@ -165,7 +165,7 @@ mod tests {
             };
             builder.add(&entry).unwrap();
         }
-        builder.finish()
+        builder.finish_counted().0
     }
 
     fn etags() -> Etags {
@@ -199,6 +199,16 @@ mod tests {
                 assert!(!file.exists(), "{at}");
             }
         }
+    }
+
+    #[test]
+    fn one_of_another_format_is_ignored_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ab.snapshot");
+        let (etags, catalogue) = (&etags(), &catalogue());
+        write(&file, &Saved { format: FORMAT - 1, etags, catalogue }).unwrap();
+        assert_eq!(load(dir.path(), "ab"), None);
+        assert!(!file.exists());
     }
 
     #[test]

@@ -4,20 +4,20 @@
 //!
 //! Who may read a repository was decided before. Nothing is unpacked to disk.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, WeakShared};
+use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use moka::future::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::archive::{self, Archive, BadArchive};
@@ -26,6 +26,7 @@ use super::client::{Client, FetchError, Limits};
 use super::disk::{self, Disk};
 use super::icon::{self, BadIcon, Icon};
 use super::oci::{self, BadPull};
+use super::places::{Flights, Place, Places};
 use super::repository::{NoClient, Repository};
 use super::{PACKED, Policy, hex, provenance, versions};
 
@@ -34,13 +35,18 @@ use super::{PACKED, Policy, hex, provenance, versions};
 const BUDGET: u64 = 512 << 20;
 /// Archives that are looked through at once: each holds up to 20 MiB, and computes.
 const LOOKS: usize = 4;
-/// Archives that are fetched at once. They have a place of their own, so that who is slow keeps
-/// nobody from what is on disk.
+/// Archives that are fetched at once, each in memory until it is on disk: 160 MiB at the very
+/// worst. They have a place of their own, so that who is slow keeps nobody from what is on disk.
 const FETCHES: usize = 8;
 /// Those of one repository: one that is slow leaves places to the others.
 const FETCHES_EACH: usize = 2;
-/// Icons that are fetched at once: up to 1 MiB each, and a page shows dozens.
+/// Provenance files that are fetched at once, of up to 320 KiB, and those of one repository. Who
+/// waits for a place does so within the time for the file.
+const SIGNATURES: usize = 64;
+const SIGNATURES_EACH: usize = 4;
+/// Icons that are fetched at once, of up to 1 MiB, and those of one repository; pages show dozens.
 const ICONS: usize = 16;
+const ICONS_EACH: usize = 4;
 /// How long somebody who looks at a chart waits for its provenance file.
 const SIGNED_TIME: Duration = Duration::from_secs(5);
 /// How long it is remembered, or that there is none: somebody may sign later.
@@ -106,11 +112,8 @@ pub enum BadChart {
 type Failed = Arc<BadChart>;
 /// What an archive holds, and the archive.
 type Found = (Arc<Archive>, Bytes);
-type Flight<T> = BoxFuture<'static, Result<T, Failed>>;
 /// A provenance file, if there is one.
 type Signed = Result<Option<Arc<str>>, Failed>;
-/// None where the semaphore is closed, which none is.
-type Place = Option<OwnedSemaphorePermit>;
 
 /// All archives and icons; clones share them.
 #[derive(Clone)]
@@ -119,43 +122,18 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     disk: Disk,
     policy: Policy,
-    archives: Flights<Found>,
-    icons: Flights<Icon>,
+    archives: Flights<Result<Found, Failed>>,
+    icons: Flights<Result<Icon, Failed>>,
     /// Of icons.
     failed: Cache<String, Failed>,
     signed: Cache<String, Signed>,
     looks: Arc<Semaphore>,
-    fetches: Fetches,
-    icon_places: Semaphore,
-}
-
-/// Places to fetch archives: of all repositories, and of each by its scope.
-struct Fetches {
-    all: Arc<Semaphore>,
-    each: Mutex<HashMap<String, Weak<Semaphore>>>,
-}
-
-impl Fetches {
-    fn new() -> Self {
-        Self { all: Arc::new(Semaphore::new(FETCHES)), each: Mutex::default() }
-    }
-
-    /// The repository's own place comes first: who waits for it takes none from others.
-    async fn place(&self, scope: &str) -> (Place, Place) {
-        let own = self.of(scope).acquire_owned().await.ok();
-        (own, self.all.clone().acquire_owned().await.ok())
-    }
-
-    fn of(&self, scope: &str) -> Arc<Semaphore> {
-        let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
-        each.retain(|_, known| known.strong_count() > 0);
-        if let Some(known) = each.get(scope).and_then(Weak::upgrade) {
-            return known;
-        }
-        let new = Arc::new(Semaphore::new(FETCHES_EACH));
-        each.insert(scope.to_owned(), Arc::downgrade(&new));
-        new
-    }
+    fetches: Places,
+    signatures: Places,
+    icon_places: Places,
+    /// Archives that were on disk when they were asked for, and those that had to be fetched.
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// One version of a chart, and where it is.
@@ -166,30 +144,6 @@ struct Wanted {
     base: Url,
     chart: String,
     version: Version,
-}
-
-/// What is fetched just now, by name, as long as somebody waits for it.
-struct Flights<T>(Mutex<HashMap<String, WeakShared<Flight<T>>>>);
-
-impl<T: Clone> Flights<T> {
-    async fn join(
-        &self,
-        name: String,
-        begin: impl FnOnce() -> Flight<T> + Send,
-    ) -> Result<T, Failed> {
-        let flight = {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|_, flight| flight.upgrade().is_some());
-            if let Some(flight) = all.get(&name).and_then(WeakShared::upgrade) {
-                flight
-            } else {
-                let flight = begin().shared();
-                all.extend(flight.downgrade().map(|weak| (name, weak)));
-                flight
-            }
-        };
-        flight.await
-    }
 }
 
 impl Store {
@@ -205,14 +159,58 @@ impl Store {
         Self(Arc::new(Inner {
             disk: Disk::new(state.join("charts").join("archives"), BUDGET),
             policy,
-            archives: Flights(Mutex::default()),
-            icons: Flights(Mutex::default()),
+            archives: Flights::new(),
+            icons: Flights::new(),
             failed,
             signed: signed.build(),
             looks: Arc::new(Semaphore::new(LOOKS)),
-            fetches: Fetches::new(),
-            icon_places: Semaphore::new(ICONS),
+            fetches: Places::new(FETCHES, FETCHES_EACH),
+            signatures: Places::new(SIGNATURES, SIGNATURES_EACH),
+            icon_places: Places::new(ICONS, ICONS_EACH),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         }))
+    }
+
+    /// Sees to it that the archive of this version is on disk, and keeps nothing of it in memory.
+    /// Who makes something of archives does this before he takes one of the places that bound his
+    /// memory: with one he would wait for a slow repository, and others for him. With it he asks
+    /// `kept`, and begins anew without it if that finds nothing.
+    pub async fn fetch(
+        &self,
+        repository: &Arc<Repository>,
+        chart: &str,
+        version: &Version,
+    ) -> Result<(), Failed> {
+        self.fetch_of(Wanted::of(repository, chart, version), client_of(repository)).await
+    }
+
+    async fn fetch_of(&self, wanted: Wanted, client: GivesClient) -> Result<(), Failed> {
+        let (store, name, most) = (self.clone(), wanted.name(), wanted.most());
+        let has = spawn_blocking(move || store.0.disk.has(&name, most)).await;
+        if has.map_err(BadChart::from)? {
+            self.0.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.archive_of(wanted, client).await.map(|_| ())
+    }
+
+    /// What `archive` gives, if it is on disk: no repository is asked. What was fetched may be gone
+    /// or too old by now, or was damaged; without a disk there is nothing ever.
+    pub async fn kept(
+        &self,
+        repository: &Repository,
+        chart: &str,
+        version: &Version,
+    ) -> Result<Option<Found>, Failed> {
+        let wanted = Wanted::of(repository, chart, version);
+        Ok(self.found(&wanted, &wanted.name()).await?)
+    }
+
+    /// Bytes on disk, archives that were there when they were asked for, and those that were not.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let Inner { disk, hits, misses, .. } = &*self.0;
+        (disk.bytes(), hits.load(Ordering::Relaxed), misses.load(Ordering::Relaxed))
     }
 
     /// What the archive of this version holds, and the archive itself.
@@ -233,7 +231,8 @@ impl Store {
         chart: &str,
         version: &Version,
     ) -> Signed {
-        self.signed(Wanted::of(repository, chart, version), client_of(repository)).await
+        let wanted = Wanted::of(repository, chart, version);
+        self.signed(wanted, client_of(repository), SIGNED_TIME).await
     }
 
     /// Somebody has signed this version.
@@ -241,12 +240,17 @@ impl Store {
         self.0.signed.invalidate(&Wanted::of(repository, chart, version).name()).await;
     }
 
-    async fn signed(&self, wanted: Wanted, client: GivesClient) -> Signed {
+    async fn signed(&self, wanted: Wanted, client: GivesClient, time: Duration) -> Signed {
         let fetched = async {
-            let fetched = timeout(SIGNED_TIME, self.fetched_provenance(&wanted, client)).await;
-            fetched.unwrap_or(Err(BadChart::Slow(SIGNED_TIME))).map_err(Failed::from)
+            let end = Instant::now() + time;
+            // Who only waited has learnt nothing: that is not remembered.
+            let places = timeout_at(end, self.0.signatures.place(&wanted.scope)).await;
+            let _places = places.map_err(|_| BadChart::Slow(time))?;
+            let fetched = timeout_at(end, self.fetched_provenance(&wanted, client)).await;
+            let fetched = fetched.unwrap_or(Err(BadChart::Slow(time)));
+            Ok::<Signed, BadChart>(fetched.map_err(Failed::from))
         };
-        self.0.signed.get_with(wanted.name(), fetched).await
+        self.0.signed.try_get_with(wanted.name(), fetched).await?
     }
 
     async fn fetched_provenance(
@@ -299,8 +303,10 @@ impl Store {
         let Inner { policy, fetches, .. } = &*self.0;
         let name = wanted.name();
         if let Some(found) = self.found(&wanted, &name).await? {
+            self.0.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(found);
         }
+        self.0.misses.fetch_add(1, Ordering::Relaxed);
         let address = wanted.address()?;
         // Until it is looked through: what was fetched is in memory as long.
         let _places = fetches.place(&wanted.scope).await;
@@ -322,9 +328,13 @@ impl Store {
     /// What is on disk, if it is the one that is wanted.
     async fn found(&self, wanted: &Wanted, name: &str) -> Result<Option<Found>, BadChart> {
         let place = self.look_place().await;
-        let most = wanted.version.digest.is_none().then_some(UNTOLD);
-        let Some(kept) = self.kept(name, most).await? else { return Ok(None) };
-        Ok(wanted.look(kept, place).await.ok())
+        let Some(kept) = self.read(name, wanted.most()).await? else { return Ok(None) };
+        let found = wanted.look(kept, place).await.ok();
+        if found.is_none() {
+            let (store, name) = (self.clone(), name.to_owned());
+            spawn_blocking(move || store.0.disk.remove(&name)).await?;
+        }
+        Ok(found)
     }
 
     async fn look_place(&self) -> Place {
@@ -336,10 +346,10 @@ impl Store {
         if let Some(failed) = self.0.failed.get(&name).await {
             return Err(failed);
         }
-        let (store, known) = (self.clone(), name.clone());
+        let (store, known, scope) = (self.clone(), name.clone(), scope.to_owned());
         let begin = || {
             async move {
-                let icon = store.fetched_icon(&known, &url, client).await.map_err(Arc::new);
+                let icon = store.fetched_icon(&known, &scope, &url, client).await.map_err(Arc::new);
                 if let Err(failed) = &icon {
                     store.0.failed.insert(known, failed.clone()).await;
                 }
@@ -353,22 +363,23 @@ impl Store {
     async fn fetched_icon(
         &self,
         name: &str,
+        scope: &str,
         url: &Url,
         client: GivesClient,
     ) -> Result<Icon, BadChart> {
-        if let Some(kept) = self.kept(name, Some(ICON_AGE)).await?
+        if let Some(kept) = self.read(name, Some(ICON_AGE)).await?
             && let Ok(icon) = checked(kept).await
         {
             return Ok(icon);
         }
-        let _place = self.0.icon_places.acquire().await;
+        let _places = self.0.icon_places.place(scope).await;
         let answer = client.await?.get(url, &HeaderMap::new(), &SMALL).await?;
         let icon = checked(answer.success()?.bytes().await?).await?;
         self.keep(name.to_owned(), icon.bytes.clone()).await?;
         Ok(icon)
     }
 
-    async fn kept(&self, name: &str, most: Option<Duration>) -> Result<Option<Bytes>, JoinError> {
+    async fn read(&self, name: &str, most: Option<Duration>) -> Result<Option<Bytes>, JoinError> {
         let (store, name) = (self.clone(), name.to_owned());
         let kept = spawn_blocking(move || store.0.disk.get(&name, most)).await?;
         Ok(kept.map(Bytes::from))
@@ -416,6 +427,11 @@ impl Wanted {
         let address = version.urls.first().map_or("", |address| address);
         let digest = version.digest.map(|digest| hex(&digest)).unwrap_or_default();
         disk::name(&["archive", scope, chart, &version.version, address, &digest])
+    }
+
+    /// How old it may be on disk.
+    fn most(&self) -> Option<Duration> {
+        self.version.digest.is_none().then_some(UNTOLD)
     }
 
     /// Where it is: the first address, as helm takes it; the others are mirrors.

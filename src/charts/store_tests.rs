@@ -1,6 +1,7 @@
 //! A server of a few files, and what it was asked for.
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use axum::Router;
 use axum::extract::Request as Asked;
@@ -8,6 +9,7 @@ use axum::response::IntoResponse as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::future::join_all;
+use tokio::time::timeout;
 
 use super::super::client::Credentials;
 use super::*;
@@ -69,7 +71,7 @@ fn wanted(base: SocketAddr, url: &str, digest: Option<[u8; 32]>) -> Wanted {
         chart: "web".into(),
         version: Version {
             version: "1.2.3".into(),
-            urls: [Box::<str>::from(url)].into(),
+            urls: [url].into_iter().collect(),
             digest,
             ..Version::default()
         },
@@ -111,6 +113,34 @@ async fn what_was_damaged_on_disk_is_fetched_again() {
     store.keep(name, Bytes::from_static(b"half of it")).await.unwrap();
     store.archive_of(wanted(address, "a.tgz", found), client(None)).await.unwrap();
     assert_eq!(log.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_damaged_or_no_file_is_not_kept_and_no_server_is_asked_to_find_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = packed();
+    let found = Some(sha256(&bytes));
+    let (address, log) = serve(vec![("/a.tgz", bytes)]).await;
+    let store = Store::new(folder.path(), here());
+    let one = || wanted(address, "/a.tgz", found);
+    let name = one().name();
+    let path = folder.path().join("charts").join("archives").join(&name);
+    let is_kept = || async { store.found(&one(), &name).await.unwrap().is_some() };
+    assert!(!is_kept().await);
+    store.fetch_of(one(), client(None)).await.unwrap();
+    assert!(is_kept().await);
+    store.keep(name.clone(), Bytes::from_static(b"half of it")).await.unwrap();
+    store.fetch_of(one(), client(None)).await.unwrap();
+    assert!(!is_kept().await && log.lock().unwrap().len() == 1);
+    store.fetch_of(one(), client(None)).await.unwrap();
+    assert!(is_kept().await && log.lock().unwrap().len() == 2);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    store.fetch_of(one(), client(None)).await.unwrap();
+    assert!(!is_kept().await && log.lock().unwrap().len() == 3);
+    // Those that `fetch` found there and those that it did not: a first view is one miss.
+    let (_, hits, misses) = store.counts();
+    assert_eq!((hits, misses), (1, 3));
 }
 
 #[tokio::test]
@@ -186,27 +216,64 @@ async fn what_is_on_disk_waits_for_no_place_to_fetch() {
     let icon = || Url::parse(&format!("http://{address}/a.png")).unwrap();
     store.archive_of(wanted(address, "/a.tgz", None), client(None)).await.unwrap();
     store.icon_at("one", icon(), client(None)).await.unwrap();
-    let all = u32::try_from(FETCHES).unwrap();
-    let _fetches = store.0.fetches.all.clone().acquire_many_owned(all).await.unwrap();
-    let _icons = store.0.icon_places.acquire_many(u32::try_from(ICONS).unwrap()).await.unwrap();
+    let mut held = Vec::new();
+    for (places, all) in [(&store.0.fetches, FETCHES), (&store.0.icon_places, ICONS)] {
+        let all = u32::try_from(all).unwrap();
+        held.push(places.all.clone().acquire_many_owned(all).await.unwrap());
+    }
     store.archive_of(wanted(address, "/a.tgz", None), client(None)).await.unwrap();
     store.icon_at("one", icon(), client(None)).await.unwrap();
 }
 
 #[tokio::test]
-async fn one_repository_leaves_places_to_the_others() {
-    let fetches = Fetches::new();
-    let mut taken = Vec::new();
-    for _ in 0..FETCHES_EACH {
-        taken.push(fetches.place("one").now_or_never().unwrap());
-    }
-    assert!(fetches.place("one").now_or_never().is_none());
-    taken.push(fetches.place("two").now_or_never().unwrap());
-    drop(taken.remove(0));
-    assert!(fetches.place("one").now_or_never().is_some());
-    drop(taken);
-    drop(fetches.place("three").now_or_never());
-    assert_eq!(fetches.each.lock().unwrap().len(), 1);
+async fn a_repository_that_hangs_keeps_nobody_from_others_and_from_what_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, _) = serve(vec![("/a.tgz", packed()), ("/b.tgz", packed())]).await;
+    let store = Store::new(folder.path(), here());
+    let kept = || Wanted { scope: "hangs".into(), ..wanted(address, "/a.tgz", None) };
+    store.fetch_of(kept(), client(None)).await.unwrap();
+    let waiting = (0..20).map(|number| {
+        let lost = wanted(address, &format!("/{number}.tgz"), None);
+        let lost = Wanted { scope: "hangs".into(), ..lost };
+        let store = store.clone();
+        tokio::spawn(async move { store.fetch_of(lost, std::future::pending().boxed()).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    let others = async {
+        while store.0.fetches.all.available_permits() > FETCHES - FETCHES_EACH {
+            tokio::task::yield_now().await;
+        }
+        for one in [wanted(address, "/b.tgz", None), kept(), kept()] {
+            store.fetch_of(one, client(None)).await.unwrap();
+        }
+        store.archive_of(kept(), client(None)).await.unwrap();
+    };
+    timeout(Duration::from_secs(60), others).await.unwrap();
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    let (bytes, hits, _) = store.counts();
+    assert_eq!((bytes, hits), (2 * packed().len() as u64, 3));
+}
+
+#[tokio::test]
+async fn icons_of_a_repository_that_hangs_keep_nobody_from_those_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, _) = serve(vec![("/a.png", b"GIF89a".to_vec())]).await;
+    let store = Store::new(folder.path(), here());
+    let url = |path: &str| Url::parse(&format!("http://{address}/{path}")).unwrap();
+    let waiting = (0..48).map(|number| {
+        let (store, lost) = (store.clone(), url(&number.to_string()));
+        let never = std::future::pending().boxed();
+        tokio::spawn(async move { store.icon_at("hangs", lost, never).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    let others = async {
+        while store.0.icon_places.all.available_permits() > ICONS - ICONS_EACH {
+            tokio::task::yield_now().await;
+        }
+        store.icon_at("one", url("a.png"), client(None)).await.unwrap();
+    };
+    timeout(Duration::from_secs(60), others).await.unwrap();
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
@@ -216,14 +283,28 @@ async fn a_provenance_file_is_remembered_until_somebody_signs() {
     let store = Store::new(folder.path(), here());
     for _ in 0..2 {
         for (url, text) in [("/a.tgz", Some("signed")), ("/b.tgz", None)] {
-            let signed = store.signed(wanted(address, url, None), client(None)).await.unwrap();
-            assert_eq!(signed.as_deref(), text);
+            let signed = store.signed(wanted(address, url, None), client(None), SIGNED_TIME);
+            assert_eq!(signed.await.unwrap().as_deref(), text);
         }
     }
     assert_eq!(log.lock().unwrap().len(), 2);
     store.0.signed.invalidate(&wanted(address, "/b.tgz", None).name()).await;
-    store.signed(wanted(address, "/b.tgz", None), client(None)).await.unwrap();
+    store.signed(wanted(address, "/b.tgz", None), client(None), SIGNED_TIME).await.unwrap();
     assert_eq!(log.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn that_a_provenance_file_waited_for_its_place_in_vain_is_not_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, log) = serve(vec![("/a.tgz.prov", b"signed".to_vec())]).await;
+    let store = Store::new(folder.path(), here());
+    let all = u32::try_from(SIGNATURES).unwrap();
+    let held = store.0.signatures.all.clone().acquire_many_owned(all).await.unwrap();
+    let signed = |time| store.signed(wanted(address, "/a.tgz", None), client(None), time);
+    let error = signed(Duration::ZERO).await.unwrap_err();
+    assert!(matches!(*error, BadChart::Slow(_)) && log.lock().unwrap().is_empty(), "{error}");
+    drop(held);
+    assert_eq!(signed(SIGNED_TIME).await.unwrap().as_deref(), Some("signed"));
 }
 
 #[test]

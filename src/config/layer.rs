@@ -215,6 +215,18 @@ pub(super) struct Layer {
     )]
     pub(super) chart_hosts: Option<Vec<String>>,
 
+    /// Ask no host for charts but those of configured repositories, each with its port, and those of --chart-hosts, wherever an index, a redirect or a registry leads (default: false)
+    #[arg(
+        long,
+        env = "BINNACLE_CHARTS_AIR_GAPPED",
+        hide_env_values = true,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(super) charts_air_gapped: Option<String>,
+
     /// YAML file with a list of chart repositories, their credentials as paths of files; those of ConfigMaps come on top
     #[arg(long, env = "BINNACLE_REPOSITORIES", hide_env_values = true, value_name = "FILE")]
     pub(super) repositories: Option<String>,

@@ -306,6 +306,12 @@ impl Reader {
             guard: PathBuf::from("/proc/self/exe"),
             protected: self.many("protected-releases", protected, &core, values::releases)?,
             hosts: self.many("chart-hosts", hosts, &[], values::host_and_port)?,
+            air_gapped: self.one(
+                "charts-air-gapped",
+                from.charts_air_gapped.take(),
+                "false",
+                values::boolean,
+            )?,
             repositories: self.optional("repositories", from.repositories.take(), values::path)?,
             silence: self.one("operation-silence", silence, "30s", values::silence)?,
         })

@@ -33,6 +33,8 @@ const WAITING: usize = 32;
 const VERSION_TIME: Duration = Duration::from_secs(10);
 const VERSION_LIMIT: usize = 4 << 10;
 const VERSION: [&str; 3] = ["version", "--template", "{{.Version}}"];
+const NOWHERE: [(&str, &str); 2] =
+    [("HTTP_PROXY", "http://127.0.0.1:1"), ("HTTPS_PROXY", "http://127.0.0.1:1")];
 /// The oldest minor version of Helm 3 that is taken: 3.17 is the first that knows every flag of
 /// `argv` (`--take-ownership`).
 const OLDEST_3: u32 = 17;
@@ -43,6 +45,7 @@ const FAILED: Duration = Duration::from_secs(10);
 pub struct Engine {
     configured: Option<PathBuf>,
     guard: PathBuf,
+    offline: bool,
     sandboxes: Arc<Sandboxes>,
     remembered: Mutex<Option<Remembered>>,
     /// One question for the version at a time.
@@ -138,6 +141,7 @@ impl Engine {
         Self {
             configured,
             guard: absolute(guard),
+            offline: false,
             sandboxes: Arc::new(Sandboxes::new(&state_dir)),
             remembered: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
@@ -145,6 +149,12 @@ impl Engine {
             children: Semaphore::new(CHILDREN),
             outcomes: Default::default(),
         }
+    }
+
+    /// Helm fetches what a schema of values refers to. An offline one does so from this machine
+    /// alone: nobody listens at the proxy that it is given, and Go asks none for loopback.
+    pub fn offline(self, offline: bool) -> Self {
+        Self { offline, ..self }
     }
 
     /// The engine as it is now. Its version is asked once for each file that is found there.
@@ -290,6 +300,7 @@ impl Engine {
             .args(args)
             .env_clear()
             .envs(sandbox.env())
+            .envs(self.offline.then_some(NOWHERE).into_iter().flatten())
             .current_dir(sandbox.dir())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -24,7 +24,8 @@ pub const ITEMS: usize = 200_000;
 /// `room` counts down the items that indexes may still add; it starts at [`ITEMS`].
 ///
 /// # Errors
-/// What cannot be understood, in Helm's words. `into` is then in an undefined state.
+/// What cannot be understood, in Helm's words without the names and numbers of the line in them,
+/// which may be parts of values. `into` is then in an undefined state.
 pub fn set(
     line: &str,
     into: &mut Map<String, Value>,
@@ -68,13 +69,13 @@ impl Parser<'_> {
         let (key, last) = self.until(&['=', '[', ',', '.']);
         match last {
             None if key.is_empty() => Err(Stop::End),
-            None => bad(format!("key {key:?} has no value")),
+            None => bad("a key has no value"),
             Some('[') => {
                 let index = self.index()?;
                 let mut list = match data.get_mut(&key).map(Value::take) {
                     None => Vec::new(),
                     Some(Value::Array(list)) => list,
-                    Some(_) => return bad(format!("unable to parse key: {key:?} is not a list")),
+                    Some(_) => return bad("unable to parse key: it is not a list"),
                 };
                 let done = self.item(&mut list, index, names, indexes);
                 put(data, key, Value::Array(list));
@@ -91,7 +92,7 @@ impl Parser<'_> {
             }
             Some(',') => {
                 put(data, key.clone(), Value::from(""));
-                bad(format!("key {key:?} has no value (cannot end with ,)"))
+                bad("a key has no value (cannot end with ,)")
             }
             Some(_) => self.inner(data, key, names + 1, indexes),
         }
@@ -114,11 +115,11 @@ impl Parser<'_> {
         let mut inner = match data.get_mut(&key).map(Value::take) {
             None => Map::new(),
             Some(Value::Object(inner)) => inner,
-            Some(_) => return bad(format!("unable to parse key: {key:?} is not a map")),
+            Some(_) => return bad("unable to parse key: it is not a map"),
         };
         let done = self.key(&mut inner, names, indexes);
         if done.is_ok() && inner.is_empty() {
-            return bad(format!("key map {key:?} has no value"));
+            return bad("a key map has no value");
         }
         if known || !inner.is_empty() {
             put(data, key, Value::Object(inner));
@@ -135,14 +136,14 @@ impl Parser<'_> {
         indexes: usize,
     ) -> Result<(), Stop> {
         let Ok(at) = usize::try_from(index) else {
-            return bad(format!("negative {index} index not allowed"));
+            return bad("negative index not allowed");
         };
         if indexes >= INDEXES {
             return bad(format!("more than {INDEXES} indexes in one another"));
         }
         let (key, last) = self.until(&['[', '.', '=']);
         if !key.is_empty() {
-            return bad(format!("unexpected data at end of array index: {key:?}"));
+            return bad("unexpected data at end of array index");
         }
         match last {
             None => Err(Stop::End),
@@ -181,9 +182,7 @@ impl Parser<'_> {
 
     fn put_at(&mut self, list: &mut Vec<Value>, at: usize, value: Value) -> Result<(), Stop> {
         if at > INDEX {
-            return bad(format!(
-                "index of {at} is greater than maximum supported index of {INDEX}"
-            ));
+            return bad(format!("an index is greater than the maximum supported index of {INDEX}"));
         }
         if at >= list.len() {
             let more = at + 1 - list.len();
@@ -207,7 +206,7 @@ impl Parser<'_> {
         }
         match number.parse() {
             Ok(number) => Ok(number),
-            Err(_) => bad(format!("error parsing index: {number:?} is no whole number")),
+            Err(_) => bad("error parsing index: it is no whole number"),
         }
     }
 

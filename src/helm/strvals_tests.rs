@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{INDEXES, ITEMS, NAMES, set};
+use super::{INDEX, INDEXES, ITEMS, NAMES, set};
 
 fn onto(before: Value, lines: &[&str], strings: bool) -> Result<Value, String> {
     let mut into = before.as_object().unwrap().clone();
@@ -95,6 +95,13 @@ fn lines_that_helm_refuses_are_refused() {
     for line in cases {
         assert!(parsed(line).is_err(), "{line}: {:?}", parsed(line));
     }
+}
+
+#[test]
+fn a_refusal_repeats_no_number_of_the_line() {
+    let large = format!("an index is greater than the maximum supported index of {INDEX}");
+    assert_eq!(parsed("a[-12345678]=1"), Err("negative index not allowed".to_owned()));
+    assert_eq!(parsed("a[99999999]=1"), Err(large));
 }
 
 #[test]

@@ -30,10 +30,12 @@ pub fn merged(
     };
     let mut room = strvals::ITEMS;
     for (field, lines, strings) in [("set", set, false), ("setString", set_string, true)] {
-        for line in lines {
+        for (number, line) in lines.iter().enumerate() {
             let done = strvals::set(line, &mut object, strings, &mut room);
             done.map_err(|reason| {
-                BadAct::new(field, "error-release-set").with("line", line).with("reason", reason)
+                // Not the line itself: it may hold a password.
+                let bad = BadAct::new(field, "error-release-set").with("number", number + 1);
+                bad.with("reason", reason)
             })?;
         }
     }
@@ -175,10 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_pair_is_told_with_the_line_and_the_reason() {
+    fn a_wrong_pair_is_told_by_its_number_and_the_reason() {
         let bad = merged(None, &[], &texts(&["a=b", "a.b"])).unwrap_err();
         assert_eq!((&*bad.field, bad.what), ("setString", "error-release-set"));
-        assert!(bad.args().contains(&("line", "a.b")), "{bad:?}");
+        assert!(bad.args().contains(&("number", "2")), "{bad:?}");
     }
 
     #[test]

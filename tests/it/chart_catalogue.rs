@@ -6,27 +6,18 @@
 //! (`chart_hostile.rs`).
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use http::{Method, Request, header};
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use rustls::ClientConfig;
+use http::{Method, header};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
 
-use crate::certificate::trusting;
 use crate::chart_repos::{Shelf, says};
 use crate::cluster::{self, Cluster};
 use crate::helm_charts::made;
-use crate::lifecycle::{bearer, get, in_time};
 use crate::museum_server::{Asked, Pack, Pages, Site, Wants, index};
 use crate::people::{Person, grant};
+use crate::spawned::Binary;
 
 const README: &str = "# Rose\n\n<script>alert(1)</script>\n\n[bad](javascript:alert(1)) \
                       [good](https://example.org/rose)\n\n| a | b |\n|---|---|\n| 1 | 2 |\n";
@@ -325,40 +316,13 @@ async fn a_repository_is_read_by_who_may_get_its_map_and_changed_by_who_may_upda
     shelf.close().await;
 }
 
-/// A binary with this state, which looks for repositories in this namespace.
-async fn binary(folder: &Path, shelf: &Shelf, site: &Site) -> (Child, String, ClientConfig) {
-    let command = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_binnacle"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("BINNACLE_") {
-                command.env_remove(name);
-            }
-        }
-        command.env("HOME", folder).env_remove("KUBECONFIG").stdin(Stdio::null());
-        command.kill_on_drop(true);
-        command
-    };
-    let cluster = cluster::shared().await;
-    let mut serve = command();
-    serve.args(["--listen", "127.0.0.1:0", "--shared-cache=false", "--chart-hosts", &site.host()]);
-    serve.args(["--settings-namespace", &shelf.namespace, "--state-dir"]).arg(folder.join("state"));
-    serve.arg("--kubeconfig").arg(cluster.kubeconfig("admin"));
-    let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let url = loop {
-        let line = in_time("it says where it listens", lines.next_line()).await.unwrap();
-        let line = line.expect("it listens before it ends");
-        let address = line.split_once("listening on https://").map(|(_, address)| address);
-        if let Some(address) = address.and_then(|text| text.split_whitespace().next()) {
-            break format!("https://{address}");
-        }
-    };
-    // A full pipe would stop it.
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    let mut ca = command();
-    ca.args(["ca", "--state-dir"]).arg(folder.join("state"));
-    let ca = in_time("binnacle ca ends", ca.output()).await.unwrap();
-    (child, url, trusting(&String::from_utf8(ca.stdout).unwrap()))
+/// A binary with this state, which looks for repositories where those of the shelf are.
+pub async fn binary(folder: &Path, shelf: &Shelf, site: &str) -> Binary {
+    let kubeconfig = cluster::shared().await.kubeconfig("admin");
+    let mut args = vec!["--shared-cache=false", "--chart-hosts", site, "--kubeconfig"];
+    args.push(kubeconfig.to_str().unwrap());
+    args.extend(["--settings-namespace", &shelf.namespace]);
+    Binary::start(folder, &args).await
 }
 
 #[tokio::test]
@@ -379,15 +343,12 @@ async fn killed_while_it_refreshes_it_answers_with_the_old_catalogue_at_once() {
     let shelf = Shelf::open("charts-kill", &[&site]).await;
     let name = shelf.create("flowers", json!({"type": "index", "url": site.url("/")})).await;
     let folder = tempfile::tempdir().unwrap();
-    let token = bearer(shelf.token);
-    let (mut first, url, tls) = binary(folder.path(), &shelf, &site).await;
-    let list = format!("/api/v1/chart?repository={name}");
-    let count = async |tls: &ClientConfig, url: &str| {
-        let answer = get(tls, &format!("{url}{list}"), &token).await;
-        let answer = answer.ok().filter(|answer| answer.status == 200);
-        answer.map_or(0, |answer| names(&answer.json()).len())
+    let mut first = binary(folder.path(), &shelf, &site.host()).await;
+    let count = async |binary: &Binary| {
+        let answer = binary.get(&format!("/api/v1/chart?repository={name}"), shelf.token).await;
+        if answer.status == 200 { names(&answer.json()).len() } else { 0 }
     };
-    let is_read = || async { count(&tls, &url).await == 3 };
+    let is_read = || async { count(&first).await == 3 };
     Cluster::eventually("the binary has the catalogue", is_read).await;
     let has_snapshot = || async {
         let all = walk(folder.path());
@@ -396,38 +357,22 @@ async fn killed_while_it_refreshes_it_answers_with_the_old_catalogue_at_once() {
     Cluster::eventually("the snapshot is written", has_snapshot).await;
     stalls.store(true, Ordering::SeqCst);
     let before = site.count(&Method::GET, "/index.yaml");
-    refresh(&tls, &url, &name, shelf.token).await;
+    let path = format!("repository/{name}/refresh");
+    let answer = first.send(Method::POST, &path, shelf.token, "", "{}").await.unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.text());
     let refreshes = || async { site.count(&Method::GET, "/index.yaml") > before };
     Cluster::eventually("a refresh is under way", refreshes).await;
-    first.kill().await.unwrap();
+    first.kill().await;
 
-    let (mut second, url, tls) = binary(folder.path(), &shelf, &site).await;
-    let is_there = || async { count(&tls, &url).await == 3 };
+    let mut second = binary(folder.path(), &shelf, &site.host()).await;
+    let is_there = || async { count(&second).await == 3 };
     Cluster::eventually("the snapshot is served while the site stalls", is_there).await;
-    second.kill().await.unwrap();
+    second.kill().await;
     shelf.close().await;
 }
 
-/// Has a binary read a repository anew.
-async fn refresh(tls: &ClientConfig, url: &str, name: &str, token: &str) {
-    let forgery = get(tls, &format!("{url}/api/v1/csrftoken/repository"), &[]).await.unwrap();
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls.clone())
-        .https_only()
-        .enable_http1()
-        .build();
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
-    let request = Request::post(format!("{url}/api/v1/repository/{name}/refresh"))
-        .header("authorization", format!("Bearer {token}"))
-        .header("x-csrf-token", forgery.json()["token"].as_str().unwrap())
-        .header("content-type", "application/json");
-    let request = request.body(Full::new(Bytes::from("{}"))).unwrap();
-    let answer = in_time("an answer", client.request(request)).await.unwrap();
-    assert_eq!(answer.status(), 202);
-}
-
 /// The paths of all files below.
-fn walk(folder: &Path) -> Vec<String> {
+pub fn walk(folder: &Path) -> Vec<String> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.path() {

@@ -5,8 +5,6 @@
 //! an API server that goes away for a while (`away.rs`) are tested.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,12 +18,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::process::{Child, Command};
 use tokio_rustls::TlsConnector;
 
-use crate::certificate::trusting;
+use crate::spawned::{Binary, authority, command};
 
 /// Until a test gives up waiting; never how long anything should take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -37,79 +34,6 @@ pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
         panic!("waited {DEADLINE:?} in vain: {what}");
     };
     value
-}
-
-/// The binary with nobody's settings; its state and its home are in `folder`.
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_binnacle"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BINNACLE_") {
-            command.env_remove(name);
-        }
-    }
-    command.env("HOME", folder).env_remove("KUBECONFIG").stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-/// The certificate of the binary's own authority, as `binnacle ca` prints it.
-async fn authority(folder: &Path) -> String {
-    let mut command = command(folder);
-    command.args(["ca", "--state-dir"]).arg(folder.join("state"));
-    let output = in_time("binnacle ca ends", command.output()).await.unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A running binary.
-struct Binary {
-    child: Child,
-    /// What it wrote to stderr until it listened.
-    said: Vec<String>,
-    https: String,
-    http: String,
-    tls: ClientConfig,
-}
-
-impl Binary {
-    /// Starts it on ports of its own and waits until it has said where it listens.
-    async fn start(folder: &Path, args: &[&str]) -> Binary {
-        let mut command = command(folder);
-        command.args(["--listen", "127.0.0.1:0", "--insecure-listen", "127.0.0.1:0"]);
-        command.arg("--state-dir").arg(folder.join("state")).args(args).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut said, mut https, mut http) = (Vec::new(), None, None);
-        while https.is_none() || http.is_none() {
-            let line = in_time("it says where it listens", lines.next_line()).await.unwrap();
-            let Some(line) = line else { panic!("it ended, and had said {said:#?}") };
-            if let Some((_, address)) = line.split_once("listening on ") {
-                let address = address.split_whitespace().next().map(str::to_owned);
-                let secure = address.as_ref().is_some_and(|url| url.starts_with("https://"));
-                *(if secure { &mut https } else { &mut http }) = address;
-            }
-            said.push(line);
-        }
-        // A full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let tls = trusting(&authority(folder).await);
-        let (https, http) = (https.unwrap(), http.unwrap());
-        Binary { child, said, https, http, tls }
-    }
-
-    async fn get(&self, path: &str, token: &str) -> Answer {
-        get(&self.tls, &format!("{}{path}", self.https), &bearer(token)).await.unwrap()
-    }
-
-    fn terminate(&self) {
-        let id = self.child.id().unwrap().to_string();
-        let sent = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    async fn exit_code(&mut self) -> Option<i32> {
-        in_time("it ends", self.child.wait()).await.unwrap().code()
-    }
 }
 
 pub struct Answer {

@@ -1,6 +1,6 @@
 //! A real OCI registry (Debian's docker-registry) as a repository of charts: behind TLS of a
 //! private authority with a password, and without either. What helm pushes we list, what we push
-//! helm pulls.
+//! helm pulls, and releases are made of what an `oci://` reference names.
 //!
 //! It is NOT where other servers are written to (`chart_uploads.rs`), nor where registries lie
 //! (`chart_hostile.rs` and the unit tests of `src/charts`).
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -17,8 +18,10 @@ use crate::chart_repos::{Shelf, says};
 use crate::chart_uploads::{provenance, push, uploaded};
 use crate::cluster::{self, Cluster};
 use crate::debian;
-use crate::helm_charts::{BOTH, Hand, helm, small, web};
+use crate::gateway::{self, Gateway};
+use crate::helm_charts::{BOTH, Hand, helm, options, small, web};
 use crate::museum_server::{Authority, Pack};
+use crate::writes::live;
 
 /// Until it is given up; never how long it should take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -151,11 +154,20 @@ fn port(words: &str) -> Option<u16> {
 }
 
 fn pack(version: &str, message: &str) -> Pack {
+    packed("poppy", version, message)
+}
+
+/// No release is made of it: its versions can be deleted.
+fn lily(version: &str, message: &str) -> Pack {
+    packed("lily", version, message)
+}
+
+fn packed(name: &str, version: &str, message: &str) -> Pack {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}}\n\
                 data: {message: {{ .Values.message | quote }}}\n";
     let values = format!("message: {message}\n");
     let files = [("templates/map.yaml", text), ("values.yaml", values.as_str())];
-    Pack::new("poppy", version, &files)
+    Pack::new(name, version, &files)
 }
 
 #[tokio::test]
@@ -174,14 +186,14 @@ async fn what_helm_pushes_is_listed_and_what_we_push_helm_pulls() {
     let answer = shelf.get(&format!("chart/{name}/web/1.2.0/archive")).await;
     assert_eq!((answer.status, &answer.body[..]), (200, &web()[..]));
 
-    let one = pack("1.0.0", "one");
-    for pack in [&one, &pack("1.1.0+build.5", "two"), &pack("1.10.0", "ten")] {
+    let one = lily("1.0.0", "one");
+    for pack in [&one, &lily("1.1.0+build.5", "two"), &lily("1.10.0", "ten")] {
         uploaded(&shelf, &name, pack).await;
-        assert!(shelf.versions(&name, "poppy").await.contains(&pack.version), "{}", pack.file());
+        assert!(shelf.versions(&name, "lily").await.contains(&pack.version), "{}", pack.file());
     }
     let versions = ["1.10.0", "1.1.0+build.5", "1.0.0"];
-    assert_eq!(shelf.versions(&name, "poppy").await, versions);
-    pulled(&registry, &pack("1.1.0+build.5", "two")).await;
+    assert_eq!(shelf.versions(&name, "lily").await, versions);
+    pulled(&registry, &lily("1.1.0+build.5", "two")).await;
     replaced_and_deleted(&shelf, &name, &registry, &one).await;
     let path = format!("repository/{name}/refresh");
     let before = shelf.status(&name).await["lastAttempt"].clone();
@@ -191,7 +203,7 @@ async fn what_helm_pushes_is_listed_and_what_we_push_helm_pulls() {
         status["state"] == "ok" && status["lastAttempt"] != before
     };
     Cluster::eventually("the registry is listed anew", is_read).await;
-    assert_eq!(shelf.versions(&name, "poppy").await, ["1.10.0", "1.1.0+build.5"]);
+    assert_eq!(shelf.versions(&name, "lily").await, ["1.10.0", "1.1.0+build.5"]);
     shelf.close().await;
 }
 
@@ -209,7 +221,7 @@ async fn pulled(registry: &Registry, pack: &Pack) {
 }
 
 async fn replaced_and_deleted(shelf: &Shelf, name: &str, registry: &Registry, one: &Pack) {
-    let new = pack("1.0.0", "another one");
+    let new = lily("1.0.0", "another one");
     let path = format!("chart/{name}");
     let answer = push(&shelf.hand(), Method::POST, &path, &new.bytes).await;
     assert_eq!(answer.status, 409, "{}", answer.text());
@@ -217,7 +229,7 @@ async fn replaced_and_deleted(shelf: &Shelf, name: &str, registry: &Registry, on
     let forced = format!("{path}?force=true");
     let answer = push(&shelf.hand(), Method::POST, &forced, &new.bytes).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
-    let at = format!("chart/{name}/poppy/1.0.0");
+    let at = format!("chart/{name}/lily/1.0.0");
     assert_eq!(shelf.read(&at).await["values"], "message: another one\n");
 
     let text = provenance(&new);
@@ -230,7 +242,7 @@ async fn replaced_and_deleted(shelf: &Shelf, name: &str, registry: &Registry, on
 
     let answer = shelf.send(Method::DELETE, &at, &Value::Null).await;
     assert!(matches!(answer.status, 200..=204), "{}: {}", answer.status, answer.text());
-    assert_eq!(shelf.versions(name, "poppy").await, ["1.10.0", "1.1.0+build.5"]);
+    assert_eq!(shelf.versions(name, "lily").await, ["1.10.0", "1.1.0+build.5"]);
     let answer = shelf.send(Method::DELETE, &at, &Value::Null).await;
     assert_eq!(answer.status, 404, "{}", answer.text());
 }
@@ -327,4 +339,104 @@ async fn who_has_the_wrong_password_is_told_so() {
     assert!(status >= 400 && status != 401 && status != 500, "{status}: {}", answer.text());
     says(&answer.text(), &["credentials", "allow"]);
     shelf.close().await;
+}
+
+/// What pins a chart that helm has just pushed, as helm says it.
+async fn pushed(registry: &Registry, pack: &Pack) -> String {
+    let charts = format!("oci://{}", registry.at("/charts"));
+    let said = registry.helm(4, &pack.bytes, &["push", "chart.tgz", &charts]).await;
+    let digest = said.lines().find_map(|line| line.strip_prefix("Digest: "));
+    digest.unwrap_or_else(|| panic!("no digest in {said}")).to_owned()
+}
+
+/// A body with the chart `poppy` of the registry, by a tag, a digest or both.
+fn named(registry: &Registry, rest: &str) -> Value {
+    json!({"chart": {"oci": format!("oci://{}{rest}", registry.at("/charts/poppy"))}})
+}
+
+/// Refused before the 202, with these words, and nothing is made of it or changed.
+async fn refused(hand: &Hand<'_>, registry: &Registry, rest: &str, words: &[&str]) {
+    let before = hand.rows().await;
+    for (act, name) in [("install", "none"), ("upgrade", "field")] {
+        let answer = hand.act(act, name, &[], named(registry, rest)).await;
+        let (status, text) = (answer.status, answer.text());
+        assert_eq!(status, 400, "{act} of {rest}: {text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{words:?} in {text}");
+    }
+    assert_eq!(hand.rows().await, before, "after {rest}");
+    let secrets = format!("/api/v1/namespaces/{}/secrets", hand.namespace);
+    let lock = live(cluster::shared().await, &format!("{secrets}/binnacle.operation.none")).await;
+    assert_eq!(lock, None, "after {rest}");
+}
+
+/// By the digests of two charts, the first of which has lost its tag to another one since.
+async fn pinned(gateway: &Gateway, major: u32, registry: &Registry, [one, two]: [&str; 2]) {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace(&format!("registry-pinned{major}")).await;
+    let hand = Hand { gateway, token: cluster.token("admin"), namespace: &namespace };
+    for (act, rest, chart, message) in [
+        ("install", format!("@{one}"), "poppy-1.0.0", "one"),
+        ("upgrade", format!(":1.1.0@{two}"), "poppy-1.1.0", "two"),
+        ("upgrade", ":1.0.0".to_owned(), "poppy-1.0.0", "moved"),
+        // A digest decides alone, whatever its tag has become.
+        ("upgrade", format!(":1.0.0@{one}"), "poppy-1.0.0", "one"),
+    ] {
+        hand.succeeds(act, "field", named(registry, &rest)).await;
+        assert_eq!(hand.rows().await["field"][2], chart, "helm {major}, {rest}");
+        let map = format!("/api/v1/namespaces/{namespace}/configmaps/field");
+        let map = live(cluster, &map).await.unwrap();
+        assert_eq!(map["data"]["message"], message, "helm {major}, {rest}");
+    }
+    hand.agrees_with_helm(major, "by digests").await;
+    let nobodys = format!("sha256:{}", "0".repeat(64));
+    refused(&hand, registry, &format!("@{nobodys}"), &["has no", &nobodys]).await;
+    refused(&hand, registry, &format!(":1.1.0@{nobodys}"), &["has no", &nobodys]).await;
+    refused(&hand, registry, "@sha256:abc", &["no OCI reference", "@sha256:"]).await;
+    refused(&hand, registry, ":7.7.7", &["has no", ":7.7.7"]).await;
+}
+
+/// Changes what the registry has under a digest; it gives it out all the same.
+fn forge(registry: &Registry, digest: &str, change: fn(Vec<u8>) -> Vec<u8>) {
+    let blobs = registry.folder.path().join("data/docker/registry/v2/blobs/sha256");
+    let file = blobs.join(&digest[..2]).join(digest).join("data");
+    let before = std::fs::read(&file).unwrap();
+    let after = change(before.clone());
+    assert!(after != before && after.len() == before.len(), "it is another one of that length");
+    std::fs::write(file, after).unwrap();
+}
+
+#[tokio::test]
+async fn a_chart_pinned_by_its_digest_is_that_chart_or_nothing_is_done() {
+    let registry = Registry::start(false).await;
+    let packs = [pack("1.0.0", "one"), pack("1.1.0", "two")];
+    let [one, two] = [pushed(&registry, &packs[0]).await, pushed(&registry, &packs[1]).await];
+    let moved = pushed(&registry, &pack("1.0.0", "moved")).await;
+    assert_ne!(one, moved, "the tag names another chart");
+    let started = BOTH.map(|major| {
+        let mut options = options(major);
+        options.extra.extend(["--chart-hosts".into(), registry.host()]);
+        gateway::start(options)
+    });
+    let gateways = join_all(started).await;
+    let each = gateways.iter().zip(BOTH);
+    join_all(each.map(|(gateway, major)| pinned(gateway, major, &registry, [&one, &two]))).await;
+
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("registry-forged").await;
+    let hand = Hand { gateway: &gateways[0], token: cluster.token("admin"), namespace: &namespace };
+    hand.succeeds("install", "field", named(&registry, &format!("@{one}"))).await;
+    let archive = packs[1].digest.as_str();
+    forge(&registry, archive, |mut bytes| {
+        *bytes.last_mut().unwrap() ^= 1;
+        bytes
+    });
+    refused(&hand, &registry, &format!("@{two}"), &["the chart from the registry", archive]).await;
+    forge(&registry, one.strip_prefix("sha256:").unwrap(), |bytes| {
+        String::from_utf8(bytes).unwrap().replace("\"poppy\"", "\"tulip\"").into_bytes()
+    });
+    refused(&hand, &registry, &format!("@{one}"), &["the manifest from the registry", &one]).await;
+    hand.agrees_with_helm(4, "after what was forged").await;
+    for gateway in gateways {
+        gateway.stop().await;
+    }
 }

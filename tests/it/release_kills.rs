@@ -2,28 +2,20 @@
 //! another instance tells what became of the release, and it can be recovered through the API.
 //!
 //! The kills of a run are side by side. `BINNACLE_KILLS=50` asks for more than three. It is NOT where operations
-//! are cancelled (`release_writes.rs`).
+//! are cancelled (`release_writes.rs`), nor where other acts are killed (`release_killed.rs`).
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use futures::future::join_all;
-use http::{Method, Request};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use rustls::ClientConfig;
+use http::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
 
-use crate::certificate::trusting;
 use crate::cluster::{self, Cluster};
 use crate::gateway;
 use crate::helm_charts::{Hand, archive, made, options, program, web};
-use crate::lifecycle::{POLL, in_time};
+use crate::lifecycle::POLL;
+use crate::spawned::Binary;
 
 /// Kills of an ordinary run, and how many are side by side: each has a gateway of its own.
 const KILLS: usize = 3;
@@ -33,76 +25,29 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Within which a kill comes, from the request on: an install of this chart takes about half.
 const SPAN: u64 = 2500;
 
-/// A binary of a test's own.
-struct Binary {
-    child: Child,
-    url: String,
-    tls: ClientConfig,
+/// What a binary of these tests is started with: it is soon taken for gone.
+pub fn settings(major: u32, cluster: &Cluster) -> Vec<String> {
+    let kubeconfig = cluster.kubeconfig("admin").display().to_string();
+    let helm = program(major).display().to_string();
+    let settings = [
+        ("--shared-cache", "false"),
+        ("--operation-silence", "5"),
+        ("--drain-delay", "0"),
+        ("--drain-grace", "2"),
+        ("--kubeconfig", kubeconfig.as_str()),
+        ("--helm", helm.as_str()),
+    ];
+    settings.map(|(name, value)| format!("{name}={value}")).to_vec()
 }
 
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_binnacle"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BINNACLE_") {
-            command.env_remove(name);
-        }
-    }
-    command.env("HOME", folder).env_remove("KUBECONFIG").stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-impl Binary {
-    async fn start(folder: &Path, major: u32, cluster: &Cluster) -> Binary {
-        let state = folder.join("state");
-        let mut command = command(folder);
-        command.args(["--listen", "127.0.0.1:0", "--shared-cache=false"]);
-        command.args(["--operation-silence", "5"]);
-        command.arg("--kubeconfig").arg(cluster.kubeconfig("admin"));
-        command.arg("--state-dir").arg(&state).arg("--helm").arg(program(major));
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let url = loop {
-            let line = in_time("it says where it listens", lines.next_line()).await.unwrap();
-            let line = line.expect("it listens before it ends");
-            let address = line.split_once("listening on https://").map(|(_, address)| address);
-            if let Some(address) = address.and_then(|text| text.split_whitespace().next()) {
-                break format!("https://{address}");
-            }
-        };
-        // A full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let mut ca = self::command(folder);
-        ca.args(["ca", "--state-dir"]).arg(&state);
-        let ca = in_time("binnacle ca ends", ca.output()).await.unwrap();
-        let tls = trusting(&String::from_utf8(ca.stdout).unwrap());
-        Binary { child, url, tls }
-    }
-
-    /// JSON of an answer; `None` when there was none.
-    async fn ask(&self, method: Method, path: &str, token: &str, body: &Value) -> Option<Value> {
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(self.tls.clone())
-            .https_only()
-            .enable_http1()
-            .build();
-        let client: Client<_, Full<Bytes>> =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        let mut request = Request::builder().uri(format!("{}/api/v1/{path}", self.url));
-        request = request.header("authorization", format!("Bearer {token}"));
-        if method == Method::POST {
-            let found = Box::pin(self.ask(Method::GET, "csrftoken/release", token, &Value::Null));
-            request = request.header("x-csrf-token", found.await?["token"].as_str()?);
-        }
-        let sent = if body.is_null() { String::new() } else { body.to_string() };
-        let request = request.header("content-type", "application/json").method(method);
-        let answer = client.request(request.body(Full::new(Bytes::from(sent))).unwrap());
-        let body = answer.await.ok()?.into_body().collect().await.ok()?.to_bytes();
-        serde_json::from_slice(&body).ok()
-    }
+/// A binary with these settings and its state in this folder.
+pub async fn started(folder: &Path, settings: &[String]) -> Binary {
+    let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+    Binary::start(folder, &settings).await
 }
 
 /// Processes that run in this folder or know of it.
-fn processes(folder: &Path) -> Vec<String> {
+pub fn processes(folder: &Path) -> Vec<String> {
     let folder = folder.display().to_string();
     let of = |process: std::fs::DirEntry| {
         let read = |name: &str| std::fs::read(process.path().join(name)).unwrap_or_default();
@@ -133,7 +78,7 @@ async fn kill(eye: Hand<'_>, number: usize) {
     if upgrades {
         made(major, eye.token, &chart, &["install", "web", "chart.tgz", "-n", &namespace]).await;
     }
-    let mut binary = Binary::start(folder.path(), major, cluster).await;
+    let mut binary = started(folder.path(), &settings(major, cluster)).await;
     let mut body = json!({"chart": archive(&chart), "wait": "legacy", "timeout": "60s"});
     body["values"] = json!({"message": "two", "replicas": 2});
     let after = moment(number);
@@ -144,13 +89,14 @@ async fn kill(eye: Hand<'_>, number: usize) {
             body["name"] = "web".into();
             (Method::POST, format!("release/{namespace}"))
         };
-        binary.ask(method, &path, eye.token, &body).await
+        let answer = binary.send(method, &path, eye.token, "", body.to_string()).await.ok()?;
+        serde_json::from_slice::<Value>(&answer.body).ok()
     };
     // The answer may never come: then nobody knows the operation's name, but its release is known.
     let begun = Instant::now();
     let operation = tokio::time::timeout(after, asked).await.ok().flatten();
     tokio::time::sleep(after.saturating_sub(begun.elapsed())).await;
-    binary.child.kill().await.unwrap();
+    binary.kill().await;
     let act = if upgrades { "upgrade" } else { "install" };
     let what = format!("helm {major}, {act}, killed after {after:?}");
 

@@ -236,7 +236,12 @@ async fn hangs(hand: &Hand<'_>, major: u32, remedy: &str, rollback_to: Option<u6
     let stuck = hand.get(&hand.at("web")).await.json()["stuck"].clone();
     assert_eq!(stuck["state"], "elsewhere", "{stuck}");
     assert_eq!((&stuck["remedy"], stuck["rollbackTo"].as_u64()), (&json!(remedy), rollback_to));
-    assert!(stuck["message"].as_str().is_some_and(|text| !text.is_empty()), "{stuck}");
+    let message = stuck["message"].as_str().unwrap();
+    assert!(!message.is_empty() && message.is_ascii(), "{message}");
+    let asked = [("accept-language", "zh-Hans")];
+    let answer = hand.send(Method::GET, &hand.at("web"), &asked, &Value::Null).await.json();
+    let message = answer["stuck"]["message"].as_str().unwrap();
+    assert!(!message.is_ascii(), "in the language of who asks: {message}");
     let body = json!({"chart": archive(&web())});
     for (act, body) in [
         ("upgrade", body),

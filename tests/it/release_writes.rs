@@ -1,8 +1,10 @@
 //! Operation by outcome, with helm 4 and helm 3, on the real control plane: what the operation says
-//! it came to, and the release afterwards as helm itself lists it.
+//! it came to, and the release afterwards as helm itself lists it. Here are the ends that acts have
+//! by themselves or by who calls them off; also how such a table is told.
 //!
-//! It is NOT where an act is refused before helm runs (`release_rules.rs`, `release_bad_input.rs`),
-//! nor where our process is killed (`release_kills.rs`).
+//! It is NOT where the cluster is against an act (`release_denials.rs`), where one is refused
+//! before helm runs (`release_rules.rs`, `release_bad_input.rs`), nor where our process is killed
+//! (`release_kills.rs`, `release_killed.rs`).
 
 use futures::future::join_all;
 use http::Method;
@@ -10,12 +12,11 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway};
-use crate::helm_charts::{BOTH, Hand, archive, hookfail, listed_by_helm, options, slow, web};
-use crate::people::{Person, create, grant};
+use crate::helm_charts::{Hand, archive, options, web};
 use crate::writes::live;
 
 /// One row of the table.
-struct Step {
+pub struct Step {
     /// Of the API; `cancelled …` is called off when it is under way, `scale` is kubectl's.
     act: &'static str,
     body: Value,
@@ -26,7 +27,7 @@ struct Step {
     status: &'static str,
 }
 
-fn step(
+pub fn step(
     act: &'static str,
     body: Value,
     state: &'static str,
@@ -36,17 +37,17 @@ fn step(
     Step { act, body, state, class, status }
 }
 
-fn good(act: &'static str, body: Value, status: &'static str) -> Step {
+pub fn good(act: &'static str, body: Value, status: &'static str) -> Step {
     step(act, body, "succeeded", "", status)
 }
 
 /// The chart with these values.
-fn with(values: Value) -> Value {
+pub fn with(values: Value) -> Value {
     json!({"chart": archive(&web()), "values": values})
 }
 
 /// The same, and waiting so long for its pods.
-fn waiting(major: u32, timeout: &str, values: Value) -> Value {
+pub fn waiting(major: u32, timeout: &str, values: Value) -> Value {
     let mut body = with(values);
     body["wait"] = wait(major).into();
     body["timeout"] = timeout.into();
@@ -59,7 +60,7 @@ fn wait(major: u32) -> &'static str {
 }
 
 /// The rows of one release, one after the other, in a namespace of its own.
-async fn tell(gateway: &Gateway, major: u32, story: &str, steps: Vec<Step>) {
+pub async fn tell(gateway: &Gateway, major: u32, story: &str, steps: Vec<Step>) {
     let cluster = cluster::shared().await;
     let namespace = cluster.namespace(&format!("helm{major}-{story}")).await;
     let hand = Hand { gateway, token: cluster.token("admin"), namespace: &namespace };
@@ -67,7 +68,7 @@ async fn tell(gateway: &Gateway, major: u32, story: &str, steps: Vec<Step>) {
 }
 
 /// Done by one, and looked at by another who may see all.
-async fn tell_as(hand: Hand<'_>, eye: Hand<'_>, major: u32, name: &str, steps: Vec<Step>) {
+pub async fn tell_as(hand: Hand<'_>, eye: Hand<'_>, major: u32, name: &str, steps: Vec<Step>) {
     for (number, row) in steps.into_iter().enumerate() {
         let what = format!("helm {major}, {name}, row {number}: {}", row.act);
         if row.act == "scale" {
@@ -98,6 +99,16 @@ async fn tell_as(hand: Hand<'_>, eye: Hand<'_>, major: u32, name: &str, steps: V
     }
 }
 
+/// By hand, which makes kubectl the owner of the number.
+async fn scale(hand: &Hand<'_>, name: &str) {
+    let cluster = cluster::shared().await;
+    let mut command = tokio::process::Command::from(cluster.kubectl_command("admin"));
+    let deployment = format!("deployment/{name}");
+    command.args(["scale", "-n", hand.namespace, &deployment, "--replicas", "5"]);
+    let output = command.kill_on_drop(true).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Begun, and cancelled when helm has made its mark.
 async fn called_off(hand: &Hand<'_>, act: &str, name: &str, body: Value) -> Value {
     let operation = hand.begun(act, name, body).await;
@@ -118,16 +129,6 @@ async fn called_off(hand: &Hand<'_>, act: &str, name: &str, body: Value) -> Valu
     hand.ended(&operation).await
 }
 
-/// By hand, which makes kubectl the owner of the number.
-async fn scale(hand: &Hand<'_>, name: &str) {
-    let cluster = cluster::shared().await;
-    let mut command = tokio::process::Command::from(cluster.kubectl_command("admin"));
-    let deployment = format!("deployment/{name}");
-    command.args(["scale", "-n", hand.namespace, &deployment, "--replicas", "5"]);
-    let output = command.kill_on_drop(true).output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 fn success() -> Vec<Step> {
     vec![
         good("install", with(json!({"message": "one"})), "deployed"),
@@ -137,25 +138,6 @@ fn success() -> Vec<Step> {
         good("uninstall", json!({"keepHistory": true}), "uninstalled"),
         good("uninstall", json!({}), ""),
     ]
-}
-
-/// Helm 4 asks the API server who owns the number, helm 3 takes it.
-fn conflict(major: u32) -> Vec<Step> {
-    let three = || with(json!({"replicas": 3}));
-    let mut forced = three();
-    forced["forceConflicts"] = true.into();
-    let install = good("install", with(json!({"message": "one"})), "deployed");
-    let mut steps = vec![install, good("scale", json!({}), "")];
-    if major == 4 {
-        steps.push(step("upgrade", three(), "failed", "conflict", "failed"));
-        steps.push(step("rollback", json!({"revision": 1}), "failed", "conflict", "failed"));
-        steps.push(good("upgrade", forced, "deployed"));
-    } else {
-        steps.push(good("upgrade", three(), "deployed"));
-        steps.push(good("scale", json!({}), ""));
-        steps.push(good("rollback", json!({"revision": 1}), "deployed"));
-    }
-    steps
 }
 
 /// Helm leaves a rollback whose hook failed pending for ever, and an uninstall half done.
@@ -225,99 +207,10 @@ async fn table(major: u32) {
     let gateway = gateway::start(options(major)).await;
     let stories = [
         ("success", success()),
-        ("conflict", conflict(major)),
         ("hooks", hooks()),
         ("timeouts", timeouts(major)),
         ("cancels", cancels(major)),
     ];
-    let told = stories.map(|(story, steps)| tell(&gateway, major, story, steps));
-    tokio::join!(join_all(told), forbidden(&gateway, major), quota(&gateway, major));
+    join_all(stories.map(|(story, steps)| tell(&gateway, major, story, steps))).await;
     gateway.stop().await;
-}
-
-/// Who may keep releases but not their Deployments and pods.
-async fn forbidden(gateway: &Gateway, major: u32) {
-    let cluster = cluster::shared().await;
-    let namespace = cluster.namespace(&format!("helm{major}-forbidden")).await;
-    let admin = Hand { gateway, token: cluster.token("admin"), namespace: &namespace };
-    let person = Person::new(cluster, &namespace, "person").await;
-    let rules = json!([
-        {"apiGroups": [""], "verbs": ["*"], "resources": ["secrets", "configmaps", "services"]},
-        {"apiGroups": ["networking.k8s.io"], "verbs": ["*"], "resources": ["ingresses"]},
-    ]);
-    grant(cluster, Some(&namespace), "person", person.subject.clone(), rules).await;
-    let hand = Hand { token: &person.token, ..admin };
-    let failed = |act, body, status| step(act, body, "failed", "forbidden", status);
-    let none = vec![failed("install", with(json!({"message": "one"})), "")];
-    tell_as(hand, admin, major, "none", none).await;
-    admin.succeeds("install", "web", with(json!({"message": "one"}))).await;
-    let steps = vec![
-        failed("upgrade", with(json!({"replicas": 2})), "failed"),
-        failed("rollback", json!({"revision": 1}), "failed"),
-        failed("test", json!({}), "failed"),
-        failed("uninstall", json!({}), "uninstalling"),
-    ];
-    tell_as(hand, admin, major, "web", steps).await;
-}
-
-/// No service and no pod more may be made.
-async fn quota(gateway: &Gateway, major: u32) {
-    let cluster = cluster::shared().await;
-    let namespace = cluster.namespace(&format!("helm{major}-quota")).await;
-    let hand = Hand { gateway, token: cluster.token("admin"), namespace: &namespace };
-    hand.succeeds("install", "web", with(json!({"service": true, "replicas": 0}))).await;
-    hand.succeeds("upgrade", "web", with(json!({"service": false, "replicas": 0}))).await;
-    let object = json!({
-        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"},
-        "spec": {"hard": {"services": "0", "pods": "0"}},
-    });
-    let quotas = format!("/api/v1/namespaces/{namespace}/resourcequotas");
-    create(cluster, &quotas, object).await;
-    let path = format!("{quotas}/tight");
-    let holds = || async {
-        live(cluster, &path).await.is_some_and(|quota| quota["status"]["hard"]["services"] == "0")
-    };
-    Cluster::eventually("the quota is counted", holds).await;
-    let failed = |act, body| step(act, body, "failed", "quota", "failed");
-    tell_as(hand, hand, major, "more", vec![failed("install", with(json!({"replicas": 1})))]).await;
-    let steps = vec![
-        failed("upgrade", with(json!({"service": true}))),
-        failed("rollback", json!({"revision": 1})),
-        failed("test", json!({})),
-        good("uninstall", json!({}), ""),
-    ];
-    tell_as(hand, hand, major, "web", steps).await;
-}
-
-#[tokio::test]
-async fn what_waits_or_fails_may_take_itself_back_and_nothing_of_it_stays() {
-    let cluster = cluster::shared().await;
-    join_all(BOTH.map(|major| async move {
-        let gateway = gateway::start(options(major)).await;
-        let namespace = cluster.namespace(&format!("helm{major}-back")).await;
-        let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
-        let mut body = json!({"chart": archive(&slow()), "rollbackOnFailure": true});
-        body["timeout"] = "1s".into();
-        let ended = hand.done("install", "slow", body).await;
-        assert_eq!(ended["state"], "failed", "{ended}");
-        assert_eq!(ended["error"]["class"], "timeout", "{ended}");
-        assert_eq!(hand.status("slow").await, "");
-
-        hand.succeeds("install", "web", with(json!({"message": "one"}))).await;
-        // The way back waits as long, for pods to end.
-        let mut body = waiting(major, "4s", json!({"message": "two", "fate": "pending"}));
-        body["rollbackOnFailure"] = true.into();
-        let ended = hand.done("upgrade", "web", body).await;
-        assert_eq!(ended["error"]["class"], "timeout", "{ended}");
-        let rows = listed_by_helm(major, hand.token, &namespace).await;
-        assert_eq!(rows["web"][..2], ["3".to_owned(), "deployed".to_owned()]);
-        hand.agrees_with_helm(major, "taken back").await;
-
-        let body = json!({"chart": archive(&hookfail()), "rollbackOnFailure": true});
-        let ended = hand.done("install", "hooked", body).await;
-        assert_eq!(ended["error"]["class"], "hook-failed", "{ended}");
-        assert_eq!(hand.status("hooked").await, "");
-        gateway.stop().await;
-    }))
-    .await;
 }

@@ -1,0 +1,143 @@
+//! Operation by outcome where the cluster is against an act, with helm 4 and helm 3: somebody else
+//! owns a field, a right or a quota is missing, pods never come; and what takes itself back then.
+//!
+//! The table is told by `release_writes.rs`, which has the other outcomes.
+
+use futures::future::join_all;
+use serde_json::json;
+
+use crate::cluster::{self, Cluster};
+use crate::gateway::{self, Gateway};
+use crate::helm_charts::{BOTH, Hand, archive, hookfail, listed_by_helm, options, slow};
+use crate::people::{Person, create, grant};
+use crate::release_writes::{Step, good, step, tell, tell_as, waiting, with};
+use crate::writes::live;
+
+/// Helm 4 asks the API server who owns the number, helm 3 takes it.
+fn conflict(major: u32) -> Vec<Step> {
+    let three = || with(json!({"replicas": 3}));
+    let mut forced = three();
+    forced["forceConflicts"] = true.into();
+    let install = good("install", with(json!({"message": "one"})), "deployed");
+    let mut steps = vec![install, good("scale", json!({}), "")];
+    if major == 4 {
+        steps.push(step("upgrade", three(), "failed", "conflict", "failed"));
+        steps.push(step("rollback", json!({"revision": 1}), "failed", "conflict", "failed"));
+        steps.push(good("upgrade", forced, "deployed"));
+    } else {
+        steps.push(good("upgrade", three(), "deployed"));
+        steps.push(good("scale", json!({}), ""));
+        steps.push(good("rollback", json!({"revision": 1}), "deployed"));
+    }
+    steps
+}
+
+#[tokio::test]
+async fn acts_that_the_cluster_is_against_end_as_helm_4_lists_them() {
+    table(4).await;
+}
+
+#[tokio::test]
+async fn acts_that_the_cluster_is_against_end_as_helm_3_lists_them() {
+    table(3).await;
+}
+
+async fn table(major: u32) {
+    let gateway = gateway::start(options(major)).await;
+    let conflict = tell(&gateway, major, "conflict", conflict(major));
+    tokio::join!(conflict, forbidden(&gateway, major), quota(&gateway, major));
+    gateway.stop().await;
+}
+
+/// Who may keep releases but not their Deployments and pods.
+async fn forbidden(gateway: &Gateway, major: u32) {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace(&format!("helm{major}-forbidden")).await;
+    let admin = Hand { gateway, token: cluster.token("admin"), namespace: &namespace };
+    let person = Person::new(cluster, &namespace, "person").await;
+    let rules = json!([
+        {"apiGroups": [""], "verbs": ["*"], "resources": ["secrets", "configmaps", "services"]},
+        {"apiGroups": ["networking.k8s.io"], "verbs": ["*"], "resources": ["ingresses"]},
+    ]);
+    grant(cluster, Some(&namespace), "person", person.subject.clone(), rules).await;
+    let hand = Hand { token: &person.token, ..admin };
+    let failed = |act, body, status| step(act, body, "failed", "forbidden", status);
+    let none = vec![failed("install", with(json!({"message": "one"})), "")];
+    tell_as(hand, admin, major, "none", none).await;
+    admin.succeeds("install", "web", with(json!({"message": "one"}))).await;
+    let steps = vec![
+        failed("upgrade", with(json!({"replicas": 2})), "failed"),
+        failed("rollback", json!({"revision": 1}), "failed"),
+        failed("test", json!({}), "failed"),
+        failed("uninstall", json!({}), "uninstalling"),
+    ];
+    tell_as(hand, admin, major, "web", steps).await;
+}
+
+/// No service and no pod more may be made.
+async fn quota(gateway: &Gateway, major: u32) {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace(&format!("helm{major}-quota")).await;
+    let hand = Hand { gateway, token: cluster.token("admin"), namespace: &namespace };
+    hand.succeeds("install", "web", with(json!({"service": true, "replicas": 0}))).await;
+    hand.succeeds("upgrade", "web", with(json!({"service": false, "replicas": 0}))).await;
+    let object = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"},
+        "spec": {"hard": {"services": "0", "pods": "0"}},
+    });
+    let quotas = format!("/api/v1/namespaces/{namespace}/resourcequotas");
+    create(cluster, &quotas, object).await;
+    let path = format!("{quotas}/tight");
+    let holds = || async {
+        live(cluster, &path).await.is_some_and(|quota| quota["status"]["hard"]["services"] == "0")
+    };
+    Cluster::eventually("the quota is counted", holds).await;
+    let failed = |act, body| step(act, body, "failed", "quota", "failed");
+    tell_as(hand, hand, major, "more", vec![failed("install", with(json!({"replicas": 1})))]).await;
+    let steps = vec![
+        failed("upgrade", with(json!({"service": true}))),
+        failed("rollback", json!({"revision": 1})),
+        failed("test", json!({})),
+        good("uninstall", json!({}), ""),
+    ];
+    tell_as(hand, hand, major, "web", steps).await;
+}
+
+#[tokio::test]
+async fn what_waits_or_fails_may_take_itself_back_and_nothing_of_it_stays() {
+    let cluster = cluster::shared().await;
+    join_all(BOTH.map(|major| async move {
+        let gateway = gateway::start(options(major)).await;
+        let namespace = cluster.namespace(&format!("helm{major}-back")).await;
+        let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+        let slow = async {
+            let mut body = json!({"chart": archive(&slow()), "rollbackOnFailure": true});
+            body["timeout"] = "1s".into();
+            let ended = hand.done("install", "slow", body).await;
+            assert_eq!(ended["state"], "failed", "{ended}");
+            assert_eq!(ended["error"]["class"], "timeout", "{ended}");
+            assert_eq!(hand.status("slow").await, "");
+        };
+        let web = async {
+            hand.succeeds("install", "web", with(json!({"message": "one"}))).await;
+            // The way back has as long, and has to succeed: pods come and go meanwhile.
+            let mut body = waiting(major, "8s", json!({"message": "two", "fate": "pending"}));
+            body["rollbackOnFailure"] = true.into();
+            let ended = hand.done("upgrade", "web", body).await;
+            assert_eq!(ended["error"]["class"], "timeout", "{ended}");
+            let rows = listed_by_helm(major, hand.token, &namespace).await;
+            assert_eq!(rows["web"][..2], ["3".to_owned(), "deployed".to_owned()]);
+        };
+        let hooked = async {
+            let body = json!({"chart": archive(&hookfail()), "rollbackOnFailure": true});
+            let ended = hand.done("install", "hooked", body).await;
+            assert_eq!(ended["error"]["class"], "hook-failed", "{ended}");
+            assert_eq!(hand.status("hooked").await, "");
+        };
+        // The long one goes on while the others are over soon.
+        tokio::join!(web, slow, hooked);
+        hand.agrees_with_helm(major, "taken back").await;
+        gateway.stop().await;
+    }))
+    .await;
+}
