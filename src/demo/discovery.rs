@@ -1,9 +1,10 @@
 //! Version, health and discovery: groups and resources from the table of kinds, in the old form
 //! and in the aggregated one.
 //!
-//! There is no OpenAPI: the demo holds no schemas.
+//! Of OpenAPI it has only what clients look up before they write: which objects can be patched, and
+//! with which parameter. The demo holds no schemas and validates no fields.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::ask::Ask;
 use super::kinds::{KINDS, Kind};
@@ -47,6 +48,9 @@ pub(super) fn answer(ask: &Ask, accept: &str) -> Result<Reply, Fail> {
             group
         }
         ["apis", group, version] => resources(group, version)?,
+        ["openapi", "v3"] => documents(),
+        ["openapi", "v3", "api", version] => document("", version)?,
+        ["openapi", "v3", "apis", group, version] => document(group, version)?,
         ["openapi", ..] => return Err(Fail::unsupported("OpenAPI, for it holds no schemas")),
         [] => json!({ "paths": ["/api", "/apis", "/healthz", "/livez", "/readyz", "/version"] }),
         _ => return Err(Fail::no_page()),
@@ -90,6 +94,37 @@ fn group((name, version): (&str, &str)) -> Value {
 
 fn of(group: &str, version: &str) -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().copied().filter(move |kind| kind.group == group && kind.version == version)
+}
+
+fn root(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// `/openapi/v3`: a document for each group and version.
+fn documents() -> Value {
+    let document = |(group, version)| {
+        let root = root(group, version);
+        let url = format!("/openapi/v3/{root}");
+        (root, json!({ "serverRelativeURL": url }))
+    };
+    json!({ "paths": Map::from_iter(groups().into_iter().map(document)) })
+}
+
+fn document(group: &str, version: &str) -> Result<Value, Fail> {
+    let path = |kind: &Kind| {
+        let space = if kind.namespaced { "namespaces/{namespace}/" } else { "" };
+        let path = format!("/{}/{space}{}/{{name}}", root(group, version), kind.plural);
+        let parameter = json!({ "name": "fieldValidation", "in": "query" });
+        let of = json!({ "group": kind.group, "version": kind.version, "kind": kind.kind });
+        let patch = json!({ "parameters": [parameter], "x-kubernetes-group-version-kind": of });
+        (path, json!({ "patch": patch }))
+    };
+    let paths = Map::from_iter(of(group, version).map(path));
+    if paths.is_empty() {
+        return Err(Fail::no_page());
+    }
+    let info = json!({ "title": "Kubernetes", "version": VERSION });
+    Ok(json!({ "openapi": "3.0.0", "info": info, "paths": paths }))
 }
 
 fn verbs_of(subresource: &str) -> &'static [&'static str] {

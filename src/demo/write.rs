@@ -167,6 +167,12 @@ pub(super) fn patch(
 ) -> Result<Reply, Fail> {
     let patch = Patch::read(content, patch)?;
     let space = space(kind, path);
+    if let Patch::Apply(object) = &patch
+        && path.sub.is_empty()
+        && store.get(kind, space, &path.name).is_none()
+    {
+        return apply_anew(store, kind, ask, path, object.clone());
+    }
     let object = store.update(kind, space, &path.name, ask.query.dry_run(), |old| {
         let mut new = old.clone();
         patch.apply(&mut new)?;
@@ -174,6 +180,19 @@ pub(super) fn patch(
         replace(kind, &path.sub, old, new)
     })?;
     Ok(whole(200, kind, &object))
+}
+
+/// An apply of what is not there makes it.
+fn apply_anew(
+    store: &Store,
+    kind: &'static Kind,
+    ask: &Ask,
+    path: &Resource,
+    mut object: Value,
+) -> Result<Reply, Fail> {
+    metadata_of(&mut object)?.insert("name".into(), json!(path.name));
+    let namespace = path.namespace.clone();
+    create(store, kind, ask, &Resource { namespace, ..Resource::default() }, object)
 }
 
 /// Writes the replicas of a Scale, given whole or as a patch.

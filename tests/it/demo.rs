@@ -8,6 +8,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::both::{Api, Pair, Who, delete, get, patch, post, rule, send};
+use crate::cluster;
+use crate::spawned::{Binary, authority};
 
 const AUTHORIZATION: &str = "/apis/authorization.k8s.io/v1";
 const MERGE: &str = "application/merge-patch+json";
@@ -433,4 +435,32 @@ async fn becoming_somebody_else_needs_the_same_rights() {
     let master = pair.same(jane.with("impersonate-group", "system:masters")).await;
     assert_eq!((master.status, names(&master.body).len()), (200, 5));
     pair.alike(get(&maps).with("impersonate-group", "some"), 400).await;
+}
+
+#[tokio::test]
+async fn kubectl_applies_and_server_side_applies_to_the_demo() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut binary = Binary::start(folder.path(), &["--demo"]).await;
+    let (ca, file) = (folder.path().join("ca.pem"), folder.path().join("map.yaml"));
+    std::fs::write(&ca, authority(folder.path()).await).unwrap();
+    let cluster = cluster::shared().await;
+    let apply = async |data: &str, more: &[&str]| {
+        let map =
+            format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: m}}, data: {data}}}");
+        std::fs::write(&file, map).unwrap();
+        let mut command = tokio::process::Command::from(cluster.kubectl_command("admin"));
+        command.env("KUBECONFIG", folder.path().join("none")).arg("apply").args(more);
+        command.arg("--server").arg(format!("{}/clusters/demo", binary.https));
+        command.arg("--certificate-authority").arg(&ca).args(["--token", "demo-admin-token", "-f"]);
+        let output = command.arg(&file).kill_on_drop(true).output().await.unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{more:?}: {words}");
+        let map = "/clusters/demo/api/v1/namespaces/default/configmaps/m";
+        binary.get(map, "demo-admin-token").await.json()["data"].clone()
+    };
+    assert_eq!(apply("{a: '1', b: '1'}", &[]).await, json!({"a": "1", "b": "1"}));
+    assert_eq!(apply("{a: '2'}", &[]).await, json!({"a": "2"}), "b was applied before");
+    let data = apply("{c: '3'}", &["--server-side"]).await;
+    assert_eq!(data, json!({"a": "2", "c": "3"}), "nobody owns a");
+    binary.kill().await;
 }
