@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway;
-use crate::helm_charts::{BOTH, Hand, archive, broken, crd, options, web};
+use crate::helm_charts::{BOTH, Hand, archive, broken, chart, crd, options, web};
 use crate::people::{Person, create, grant};
 use crate::writes::live;
 
@@ -162,6 +162,47 @@ async fn a_preview_says_which_quota_and_which_right_would_bite() {
     assert_eq!(problem["class"], "forbidden", "{shown}");
     assert!(problem.to_string().contains("deployments"), "{shown}");
     assert!(secrets(cluster, &namespace).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_preview_counts_the_pods_that_a_deployment_would_make_against_quotas() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("preview-pods").await;
+    let gateway = gateway::start(options(4)).await;
+    let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "cores"},
+        "spec": {"hard": {"requests.cpu": "100m"}},
+    });
+    let quotas = format!("/api/v1/namespaces/{namespace}/resourcequotas");
+    create(cluster, &quotas, quota).await;
+    let path = format!("{quotas}/cores");
+    let holds = || async {
+        let quota = live(cluster, &path).await;
+        quota.is_some_and(|quota| quota["status"]["hard"]["requests.cpu"] == "100m")
+    };
+    Cluster::eventually("the quota is counted", holds).await;
+    let text = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: {{ .Release.Name }}}
+spec:
+  replicas: {{ .Values.replicas }}
+  selector: {matchLabels: {app: a}}
+  template:
+    metadata: {labels: {app: a}}
+    spec:
+      containers: [{name: a, image: a, resources: {requests: {cpu: 40m}}}]
+";
+    let chart = chart("web", "1.0.0", &[("templates/a.yaml", text), ("values.yaml", "{}")]);
+    for (replicas, fits) in [(2, true), (3, false)] {
+        let body = json!({"chart": archive(&chart), "values": {"replicas": replicas}});
+        let shown = preview(&hand, "install", body).await;
+        assert_eq!(of(&shown, "Deployment")["problem"], Value::Null, "{shown}");
+        let problem = &shown["problem"];
+        assert_eq!(problem.is_null(), fits, "{replicas} pods: {shown}");
+        assert!(fits || problem["class"] == "quota", "{shown}");
+        assert!(fits || problem.to_string().contains("cores"), "{shown}");
+    }
 }
 
 #[tokio::test]

@@ -198,12 +198,7 @@ async fn acts_end_as_they_are_said_to_and_as_helm_4_lists_them() {
     table(4).await;
 }
 
-#[tokio::test]
-async fn acts_end_as_they_are_said_to_and_as_helm_3_lists_them() {
-    table(3).await;
-}
-
-async fn table(major: u32) {
+pub async fn table(major: u32) {
     let gateway = gateway::start(options(major)).await;
     let stories = [
         ("success", success()),
