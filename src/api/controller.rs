@@ -100,7 +100,7 @@ async fn find(
     };
     let row = later::owner(&json, &served.shown())?;
     // Another object of the same name is not the owner.
-    Ok((row.uid == owner.uid).then(|| (Arc::new(row), None)))
+    Ok((row.uid == *owner.uid).then(|| (Arc::new(row), None)))
 }
 
 /// Only where a cache is kept: a live list of all sets would cost more than one GET. Rows of these
@@ -123,7 +123,7 @@ async fn cached_set(
     else {
         return Ok(None);
     };
-    let row = view.store().by_uid(&view.scope, owner.uid);
+    let row = view.store().by_uid(&view.scope, &owner.uid.into());
     Ok(row.map(|row| (row, Some(view))))
 }
 

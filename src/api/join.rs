@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use super::usage::Usages;
 use super::view::View;
-use crate::kinds::{Allocated, Counts, Facts, Join, KindDef, Link, Outcome, Phase, PodsOf, Row};
+use crate::kinds::{
+    Allocated, Counts, Facts, Join, KindDef, Link, Outcome, Phase, PodsOf, Row, Uid,
+};
 
 /// The views that joins look into; `None` when not needed or not permitted.
 #[derive(Default)]
@@ -187,7 +189,7 @@ impl Joins {
         let mut found = Vec::new();
         let Some(pods) = &self.pods else { return found };
         // Owners are of the same namespace: anybody may write another's uid into a pod of his own.
-        let mut take = |uid: &CompactString| {
+        let mut take = |uid: &Uid| {
             let owner = Link::Owner(uid.clone());
             pods.store().linked(&pods.scope, &owner, |pod| {
                 if pod.namespace == row.namespace {
@@ -255,7 +257,7 @@ impl Joins {
 
     /// Requests and limits of a node's non-terminal pods; the view is of all pods or none.
     fn allocation(&self, row: &Row) -> NodeAllocation {
-        let Facts::Node(capacity) = row.facts else {
+        let Facts::Node(capacity) = &row.facts else {
             return node_allocation((0, 0, 0), 0, Allocated::default());
         };
         let (mut count, mut sum) = (0, Allocated::default());
@@ -325,7 +327,7 @@ impl Joins {
     /// The contract's `status` of a list of workloads: failed with any warning, pending with a
     /// pending pod, else running.
     fn workload_status(&self, primary: &View, how: PodsOf) -> Status {
-        let mut worst: HashMap<(CompactString, CompactString), bool> = HashMap::new();
+        let mut worst: HashMap<(Uid, CompactString), bool> = HashMap::new();
         if let Some(pods) = &self.pods {
             pods.store().pod_sums(&pods.scope, |pod| {
                 let Some(owner) = self.workload_of(pod, how) else { return };
@@ -349,14 +351,14 @@ impl Joins {
         status
     }
 
-    fn workload_of(&self, pod: &Row, how: PodsOf) -> Option<CompactString> {
+    fn workload_of(&self, pod: &Row, how: PodsOf) -> Option<Uid> {
         let owner = pod.owner()?;
         match how {
-            PodsOf::Owner => Some(owner.into()),
+            PodsOf::Owner => Some(owner.clone()),
             PodsOf::ReplicaSets => {
                 let sets = self.replica_sets.as_ref()?;
                 let set = sets.store().by_uid(&sets.scope, owner)?;
-                set.owner().filter(|_| set.namespace == pod.namespace).map(CompactString::from)
+                set.owner().filter(|_| set.namespace == pod.namespace).cloned()
             }
         }
     }

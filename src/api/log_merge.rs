@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use compact_str::CompactString;
+use compact_str::{CompactString, ToCompactString as _};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -141,7 +141,8 @@ impl Workload {
         }
         let Self { gateway, user, kind, namespace, .. } = self;
         let (rows, views) = pods_of(gateway, user, kind, namespace, owner).await?;
-        let pods = rows.iter().map(|row| Pod { uid: row.uid.clone(), name: row.name.clone() });
+        let pods =
+            rows.iter().map(|row| Pod { uid: row.uid.to_compact_string(), name: row.name.clone() });
         let again = if views.iter().all(View::is_shared) { LOOK.0 } else { LOOK.1 };
         Ok((pods.collect(), again))
     }

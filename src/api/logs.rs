@@ -27,7 +27,7 @@ use super::respond::{Freshness, Reply};
 use super::target::{Target, segment};
 use super::view::{NoView, View};
 use super::{Caller, Gateway, Shared, body, log_follow, log_source, view};
-use crate::kinds::{KindDef, Link, Row};
+use crate::kinds::{KindDef, Link, Row, Uid};
 use crate::upstream::{Failure, Identity, UpstreamError, User};
 
 /// What has logs, and where its objects describe the containers.
@@ -141,7 +141,7 @@ pub(super) async fn pods_of(
         _ => None,
     };
     let uid = owner.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
-    let mut owners = vec![CompactString::from(uid)];
+    let mut owners = vec![Uid::from(uid)];
     let mut views = Vec::new();
     if let Some(between) = between {
         let (pods, between) = tokio::try_join!(open(pods), open(between))?;
@@ -155,7 +155,7 @@ pub(super) async fn pods_of(
     Ok((rows, views))
 }
 
-fn controlled(view: &View, owners: &[CompactString]) -> Vec<Arc<Row>> {
+fn controlled(view: &View, owners: &[Uid]) -> Vec<Arc<Row>> {
     let mut rows = Vec::new();
     for owner in owners {
         let link = Link::Owner(owner.clone());

@@ -234,7 +234,7 @@ pub async fn node(
     });
     let node = nodes.as_ref().and_then(|nodes| nodes.store().get(&nodes.scope, "", &name));
     let mut answer = Answer::of(&series, asked, errors);
-    answer.percent_of_allocatable = node.and_then(|node| match node.facts {
+    answer.percent_of_allocatable = node.and_then(|node| match &node.facts {
         Facts::Node(has) => Some(percent(&series, (has.cpu, has.memory))),
         _ => None,
     });

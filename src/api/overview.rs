@@ -19,7 +19,7 @@ use super::related::known;
 use super::respond::{Freshness, Reply};
 use super::view::{self, NoView, View};
 use super::{Caller, Gateway, Shared};
-use crate::kinds::{Allocated, Cell, Counts, Facts, KINDS, KindDef, Link, Row, by_name, time};
+use crate::kinds::{Allocated, Cell, Counts, Facts, KINDS, KindDef, Row, by_name, time};
 use crate::upstream::User;
 
 /// Reasons of warnings that are shown, the most frequent first.
@@ -168,11 +168,8 @@ fn warnings(events: Option<&View>) -> Vec<Value> {
             let Some(warning) = event.warning() else { return };
             let group = groups.entry(warning.reason.clone()).or_default();
             group.count += 1;
-            let about = event.links.iter().find_map(|link| match link {
-                Link::InvolvedName(namespace, name) => Some((namespace.clone(), name.clone())),
-                _ => None,
-            });
-            group.objects.extend(about);
+            let about = event.involved();
+            group.objects.extend(about.map(|(namespace, name)| (namespace.into(), name.into())));
             let seen = match last_seen.and_then(|at| event.cells.get(at)) {
                 Some(Cell::Time(seen)) => *seen,
                 _ => None,

@@ -224,15 +224,15 @@ fn filtered(store: &Store, scope: &Scope, keep: impl Fn(&Row) -> bool) -> Vec<Ar
 pub async fn events(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
     let row = subject.row;
     let links = match subject.kind.name {
-        "node" => vec![Link::Involved(row.uid.clone()), Link::Involved(row.name.clone())],
-        _ => vec![Link::InvolvedName(row.namespace.clone(), row.name.clone())],
+        "node" => vec![Link::Involved(row.uid.clone()), Link::Involved(row.name.as_str().into())],
+        _ => vec![Link::InvolvedAt(Box::new((row.namespace.clone(), row.name.clone())))],
     };
-    let about_it = Link::InvolvedName(CompactString::default(), row.name.clone());
+    let about_it = Link::InvolvedAt(Box::new((CompactString::default(), row.name.clone())));
     choose(subject, known("event")?, query, |view| match subject.kind.name {
         "namespace" => filtered(view.store(), &view.scope, |_| true),
         "node" => {
             let mut events = linked(view.store(), &view.scope, &links);
-            events.retain(|event| event.links.contains(&about_it));
+            events.retain(|event| event.links_to(&about_it));
             events
         }
         _ => linked(view.store(), &view.scope, &links),
@@ -287,7 +287,7 @@ fn labels(object: Option<&Value>) -> BTreeMap<String, String> {
 }
 
 fn label<'a>(row: &'a Row, key: &str) -> Option<&'a str> {
-    row.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    row.labels.get(key)
 }
 
 /// Whether labels have all that a selector asks for; an empty selector selects nothing.
@@ -349,7 +349,7 @@ pub async fn secrets(
 
 /// Autoscalers that scale the subject.
 pub async fn autoscalers(subject: &Subject<'_>) -> Result<Chosen, ApiError> {
-    let link = Link::Target(subject.kind.name.into(), subject.row.name.clone());
+    let link = Link::Target(Box::new((subject.kind.name.into(), subject.row.name.clone())));
     let query = ListQuery::default();
     let kind = known("horizontalpodautoscaler")?;
     choose(subject, kind, &query, |view| linked(view.store(), &view.scope, &[link])).await

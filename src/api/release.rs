@@ -25,7 +25,7 @@ use crate::helm::manifest::{self, Object};
 use crate::helm::record::{self, ReadError, Record};
 use crate::i18n::Locale;
 use crate::kinds::release::{RELEASE, type_meta};
-use crate::kinds::time;
+use crate::kinds::{Uid, time};
 use crate::upstream::User;
 
 /// What a detail shows of `Chart.yaml`.
@@ -208,8 +208,9 @@ async fn facts(
     let mut found = Read::new();
     for record in history {
         let version = record.resource_version.parse().unwrap_or(0);
-        if let Some(fact) = facts.known(&record.uid, version).await {
-            found.insert(record.uid.clone(), fact);
+        let uid = Uid::from(&*record.uid);
+        if let Some(fact) = facts.known(&uid, version).await {
+            found.insert(uid, fact);
         }
     }
     if found.len() == history.len() {
@@ -297,7 +298,7 @@ fn hook(hook: &Hook) -> Value {
 /// The revisions, the newest first, each with what lists show of one.
 fn revisions(history: &[Record], facts: &Read) -> Value {
     let revisions = history.iter().map(|record| {
-        let fact: Option<&Fact> = facts.get(&record.uid).map(|fact| &**fact);
+        let fact: Option<&Fact> = facts.get(&Uid::from(&*record.uid)).map(|fact| &**fact);
         let updated = fact.and_then(|fact| fact.updated).unwrap_or(record.created);
         json!({
             "revision": record.revision, "status": record.status, "updated": time(updated),

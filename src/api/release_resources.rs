@@ -28,7 +28,7 @@ use crate::cache::Page;
 use crate::helm::manifest::Object;
 use crate::i18n::Locale;
 use crate::kinds::health::{Health, health};
-use crate::kinds::{Link, Row};
+use crate::kinds::{Link, Row, Uid};
 use crate::query::ListQuery;
 use crate::upstream::{Served, UpstreamError, User};
 
@@ -287,7 +287,7 @@ async fn pods_of(
         }
     };
     let own = there().map(|seen| (seen.namespace.as_str().into(), seen.uid.as_str().into()));
-    let own: Vec<(CompactString, CompactString)> = own.collect();
+    let own: Vec<(CompactString, Uid)> = own.collect();
     let mut owners = own.clone();
     for view in &between {
         let controlled = controlled(view, &own);
@@ -296,7 +296,7 @@ async fn pods_of(
     let mut rows = controlled(&pods, &owners);
     rows.extend(there().filter_map(|seen| {
         let pod = pods.store().get(&pods.scope, &seen.namespace, &seen.object.name)?;
-        (pod.uid == seen.uid.as_str()).then_some(pod)
+        (pod.uid == *seen.uid).then_some(pod)
     }));
     rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     rows.dedup_by(|a, b| a.uid == b.uid);
@@ -341,7 +341,7 @@ fn by_way_of(kind: &str) -> &'static [&'static str] {
 
 /// Rows that these objects, each with its namespace, control. Owners are of the same namespace:
 /// anybody may write another's uid into an object of his own.
-fn controlled(view: &View, owners: &[(CompactString, CompactString)]) -> Vec<Arc<Row>> {
+fn controlled(view: &View, owners: &[(CompactString, Uid)]) -> Vec<Arc<Row>> {
     let mut rows = Vec::new();
     for (namespace, uid) in owners {
         view.store().linked(&view.scope, &Link::Owner(uid.clone()), |row| {

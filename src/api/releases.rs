@@ -321,7 +321,7 @@ fn filled(row: Arc<Row>, facts: &Read) -> Arc<Row> {
 fn is_protected(gateway: &Gateway, row: &Row) -> bool {
     let ours = row.labels.iter().filter(|(key, _)| key.starts_with(OURS));
     let labels: BTreeMap<String, String> =
-        ours.map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        ours.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     gateway.helm.protection.of(&row.namespace, &row.name, &labels).protected
 }
 
@@ -433,11 +433,11 @@ mod tests {
         ];
         let newest = newest(&rows);
         assert_eq!(newest.len(), 2);
-        assert_eq!(newest[&place(&rows[0])].uid, "web-10");
+        assert_eq!(newest[&place(&rows[0])].uid.to_string(), "web-10");
         let old = vec![secret("a", 1, "deployed"), secret("b", 3, "superseded")];
         assert_eq!(shown_of_old(old.clone(), true).len(), 2);
         let shown = shown_of_old(old, false);
-        assert_eq!(shown.iter().map(|row| row.uid.as_str()).collect::<Vec<_>>(), ["a-1"]);
+        assert_eq!(shown.iter().map(|row| row.uid.to_string()).collect::<Vec<_>>(), ["a-1"]);
     }
 
     #[test]
@@ -445,8 +445,8 @@ mod tests {
         let rows: Vec<_> = (1..=30).map(|number| secret("web", number, "superseded")).collect();
         for raw in ["itemsPerPage=2&page=1", "sortBy=a,name&itemsPerPage=2&page=1"] {
             let page = Page::of(&rows, &query(raw));
-            let uids: Vec<_> = page.rows.iter().map(|row| row.uid.as_str()).collect();
-            assert_eq!((uids.as_slice(), page.total), (&["web-30", "web-29"][..], 30), "{raw}");
+            let uids: Vec<_> = page.rows.iter().map(|row| row.uid.to_string()).collect();
+            assert_eq!((uids.join(" ").as_str(), page.total), ("web-30 web-29", 30), "{raw}");
         }
     }
 
@@ -465,7 +465,7 @@ mod tests {
             .map(|row| filled(row, &facts))
             .collect();
         assert_eq!(Page::of(&rows, &query("filterBy=chart,web")).total, 1);
-        assert_eq!(Page::of(&rows, &query("sortBy=d,updated")).rows[0].uid, "a-1");
+        assert_eq!(Page::of(&rows, &query("sortBy=d,updated")).rows[0].uid.to_string(), "a-1");
     }
 
     #[test]

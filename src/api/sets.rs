@@ -57,7 +57,7 @@ pub async fn owned(
     let mut all = Vec::new();
     for item in list.items {
         let row = (kind.row)(item.get())?;
-        if row.owner() == Some(text(deployment, "uid")) {
+        if row.owner().is_some_and(|uid| uid == text(deployment, "uid")) {
             let set =
                 serde_json::from_str(item.get()).map_err(|error| ApiError::internal(&error))?;
             all.push((Arc::new(row), set));

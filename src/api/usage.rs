@@ -133,8 +133,8 @@ fn pods_of(kind: &KindDef) -> Option<PodsOf> {
 }
 
 fn facts(row: &Row) -> Option<UsageFacts> {
-    match row.facts {
-        Facts::Usage(facts) => Some(facts),
+    match &row.facts {
+        Facts::Usage(facts) => Some(**facts),
         _ => None,
     }
 }

@@ -72,7 +72,7 @@ pub struct View {
 
 enum Rows {
     Shared(Arc<Feed>),
-    Own(Store),
+    Own(Box<Store>),
 }
 
 /// Why there is no view.
@@ -188,7 +188,7 @@ async fn within(
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
     let listing = Box::pin(listed(gateway, user, kind, &at, &namespaces)).await;
     let Listing { store, scope, .. } = listing.map_err(|error| NoView::Failed(error.into()))?;
-    Ok(View { scope, rows: Rows::Own(store), age: Duration::ZERO })
+    Ok(View { scope, rows: Rows::Own(Box::new(store)), age: Duration::ZERO })
 }
 
 /// A list as the caller; credentials that it refuses end what is remembered of them.

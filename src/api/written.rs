@@ -231,7 +231,7 @@ impl What {
     fn is_seen(&self, feed: &Feed, scope: &Scope) -> bool {
         match self {
             Self::Version(version) => feed.heard_of(*version),
-            Self::Gone { uid, .. } => feed.store.by_uid(scope, uid).is_none(),
+            Self::Gone { uid, .. } => feed.store.by_uid(scope, &uid.as_str().into()).is_none(),
             Self::Something => true,
         }
     }

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::kinds::{Facts, KindDef, by_name};
+use crate::kinds::{Facts, KindDef, Labels, Link, Uid, by_name};
 use crate::query::Filter;
 
 fn pods() -> &'static KindDef {
@@ -15,10 +15,10 @@ fn row(namespace: &str, name: &str, created: i64) -> Row {
     Row {
         namespace: namespace.into(),
         name: name.into(),
-        uid: format!("{namespace}/{name}").into(),
+        uid: Uid::from(format!("{namespace}/{name}").as_str()),
         created,
         version: 1,
-        labels: Box::default(),
+        labels: Labels::default(),
         cells: [crate::kinds::Cell::Text("Running".into())].into(),
         links: Box::default(),
         facts: Facts::None,
@@ -66,7 +66,7 @@ fn rows_outside_the_scope_are_neither_shown_nor_counted_nor_found() {
     assert_eq!(names(&store.select(&scope, &ListQuery::default())), ["a/x", "a/z"]);
     assert_eq!(store.count(&scope), 2);
     assert!(store.get(&scope, "b", "y").is_none());
-    assert!(store.by_uid(&scope, "b/y").is_none());
+    assert!(store.by_uid(&scope, &"b/y".into()).is_none());
     let nowhere = Scope::for_tests(pods(), Some(&[]));
     assert_eq!(store.select(&nowhere, &ListQuery::default()).total, 0);
 }
@@ -88,7 +88,39 @@ fn a_deleted_row_is_gone_from_every_order() {
     let query = ListQuery { sort: by(Key::Created, true), ..Default::default() };
     assert_eq!(names(&store.select(&scope, &query)), ["b/y", "a/z"]);
     assert_eq!(store.len(), 2);
-    assert!(store.by_uid(&scope, "a/x").is_none());
+    assert!(store.by_uid(&scope, &"a/x".into()).is_none());
+}
+
+#[test]
+fn rows_are_found_by_what_they_point_to_until_they_are_gone() {
+    let of = |namespace: &str, name: &str, link: Link| Row {
+        links: [link].into(),
+        ..row(namespace, name, 1)
+    };
+    let near = |name: &str, about: &str| of("a", name, Link::InvolvedName(about.into()));
+    let about = |name: &str| Link::InvolvedAt(Box::new(("a".into(), name.into())));
+    let elsewhere = of("b", "4", Link::InvolvedName("x".into()));
+    let rows = [near("1", "x"), near("2", "x"), near("3", "y"), elsewhere];
+    let store = Store::of(pods(), rows.into_iter().chain([of("b", "far", about("x"))]));
+    let scope = Scope::for_tests(pods(), None);
+    let found = |name: &str| {
+        let mut names = Vec::new();
+        store.linked(&scope, &about(name), |row| names.push(row.name.to_string()));
+        names
+    };
+    assert_eq!((found("x").join(" "), found("y").join(" ")), ("1 2 far".into(), "3".into()));
+    store.delete("a", "1");
+    store.apply(near("3", "x"));
+    assert_eq!((found("x").join(" "), found("y").join(" ")), ("2 far 3".into(), String::new()));
+    for (namespace, name) in [("a", "2"), ("b", "far"), ("a", "3")] {
+        store.delete(namespace, name);
+    }
+    assert_eq!(found("x"), [""; 0]);
+    let twice = [Link::InvolvedName("x".into()), Link::InvolvedName("x".into())];
+    store.apply(Row { links: twice.into(), ..row("a", "5", 1) });
+    store.apply(near("6", "x"));
+    store.delete("a", "5");
+    assert_eq!(found("x"), ["6"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use ahash::RandomState;
 use compact_str::CompactString;
 
 use crate::auth::{Reach, Scope};
-use crate::kinds::{Allocated, Facts, KindDef, Link, Phase, Row};
+use crate::kinds::{Allocated, Facts, KindDef, Link, Phase, Row, Uid};
 
 pub struct Store {
     kind: &'static KindDef,
@@ -26,40 +26,54 @@ pub struct Store {
 pub(super) struct Shelf {
     pub(super) spaces: BTreeMap<CompactString, Space>,
     uids: HashSet<ByUid, RandomState>,
-    /// By the hash of what they point to: most links have one row, and a copy of the link would take
-    /// more than all of this.
-    links: HashMap<u64, Linked, RandomState>,
+    links: Links,
 }
 
-/// Rows that point to the same, or to what has the same hash: who looks compares.
-enum Linked {
-    One(Arc<Row>),
-    Many(Vec<Arc<Row>>),
+/// Rows by the hash of what they point to, or of what has the same hash: who looks compares. A copy
+/// of the link would take more than all of this. Most links have one row; those stand in a map of
+/// their own, since room for a list in each of its places would be most of it.
+#[derive(Default)]
+struct Links {
+    one: HashMap<u64, Arc<Row>, RandomState>,
+    /// What once had more than one row; never in both maps.
+    many: HashMap<u64, Vec<Arc<Row>>, RandomState>,
 }
 
-impl Linked {
-    fn rows(&self) -> &[Arc<Row>] {
-        match self {
-            Self::One(row) => std::slice::from_ref(row),
-            Self::Many(rows) => rows,
+impl Links {
+    /// The same for both ways in which an event in this namespace may name its object.
+    fn hash(&self, namespace: &str, link: &Link) -> u64 {
+        let hasher = self.one.hasher();
+        match link.involved(namespace) {
+            Some(place) => hasher.hash_one(place),
+            None => hasher.hash_one(link),
         }
     }
 
-    fn add(&mut self, row: Arc<Row>) {
-        match self {
-            Self::One(first) => *self = Self::Many(vec![first.clone(), row]),
-            Self::Many(rows) => rows.push(row),
+    fn rows(&self, hash: u64) -> &[Arc<Row>] {
+        match self.one.get(&hash) {
+            Some(row) => std::slice::from_ref(row),
+            None => self.many.get(&hash).map(Vec::as_slice).unwrap_or_default(),
         }
     }
 
-    /// Whether any are left.
-    fn remove(&mut self, row: &Arc<Row>) -> bool {
-        match self {
-            Self::One(only) => !Arc::ptr_eq(only, row),
-            Self::Many(rows) => {
-                rows.retain(|other| !Arc::ptr_eq(other, row));
-                !rows.is_empty()
+    fn add(&mut self, hash: u64, row: Arc<Row>) {
+        if let Some(rows) = self.many.get_mut(&hash) {
+            rows.push(row);
+        } else if let Some(first) = self.one.remove(&hash) {
+            self.many.insert(hash, vec![first, row]);
+        } else {
+            self.one.insert(hash, row);
+        }
+    }
+
+    fn remove(&mut self, hash: u64, row: &Arc<Row>) {
+        if let Some(rows) = self.many.get_mut(&hash) {
+            rows.retain(|other| !Arc::ptr_eq(other, row));
+            if rows.is_empty() {
+                self.many.remove(&hash);
             }
+        } else if self.one.get(&hash).is_some_and(|only| Arc::ptr_eq(only, row)) {
+            self.one.remove(&hash);
         }
     }
 }
@@ -166,7 +180,7 @@ impl Store {
         self.read().get(namespace, name)
     }
 
-    pub fn by_uid(&self, scope: &Scope, uid: &str) -> Option<Arc<Row>> {
+    pub fn by_uid(&self, scope: &Scope, uid: &Uid) -> Option<Arc<Row>> {
         let shelf = self.read();
         let row = &shelf.uids.get(uid)?.0;
         self.admits(scope, &row.namespace).then(|| row.clone())
@@ -255,10 +269,10 @@ impl Shelf {
         self.spaces.get(namespace)?.names.get(name).map(|row| row.0.clone())
     }
 
-    /// The rows that point to this.
+    /// The rows that point to this; events by name to [`Link::InvolvedAt`].
     fn linked(&self, link: &Link) -> impl Iterator<Item = &Arc<Row>> {
-        let rows = self.links.get(&self.links.hasher().hash_one(link)).map(Linked::rows);
-        rows.into_iter().flatten().filter(|row| row.links.contains(link))
+        let rows = self.links.rows(self.links.hash("", link)).iter();
+        rows.filter(|row| row.links_to(link))
     }
 
     /// Builds the orders anew without the room that rows in ascending order have left in them: half
@@ -273,11 +287,7 @@ impl Shelf {
     fn insert(&mut self, row: Arc<Row>) {
         self.remove(&row.namespace, &row.name);
         for link in &row.links {
-            let hash = self.links.hasher().hash_one(link);
-            match self.links.get_mut(&hash) {
-                Some(linked) => linked.add(row.clone()),
-                None => drop(self.links.insert(hash, Linked::One(row.clone()))),
-            }
+            self.links.add(self.links.hash(&row.namespace, link), row.clone());
         }
         self.uids.insert(ByUid(row.clone()));
         let space = self.spaces.entry(row.namespace.clone()).or_default();
@@ -302,12 +312,9 @@ impl Shelf {
         if space.names.is_empty() {
             self.spaces.remove(namespace);
         }
-        self.uids.remove(row.uid.as_str());
+        self.uids.remove(&row.uid);
         for link in &row.links {
-            let hash = self.links.hasher().hash_one(link);
-            if self.links.get_mut(&hash).is_some_and(|linked| !linked.remove(&row)) {
-                self.links.remove(&hash);
-            }
+            self.links.remove(self.links.hash(namespace, link), &row);
         }
     }
 }
@@ -373,15 +380,15 @@ macro_rules! ordered {
 }
 ordered!(ByName, ByCreated);
 
-impl Borrow<str> for ByUid {
-    fn borrow(&self) -> &str {
+impl Borrow<Uid> for ByUid {
+    fn borrow(&self) -> &Uid {
         &self.0.uid
     }
 }
 
 impl Hash for ByUid {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.uid.as_str().hash(state);
+        self.0.uid.hash(state);
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use bytes::Bytes;
-use compact_str::CompactString;
 use dashmap::DashMap;
 use http::StatusCode;
 use tokio::sync::watch;
@@ -22,7 +21,7 @@ use super::reflector::jittered;
 use super::usage_table::{Series, Table};
 use crate::auth::Scope;
 use crate::kinds::usage::{Measurements, NODE_USAGE, POD_USAGE};
-use crate::kinds::{Resource, Row};
+use crate::kinds::{Resource, Row, Uid};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// metrics-server measures every 15 s unless told otherwise: asking more often shows nothing new.
@@ -73,7 +72,7 @@ pub struct Usage {
     /// What was written of a pod since the last poll, and that poll's number: every page that shows
     /// it shows the same. By uid, so that a pod made anew under an old name shows nothing of the
     /// old one.
-    written: DashMap<CompactString, (u32, Bytes), RandomState>,
+    written: DashMap<Uid, (u32, Bytes), RandomState>,
     pub polls: AtomicU64,
     pub failures: AtomicU64,
     pub malformed: AtomicU64,

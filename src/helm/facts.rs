@@ -16,6 +16,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visito
 use serde::{Deserialize, Deserializer};
 
 use super::blob::{BadRelease, Held, UNPACKED, is_packed, packed, time};
+use crate::kinds::Uid;
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
 /// Records remembered, at some 500 bytes: 500 releases of 40 revisions.
@@ -41,7 +42,7 @@ pub struct Fact {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
-    uid: CompactString,
+    uid: Uid,
     version: u64,
 }
 
@@ -50,7 +51,7 @@ struct Key {
 pub struct Facts(Cache<Key, Arc<Fact>>);
 
 /// By uid, those that one request has read.
-pub type Read = HashMap<CompactString, Arc<Fact>>;
+pub type Read = HashMap<Uid, Arc<Fact>>;
 
 #[derive(Deserialize)]
 struct List {
@@ -72,7 +73,7 @@ impl Default for Facts {
 
 impl Facts {
     /// What is remembered of a Secret that the caller has just listed in this version.
-    pub async fn known(&self, uid: &CompactString, version: u64) -> Option<Arc<Fact>> {
+    pub async fn known(&self, uid: &Uid, version: u64) -> Option<Arc<Fact>> {
         self.0.get(&Key { uid: uid.clone(), version }).await
     }
 
@@ -132,7 +133,7 @@ fn fact_of(secret: &str) -> Option<(Key, Arc<Fact>)> {
         description: cut(Some(&format!("The record cannot be read: {error}"))),
         ..Fact::default()
     });
-    Some((Key { uid: held.uid, version: held.version }, Arc::new(fact)))
+    Some((Key { uid: held.uid.as_str().into(), version: held.version }, Arc::new(fact)))
 }
 
 /// What a list shows of a record: it is read no further than to the chart's metadata, which Helm
@@ -327,7 +328,7 @@ mod tests {
         };
         let whole = json!({"release": stored(HELM_3, true)});
         let (key, found) = fact_of(&secret(whole, "77")).unwrap();
-        assert_eq!((key.uid.as_str(), key.version, &*found), ("u-1", 77, &web()));
+        assert_eq!((key.uid, key.version, &*found), ("u-1".into(), 77, &web()));
         let (key, found) = fact_of(&secret(json!(null), "x")).unwrap();
         assert_eq!(key.version, 0);
         assert!(found.description.contains("no data.release"), "{}", found.description);

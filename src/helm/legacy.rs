@@ -17,20 +17,19 @@ pub const SELECTOR: &str = "OWNER=TILLER";
 /// The row of a release and what its list shows beside it; `None` when the ConfigMap is not
 /// Tiller's. Its namespace is Tiller's own, since the release's stands in the content.
 pub fn row(map: &Row) -> Option<(Row, Fact)> {
-    let label = |key: &str| {
-        let label = map.labels.iter().find(|(name, _)| name == key);
-        label.map(|(_, value)| value.as_str())
-    };
-    let name = label("NAME").filter(|_| label("OWNER") == Some("TILLER"))?;
+    let label = |key: &str| map.labels.get(key);
+    // First what nearly no ConfigMap has.
+    let owner = label("OWNER").filter(|owner| *owner == "TILLER");
+    let name = owner.and_then(|_| label("NAME"))?;
     let revision: u32 = label("VERSION")?.parse().ok()?;
     let status = status(label("STATUS").unwrap_or_default());
-    let created = time(map.created);
+    let (created, uid) = (time(map.created), map.uid.to_string());
     let object_meta = Head {
         name,
         namespace: &map.namespace,
         labels: BTreeMap::new(),
         creation_timestamp: created.as_deref(),
-        uid: &map.uid,
+        uid: &uid,
     };
     let type_meta = type_meta();
     let item = Item { object_meta, type_meta, revision, status: &status, legacy: true };

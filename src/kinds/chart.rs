@@ -68,10 +68,10 @@ impl Shown<'_> {
         Row {
             namespace: CompactString::new(self.repository),
             name: CompactString::new(self.name),
-            uid: CompactString::default(),
+            uid: Uid::from(""),
             created: self.updated.unwrap_or(0),
             version: 0,
-            labels: Box::default(),
+            labels: Labels::default(),
             cells: cells.into(),
             links: Box::default(),
             facts: Facts::None,

@@ -65,7 +65,7 @@ fn row(json: &str) -> Result<Row, Malformed> {
         container_images: object.spec.template.images(),
         init_container_images: object.spec.template.init_images(),
     };
-    let facts = Facts::Workload(WorkloadFacts {
+    let facts = Facts::from(WorkloadFacts {
         current: object.status.current_number_scheduled,
         desired: Some(object.status.desired_number_scheduled),
     });
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_daemon_set_counts_nodes_and_can_be_restarted_but_not_scaled() {
         let row = row(AGENT).unwrap();
-        assert_eq!(row.facts, Facts::Workload(WorkloadFacts { current: 4, desired: Some(5) }));
+        assert_eq!(row.facts, Facts::from(WorkloadFacts { current: 4, desired: Some(5) }));
         assert_eq!(*row.cells, [Cell::Number(3)]);
         assert_eq!(
             std::str::from_utf8(&row.json).unwrap(),
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_daemon_set_nobody_looked_at_yet_wants_no_pods() {
         let row = row(r#"{"metadata": {"name": "a"}, "status": {}}"#).unwrap();
-        assert_eq!(row.facts, Facts::Workload(WorkloadFacts { current: 0, desired: Some(0) }));
+        assert_eq!(row.facts, Facts::from(WorkloadFacts { current: 0, desired: Some(0) }));
         assert_eq!(*row.cells, [Cell::Number(0)]);
     }
 }

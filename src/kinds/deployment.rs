@@ -70,7 +70,7 @@ fn row(json: &str) -> Result<Row, Malformed> {
         container_images: object.spec.template.images(),
         init_container_images: object.spec.template.init_images(),
     };
-    let facts = Facts::Workload(WorkloadFacts {
+    let facts = Facts::from(WorkloadFacts {
         current: object.status.replicas,
         desired: object.spec.replicas,
     });
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_deployment_shows_its_images_and_counts() {
         let row = row(TILES).unwrap();
-        assert_eq!(row.facts, Facts::Workload(WorkloadFacts { current: 4, desired: Some(3) }));
+        assert_eq!(row.facts, Facts::from(WorkloadFacts { current: 4, desired: Some(3) }));
         assert!(row.links.is_empty());
         assert_eq!(
             std::str::from_utf8(&row.json).unwrap(),

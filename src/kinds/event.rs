@@ -130,13 +130,17 @@ impl Event<'_> {
 
     fn links(&self) -> Vec<Link> {
         let Involved { name, namespace, uid, .. } = &self.involved_object;
-        let mut links = Vec::with_capacity(2);
-        if !uid.is_empty() {
-            links.push(Link::Involved(CompactString::new(&**uid)));
+        // By uid nobody looks for others, and most events are others.
+        let by_uid = !uid.is_empty() && (namespace.is_empty() || self.kind() == WARNING);
+        let mut links = Vec::with_capacity(usize::from(by_uid) + usize::from(!name.is_empty()));
+        if by_uid {
+            links.push(Link::Involved(Uid::from(&**uid)));
         }
-        if !name.is_empty() {
-            let namespace = CompactString::new(&**namespace);
-            links.push(Link::InvolvedName(namespace, CompactString::new(&**name)));
+        let object = CompactString::new(&**name);
+        if !name.is_empty() && *namespace == self.metadata.namespace {
+            links.push(Link::InvolvedName(object));
+        } else if !name.is_empty() {
+            links.push(Link::InvolvedAt(Box::new((CompactString::new(&**namespace), object))));
         }
         links
     }
@@ -199,10 +203,9 @@ mod tests {
                 Cell::Text("BackOff".into())
             ]
         );
-        assert_eq!(
-            *row.links,
-            [Link::Involved("p1".into()), Link::InvolvedName("atlas".into(), "a".into())]
-        );
+        assert_eq!(*row.links, [Link::Involved("p1".into()), Link::InvolvedName("a".into())]);
+        assert!(row.links_to(&Link::InvolvedAt(Box::new(("atlas".into(), "a".into())))));
+        assert!(!row.links_to(&Link::InvolvedAt(Box::new(("other".into(), "a".into())))));
         let warning = row.warning().unwrap();
         assert_eq!((&*warning.message, &*warning.reason), ("Back-off\nrestarting", "BackOff"));
         assert_eq!(warning.kind, "Warning");
@@ -228,6 +231,9 @@ mod tests {
         .unwrap();
         assert_eq!(row.cells[..2], [Cell::Time(None), Cell::Time(None)]);
         assert_eq!(row.warning(), None);
+        let nowhere = Link::InvolvedAt(Box::new(("".into(), "a".into())));
+        assert_eq!(*row.links, *std::slice::from_ref(&nowhere));
+        assert!(row.links_to(&nowhere));
         let item: Value = serde_json::from_slice(&row.json).unwrap();
         assert_eq!(item["firstSeen"], "2026-01-02T03:04:05Z");
         assert_eq!(item["lastSeen"], "2026-01-02T03:04:05Z");

@@ -38,7 +38,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
             "targetCPUUtilizationPercentage":
                 cpu(autoscaler, "/spec/metrics", "/resource/target/averageUtilization"),
         });
-        let links = vec![Link::Target(kind.to_ascii_lowercase().into(), name.into())];
+        let target = (kind.to_ascii_lowercase().into(), name.into());
+        let links = vec![Link::Target(Box::new(target))];
         Own { fields, links, ..Own::default() }
     })
 }
@@ -84,7 +85,8 @@ mod tests {
     #[test]
     fn an_autoscaler_shows_cpu_alone_and_links_to_its_target() {
         let row = row(TILES).unwrap();
-        assert_eq!(*row.links, [Link::Target("deployment".into(), "tiles".into())]);
+        let target = ("deployment".into(), "tiles".into());
+        assert_eq!(*row.links, [Link::Target(Box::new(target))]);
         assert_eq!(
             serde_json::from_slice::<Value>(&row.json).unwrap(),
             json!({

@@ -115,7 +115,7 @@ fn row(json: &str) -> Result<Row, Malformed> {
     };
     let workload =
         WorkloadFacts { current: object.status.active, desired: object.spec.completions };
-    let facts = Facts::Job(JobFacts { workload, outcome: end.map(|(outcome, _)| outcome) });
+    let facts = Facts::from(JobFacts { workload, outcome: end.map(|(outcome, _)| outcome) });
     // A work queue wants no number of completions; it sorts before all that do.
     let completions = object.spec.completions.unwrap_or(0);
     let cells = vec![Cell::Text(status.into()), Cell::Number(completions)];
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(*row.cells, [Cell::Text("Complete".into()), Cell::Number(2)]);
         let workload = WorkloadFacts { current: 0, desired: Some(2) };
         let outcome = Some(Outcome::Complete);
-        assert_eq!(row.facts, Facts::Job(JobFacts { workload, outcome }));
+        assert_eq!(row.facts, Facts::from(JobFacts { workload, outcome }));
         assert_eq!(
             std::str::from_utf8(&row.json).unwrap(),
             concat!(
@@ -185,7 +185,7 @@ mod tests {
             {"type": "Failed", "status": "True", "message": "Job has reached the specified backoff limit"},
         ]}));
         assert_eq!(row.cells[0], Cell::Text("Failed".into()));
-        assert!(matches!(row.facts, Facts::Job(JobFacts { outcome: Some(Outcome::Failed), .. })));
+        assert!(matches!(&row.facts, Facts::Job(job) if job.outcome == Some(Outcome::Failed)));
         assert_eq!(shown(&row)["status"], "Failed");
         assert_eq!(shown(&row)["message"], "Job has reached the specified backoff limit");
     }
@@ -196,7 +196,7 @@ mod tests {
             let row = with_status(&status);
             assert_eq!(*row.cells, [Cell::Text("Running".into()), Cell::Number(0)]);
             let workload = WorkloadFacts { current: 3, desired: None };
-            assert_eq!(row.facts, Facts::Job(JobFacts { workload, outcome: None }));
+            assert_eq!(row.facts, Facts::from(JobFacts { workload, outcome: None }));
             let expected = json!({"status": "Running", "message": "", "conditions": null});
             assert_eq!(shown(&row), expected);
         }

@@ -67,7 +67,7 @@ pub fn owner(json: &str, shown: &str) -> Result<Row, Malformed> {
         "job" => ("/status/active", "/spec/completions"),
         _ => ("/status/replicas", "/spec/replicas"),
     };
-    let facts = Facts::Workload(WorkloadFacts {
+    let facts = Facts::from(WorkloadFacts {
         current: number(&object, current),
         desired: object.pointer(desired).and_then(Value::as_i64),
     });

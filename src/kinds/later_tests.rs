@@ -26,7 +26,7 @@ fn an_owner_counts_as_its_kind_does() {
     let json = r#"{"metadata": {"name": "import"}, "spec": {"completions": 2, "template": {"spec": {
         "containers": [{"image": "import:1"}]}}}, "status": {"active": 1, "replicas": 9}}"#;
     let job = owner(json, "job").unwrap();
-    let facts = Facts::Workload(WorkloadFacts { current: 1, desired: Some(2) });
+    let facts = Facts::from(WorkloadFacts { current: 1, desired: Some(2) });
     assert_eq!(job.facts, facts);
     assert_eq!(item(&job)["containerImages"], json!(["import:1"]));
     assert_eq!(item(&job)["initContainerImages"], Value::Null);

@@ -11,6 +11,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::compact::Uid;
 use super::row::{Cell, Facts, Link, Row};
 
 /// An object that is not what its kind promises. Costs one row and a count, never the watch.
@@ -179,7 +180,7 @@ impl<'a> Meta<'a> {
 
     /// The link to the controller, if there is one: what most kinds need.
     pub fn owner_link(&self) -> Option<Link> {
-        self.controller().map(|uid| Link::Owner(CompactString::new(uid)))
+        self.controller().map(|uid| Link::Owner(uid.into()))
     }
 
     /// A row of this object. `item` is the contract's list item; it fails only when it cannot be
@@ -200,12 +201,10 @@ impl<'a> Meta<'a> {
         Ok(Row {
             namespace: CompactString::new(&*self.namespace),
             name: CompactString::new(&*self.name),
-            uid: CompactString::new(&*self.uid),
+            uid: Uid::from(&*self.uid),
             created: self.creation_timestamp.as_deref().and_then(seconds).unwrap_or(0),
             version: self.resource_version.parse().unwrap_or(0),
-            labels: labels
-                .map(|(k, v)| (CompactString::new(&**k), CompactString::new(&**v)))
-                .collect(),
+            labels: labels.map(|(key, value)| (&**key, &**value)).collect(),
             cells: cells.into(),
             links: links.into(),
             facts,

@@ -8,6 +8,7 @@ mod apiservice;
 pub mod chart;
 mod clusterrole;
 mod clusterrolebinding;
+mod compact;
 mod conditions;
 mod configmap;
 mod cronjob;
@@ -73,6 +74,7 @@ mod validatingwebhookconfiguration;
 mod volumeattachment;
 mod webhooks;
 
+pub use compact::{Labels, Uid};
 pub use limitrange::limits;
 pub use meta::{Malformed, time};
 pub use persistentvolumeclaim::claim_names;

@@ -108,7 +108,7 @@ impl Status<'_> {
     fn facts(&self) -> Facts {
         let amount = |text: &str| Quantity::parse(text).unwrap_or_default();
         let allocatable = self.allocatable.as_ref();
-        Facts::Node(NodeFacts {
+        Facts::from(NodeFacts {
             cpu: allocatable.map_or(0, |resources| amount(&resources.cpu).milli()),
             memory: allocatable.map_or(0, |resources| amount(&resources.memory).value()),
             pods: self.capacity.as_ref().map_or(0, |resources| amount(&resources.pods).value()),
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_node_shows_readiness_and_system_and_keeps_what_it_can_hold() {
         let row = row(NODE).unwrap();
-        assert_eq!(row.facts, Facts::Node(NodeFacts { cpu: 3_920, memory: 7 << 30, pods: 110 }));
+        assert_eq!(row.facts, Facts::from(NodeFacts { cpu: 3_920, memory: 7 << 30, pods: 110 }));
         assert_eq!(
             std::str::from_utf8(&row.json).unwrap(),
             concat!(
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_node_that_never_reported_is_unknown_and_holds_nothing() {
         let row = row(r#"{"metadata":{"name":"n"},"status":{"conditions":null}}"#).unwrap();
-        assert_eq!(row.facts, Facts::Node(NodeFacts { cpu: 0, memory: 0, pods: 0 }));
+        assert_eq!(row.facts, Facts::from(NodeFacts { cpu: 0, memory: 0, pods: 0 }));
         let item: Value = serde_json::from_slice(&row.json).unwrap();
         assert_eq!(item["ready"], "Unknown");
         assert_eq!(item["nodeInfo"].as_object().unwrap().len(), 10);

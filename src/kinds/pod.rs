@@ -120,12 +120,10 @@ fn row(json: &str) -> Result<Row, Malformed> {
         container_statuses: statuses.map(state).collect(),
         allocated_resources,
     };
-    let mut links: Vec<Link> = pod.metadata.owner_link().into_iter().collect();
-    if !pod.spec.node_name.is_empty() {
-        links.push(Link::Node(CompactString::new(&*pod.spec.node_name)));
-    }
+    let node = Some(CompactString::new(&*pod.spec.node_name)).filter(|node| !node.is_empty());
+    let links = pod.metadata.owner_link().into_iter().chain(node.map(Link::Node)).collect();
     let cells = vec![Cell::Text(CompactString::new(&*status))];
-    pod.metadata.row(NAME, &item, cells, links, Facts::Pod(Box::new(facts)))
+    pod.metadata.row(NAME, &item, cells, links, Facts::from(facts))
 }
 
 fn state<'a>(status: &'a ContainerStatus<'_>) -> State<'a> {

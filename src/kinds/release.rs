@@ -153,7 +153,7 @@ mod tests {
             json!({"objectMeta": meta, "typeMeta": {"kind": "release"}, "revision": 12,
                 "status": "deployed", "legacy": false})
         );
-        assert!(row.labels.iter().any(|(key, value)| key == "status" && value == "deployed"));
+        assert_eq!(row.labels.get("status"), Some("deployed"));
     }
 
     #[test]

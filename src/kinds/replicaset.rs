@@ -69,7 +69,7 @@ fn row(json: &str) -> Result<Row, Malformed> {
         container_images: object.spec.template.images(),
         init_container_images: object.spec.template.init_images(),
     };
-    let facts = Facts::Workload(WorkloadFacts {
+    let facts = Facts::from(WorkloadFacts {
         current: object.status.replicas,
         desired: object.spec.replicas,
     });
@@ -101,7 +101,7 @@ mod tests {
     fn a_replica_set_shows_its_images_and_links_to_its_controller() {
         let row = row(SET).unwrap();
         assert_eq!(*row.links, [Link::Owner("d1".into())]);
-        assert_eq!(row.facts, Facts::Workload(WorkloadFacts { current: 1, desired: Some(2) }));
+        assert_eq!(row.facts, Facts::from(WorkloadFacts { current: 1, desired: Some(2) }));
         assert_eq!(
             std::str::from_utf8(&row.json).unwrap(),
             concat!(

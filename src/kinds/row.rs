@@ -6,18 +6,20 @@
 use bytes::Bytes;
 use compact_str::CompactString;
 
+use super::compact::{Labels, Uid};
+
 /// One object as a list shows it. `json` is the contract's list item without what is joined.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// Empty for cluster-scoped kinds.
     pub namespace: CompactString,
     pub name: CompactString,
-    pub uid: CompactString,
+    pub uid: Uid,
     /// Unix seconds; 0 when the object carries none.
     pub created: i64,
     /// `metadata.resourceVersion`, comparable within one resource since Kubernetes 1.35 (KEP-5504).
     pub version: u64,
-    pub labels: Box<[(CompactString, CompactString)]>,
+    pub labels: Labels,
     /// The kind's own columns, in the order of [`super::KindDef::columns`].
     pub cells: Box<[Cell]>,
     /// What this object points to; the store inverts it.
@@ -36,40 +38,57 @@ pub enum Cell {
     Number(i64),
 }
 
-/// An outgoing reference. All of them stay within the namespace of the row, except `Node`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// An outgoing reference. All of them stay within the namespace of the row, except `Node` and
+/// `InvolvedAt`. Every row has some of them: pairs are boxed, so that the others take less.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Link {
     /// UID of the controlling owner (`ownerReferences[controller=true]`).
-    Owner(CompactString),
+    Owner(Uid),
     /// `spec.nodeName` of a pod.
     Node(CompactString),
-    /// UID of an event's involved object.
-    Involved(CompactString),
-    /// Namespace and name of an event's involved object: the contract finds events by name.
-    InvolvedName(CompactString, CompactString),
+    /// UID of the involved object: of warnings, and of events about what is in no namespace. Other
+    /// events are found by name alone.
+    Involved(Uid),
+    /// Name of an event's involved object in the event's own namespace: the contract finds events
+    /// by name. They are looked for by [`Link::InvolvedAt`].
+    InvolvedName(CompactString),
+    /// Namespace and name of an event's involved object.
+    InvolvedAt(Box<(CompactString, CompactString)>),
     /// Name of a service that an ingress sends requests to.
     Backend(CompactString),
     /// Lower-case kind and name of what an autoscaler scales.
-    Target(CompactString, CompactString),
+    Target(Box<(CompactString, CompactString)>),
     /// Name of the storage class of a volume.
     Class(CompactString),
 }
 
+/// Boxed, as few rows have many of them and every row has room for the largest.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Facts {
     #[default]
     None,
     Pod(Box<PodFacts>),
     Event(EventFacts),
-    Workload(WorkloadFacts),
-    Node(NodeFacts),
-    Job(JobFacts),
+    Workload(Box<WorkloadFacts>),
+    Node(Box<NodeFacts>),
+    Job(Box<JobFacts>),
     /// Whether a cron job counts as running in its list, else as failed.
     CronJob {
         running: bool,
     },
-    Usage(UsageFacts),
+    Usage(Box<UsageFacts>),
 }
+
+macro_rules! boxed {
+    ($($variant:ident($facts:ident)),*) => {$(
+        impl From<$facts> for Facts {
+            fn from(facts: $facts) -> Self {
+                Self::$variant(Box::new(facts))
+            }
+        }
+    )*};
+}
+boxed!(Pod(PodFacts), Workload(WorkloadFacts), Node(NodeFacts), Job(JobFacts), Usage(UsageFacts));
 
 /// `status.phase` of a pod; anything else is `Unknown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,19 +190,44 @@ pub struct NodeFacts {
     pub pods: i64,
 }
 
+impl Link {
+    /// Namespace and name of the involved object, if that is what an event in this namespace points
+    /// to by name.
+    pub fn involved<'a>(&'a self, namespace: &'a str) -> Option<(&'a str, &'a str)> {
+        match self {
+            Self::InvolvedName(name) => Some((namespace, name.as_str())),
+            Self::InvolvedAt(place) => Some((place.0.as_str(), place.1.as_str())),
+            _ => None,
+        }
+    }
+}
+
 impl Row {
     /// UID of the controller, if one owns this object.
-    pub fn owner(&self) -> Option<&str> {
+    pub fn owner(&self) -> Option<&Uid> {
         self.links.iter().find_map(|link| match link {
-            Link::Owner(uid) => Some(uid.as_str()),
+            Link::Owner(uid) => Some(uid),
             _ => None,
         })
+    }
+
+    /// Namespace and name of an event's involved object.
+    pub fn involved(&self) -> Option<(&str, &str)> {
+        self.links.iter().find_map(|link| link.involved(&self.namespace))
+    }
+
+    /// Whether it points to this; `InvolvedName` is asked for as `InvolvedAt`.
+    pub fn links_to(&self, link: &Link) -> bool {
+        match link {
+            Link::InvolvedAt(_) => self.involved() == link.involved(""),
+            _ => self.links.contains(link),
+        }
     }
 
     /// Counts of a workload or job.
     pub fn workload(&self) -> Option<WorkloadFacts> {
         match &self.facts {
-            Facts::Workload(facts) => Some(*facts),
+            Facts::Workload(facts) => Some(**facts),
             Facts::Job(facts) => Some(facts.workload),
             _ => None,
         }
@@ -201,5 +245,18 @@ impl Row {
             Facts::Event(EventFacts { warning }) => warning.as_deref(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_and_what_it_is_made_of_stay_small() {
+        // Tens of thousands of them are kept: whoever adds to them should mean it.
+        assert!(size_of::<Row>() <= 184, "{}", size_of::<Row>());
+        assert!(size_of::<Link>() <= 32, "{}", size_of::<Link>());
+        assert!(size_of::<Cell>() <= 24, "{}", size_of::<Cell>());
     }
 }

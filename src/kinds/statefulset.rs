@@ -68,7 +68,7 @@ fn row(json: &str) -> Result<Row, Malformed> {
         container_images: object.spec.template.images(),
         init_container_images: object.spec.template.init_images(),
     };
-    let facts = Facts::Workload(WorkloadFacts {
+    let facts = Facts::from(WorkloadFacts {
         current: object.status.replicas,
         desired: object.spec.replicas,
     });
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_stateful_set_shows_its_images_and_counts() {
         let row = row(STORE).unwrap();
-        assert_eq!(row.facts, Facts::Workload(WorkloadFacts { current: 2, desired: Some(3) }));
+        assert_eq!(row.facts, Facts::from(WorkloadFacts { current: 2, desired: Some(3) }));
         assert_eq!(*row.cells, [Cell::Number(1)]);
         assert_eq!(
             std::str::from_utf8(&row.json).unwrap(),

@@ -186,7 +186,7 @@ fn row(kind: &'static str, json: &str) -> Result<Row, Malformed> {
         memory: facts.memory,
         containers,
     };
-    metadata.row(kind, &item, vec![], vec![], Facts::Usage(facts))
+    metadata.row(kind, &item, vec![], vec![], Facts::from(facts))
 }
 
 impl Said<'_> {
@@ -238,7 +238,7 @@ mod tests {
     fn a_pods_usage_is_the_sum_over_its_containers() {
         let row = pod(POD).unwrap();
         let memory = (64 << 20) + 1024;
-        assert_eq!(row.facts, Facts::Usage(UsageFacts { time: TIME, cpu: 121, memory }));
+        assert_eq!(row.facts, Facts::from(UsageFacts { time: TIME, cpu: 121, memory }));
         let item: Value = serde_json::from_slice(&row.json).unwrap();
         assert_eq!(item["typeMeta"], json!({"kind": "podmetrics"}));
         assert_eq!((&item["cpu"], &item["memory"]), (&json!(121), &json!(memory)));
@@ -254,7 +254,7 @@ mod tests {
             "usage": {"cpu": "366m", "memory": "5Ti"}}"#;
         let row = node(json).unwrap();
         let facts = UsageFacts { time: TIME, cpu: 366, memory: 5 << 40 };
-        assert_eq!(row.facts, Facts::Usage(facts));
+        assert_eq!(row.facts, Facts::from(facts));
         assert!(!detail_of(&NODE_USAGE, json).unwrap().contains_key("containers"));
     }
 

@@ -4,6 +4,8 @@
 
 use compact_str::CompactString;
 
+use crate::kinds::Labels;
+
 /// Terms of one selector: each costs a look at every row.
 const TERMS: usize = 32;
 
@@ -49,13 +51,13 @@ impl Selector {
         self.0.is_empty()
     }
 
-    pub fn matches(&self, labels: &[(CompactString, CompactString)]) -> bool {
+    pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|term| {
-            let label = labels.iter().find(|(key, _)| *key == term.key).map(|(_, value)| value);
+            let label = labels.get(&term.key);
             match &term.wants {
                 Wants::Key { present } => label.is_some() == *present,
                 Wants::Value { among, negated } => {
-                    label.is_some_and(|value| among.contains(value)) != *negated
+                    label.is_some_and(|value| among.iter().any(|one| one == value)) != *negated
                 }
             }
         })
@@ -137,8 +139,7 @@ mod tests {
     use super::*;
 
     fn picks(selector: &str, labels: &[(&str, &str)]) -> bool {
-        let labels: Vec<_> = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        Selector::parse(selector).unwrap().matches(&labels)
+        Selector::parse(selector).unwrap().matches(&labels.iter().copied().collect())
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use binnacle::kinds::{Counts, Join, Link, Phase, PodFacts, PodsOf, Row};
+use binnacle::kinds::{Counts, Join, Link, Phase, PodFacts, PodsOf, Row, Uid};
 use serde_json::{Value, json};
 
 use crate::property_truth::{Permit, Truth};
@@ -71,12 +71,12 @@ impl Around {
     /// The permitted pods that a workload controls.
     pub fn pods_of(&self, workload: &Row, how: PodsOf) -> Vec<&Row> {
         let namespace = workload.namespace.as_str();
-        let owners: Vec<&str> = match how {
-            PodsOf::Owner => vec![workload.uid.as_str()],
+        let owners: Vec<&Uid> = match how {
+            PodsOf::Owner => vec![&workload.uid],
             PodsOf::ReplicaSets => {
                 let sets = self.sets.rows_in(namespace);
-                let own = sets.filter(|set| set.owner() == Some(workload.uid.as_str()));
-                own.map(|set| set.uid.as_str()).collect()
+                let own = sets.filter(|set| set.owner() == Some(&workload.uid));
+                own.map(|set| &set.uid).collect()
             }
         };
         let pods = self.pods.rows_in(namespace);

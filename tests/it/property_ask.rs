@@ -220,9 +220,7 @@ impl List {
 
     /// Whether filter and selectors let a row through.
     pub fn wants(&self, world: &World, row: &Row) -> bool {
-        let label = |wanted: &str| {
-            row.labels.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str())
-        };
+        let label = |wanted: &str| row.labels.get(wanted);
         let tier = label("tier");
         let selected = match self.labels {
             None => true,
