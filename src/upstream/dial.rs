@@ -3,6 +3,8 @@
 //!
 //! TLS is laid over it by the caller: a proxy sees addresses and bytes, no tokens.
 
+use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use base64::Engine as _;
@@ -10,14 +12,19 @@ use base64::engine::general_purpose::STANDARD;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryFutureExt as _};
 use http::{HeaderValue, Uri};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use super::UpstreamError;
+
+/// Two records of TLS (RFC 8446, 5.2) at a read: rustls itself asks for 4 KiB each time, which for
+/// large answers is most of the system calls.
+const READ: usize = 33 << 10;
 
 #[derive(Clone)]
 pub(super) enum Dial {
@@ -63,7 +70,7 @@ fn user(proxy: &Uri) -> (String, String) {
 }
 
 impl Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Line>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -72,11 +79,71 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
+        let line = |tcp: TokioIo<TcpStream>| TokioIo::new(Line::new(tcp.into_inner()));
         match self.clone() {
-            Self::Straight(tcp) => tcp.oneshot(to).map_err(Into::into).boxed(),
-            Self::Http(proxy) => proxy.oneshot(to).map_err(Into::into).boxed(),
-            Self::Socks(proxy) => proxy.oneshot(to).map_err(Into::into).boxed(),
+            Self::Straight(tcp) => tcp.oneshot(to).map_ok(line).map_err(Into::into).boxed(),
+            Self::Http(proxy) => proxy.oneshot(to).map_ok(line).map_err(Into::into).boxed(),
+            Self::Socks(proxy) => proxy.oneshot(to).map_ok(line).map_err(Into::into).boxed(),
         }
+    }
+}
+
+/// A connection, read in large pieces and written to as it comes.
+pub(super) struct Line(BufReader<TcpStream>);
+
+impl Line {
+    fn new(tcp: TcpStream) -> Self {
+        Self(BufReader::with_capacity(READ, tcp))
+    }
+
+    fn reader(self: Pin<&mut Self>) -> Pin<&mut BufReader<TcpStream>> {
+        Pin::new(&mut self.get_mut().0)
+    }
+}
+
+impl Connection for Line {
+    fn connected(&self) -> Connected {
+        self.0.get_ref().connected()
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.reader().poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.reader().poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.reader().poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.reader().poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.reader().poll_shutdown(context)
     }
 }
 
