@@ -1,6 +1,7 @@
 //! A large repository's index, 2,000 charts with 20 versions each and some 50 MB: time and memory
 //! of reading it, its snapshot on disk, and search in what came of it. Beside it the same file read
-//! by a helm in `PATH`, if there is one.
+//! by helm: the one that `BENCH_HELM` or `BINNACLE_HELM` names, the one that the tests have built
+//! last, or the one in `PATH`.
 //!
 //! No network and no cluster: what a refresh costs those who are answered meanwhile: `refresh`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails loudly")]
@@ -111,19 +112,24 @@ fn searches(catalogue: &Catalogue) {
 
 /// `helm search repo`, which reads the index of each repository in its cache.
 fn helm(dir: &Path, index: &Path) {
-    section("the same file: helm search repo");
+    let (program, is_found) = program();
+    section(format_args!("the same file: {} search repo", program.display()));
     let repositories = dir.join("repositories.yaml");
     let known = "apiVersion: v1\nrepositories:\n- name: bench\n  url: http://127.0.0.1:9\n";
     fs::write(&repositories, known).unwrap();
     fs::rename(index, dir.join("bench-index.yaml")).unwrap();
-    let mut command = Command::new("helm");
+    let mut command = Command::new(&program);
     command.args(["search", "repo", "nothing-has-this-name", "--repository-cache"]).arg(dir);
     command.arg("--repository-config").arg(&repositories);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let begun = Instant::now();
-    let Ok(mut child) = command.spawn() else {
-        println!("  no helm in PATH");
-        return;
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if is_found => panic!("{}: {error}", program.display()),
+        Err(_) => {
+            println!("  MISSING: no helm in PATH; BENCH_HELM names one, `cargo test` builds one");
+            return;
+        }
     };
     let status = PathBuf::from(format!("/proc/{}/status", child.id()));
     let mut peak = 0;
@@ -137,6 +143,27 @@ fn helm(dir: &Path, index: &Path) {
     assert!(ended.success(), "helm: {ended}");
     figure("time", millis(begun.elapsed()), "");
     figure("peak of the process", mib(peak), "");
+}
+
+/// Which helm is asked, and whether it is known to be there. Where builds of the tests are kept:
+/// `cache_folder` in tests/it/cluster.rs.
+fn program() -> (PathBuf, bool) {
+    let set = |name: &str| {
+        let value = std::env::var_os(name).filter(|value| !value.is_empty());
+        value.map(PathBuf::from)
+    };
+    if let Some(named) = set("BENCH_HELM").or_else(|| set("BINNACLE_HELM")) {
+        return (named, true);
+    }
+    let cache = set("BINNACLE_CACHE").or_else(|| set("XDG_CACHE_HOME"));
+    let cache = cache.or_else(|| set("HOME").map(|home| home.join(".cache")));
+    let builds = cache.and_then(|cache| fs::read_dir(cache.join("binnacle/cluster")).ok());
+    let programs = builds.into_iter().flatten().flatten().map(|build| build.path().join("helm4"));
+    let built = programs.filter_map(|path| {
+        let at = fs::metadata(&path).ok()?.modified().ok()?;
+        Some((at, path))
+    });
+    built.max().map_or_else(|| ("helm".into(), false), |(_, path)| (path, true))
 }
 
 /// Makes the kernel count the peak anew (proc(5), `clear_refs`).

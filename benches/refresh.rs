@@ -61,7 +61,7 @@ static LANES: [Lane; KINDS] = [
     Lane {
         what: "probe",
         goal: "p99 < 10 ms",
-        paths: &["/livez"],
+        paths: &["/livez", "/readyz"],
         connections: 4,
         every: Duration::from_millis(4),
     },

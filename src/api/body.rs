@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::Gateway;
 use super::error::ApiError;
@@ -23,6 +25,14 @@ use crate::upstream::{Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
 /// From a request's head to the end of its body. A few MiB on a bad mobile network take less; who
 /// needs longer holds a connection for nothing.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// A body with a chart of 20 MiB in base64, values and what is around them.
+const CHART: usize = 29 << 20;
+/// Bytes that a body may have without a place among the large ones.
+const SMALL: u64 = 2 << 20;
+/// Large bodies in memory at once, until what they ask for begins.
+static LARGE: Semaphore = Semaphore::const_new(8);
+/// The longest wait for a place: who waits longer shall rather hear that there is none.
+pub const TURN: Duration = Duration::from_secs(30);
 
 pub const JSON: &str = "application/json";
 pub const MERGE: &str = "application/merge-patch+json";
@@ -47,7 +57,7 @@ pub async fn bytes(gateway: &Gateway, body: Body) -> Result<Bytes, ApiError> {
 
 /// The same with a bound of the route's own, in bytes.
 pub async fn up_to(limit: usize, body: Body) -> Result<Bytes, ApiError> {
-    let body = tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect());
+    let body = timeout(BODY_TIME, Limited::new(body, limit).collect());
     let body = body.await.map_err(|_| {
         ApiError::with_status(StatusCode::REQUEST_TIMEOUT, "error-body-too-slow", &[])
     })?;
@@ -63,6 +73,35 @@ pub async fn up_to(limit: usize, body: Body) -> Result<Bytes, ApiError> {
     Ok(body.to_bytes())
 }
 
+/// A request's body that may hold a chart: 415 and 413 as everywhere, and `{}` when it is empty.
+/// With the place that it has among the large ones, if it needs one.
+pub async fn with_chart(
+    headers: &HeaderMap,
+    sent: Body,
+) -> Result<(Bytes, Option<SemaphorePermit<'static>>), ApiError> {
+    let is_small = sent.size_hint().upper().is_some_and(|bytes| bytes <= SMALL);
+    let place = if is_small { None } else { Some(turn(&LARGE, TURN).await?) };
+    let bytes = up_to(CHART, sent).await?;
+    if bytes.is_empty() {
+        return Ok((Bytes::from_static(b"{}"), None));
+    }
+    is_json(headers)?;
+    Ok((bytes, place))
+}
+
+/// One of a few places; 429 when none is free in time.
+pub async fn turn(
+    places: &'static Semaphore,
+    wait: Duration,
+) -> Result<SemaphorePermit<'static>, ApiError> {
+    let place = timeout(wait, places.acquire()).await.ok().and_then(Result::ok);
+    place.ok_or_else(too_many)
+}
+
+pub fn too_many() -> ApiError {
+    ApiError::with_status(StatusCode::TOO_MANY_REQUESTS, "error-too-many-operations", &[])
+}
+
 /// A body that is not what the route takes.
 pub fn malformed(reason: &dyn std::fmt::Display) -> ApiError {
     let reason = reason.to_string();
@@ -71,14 +110,20 @@ pub fn malformed(reason: &dyn std::fmt::Display) -> ApiError {
 
 /// 415 unless the body is declared as JSON.
 pub fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    is_one_of(headers, &[JSON])
+}
+
+/// 415 unless the body is declared as one of these types; the first is the one to be told of.
+pub fn is_one_of(headers: &HeaderMap, known: &[&str]) -> Result<(), ApiError> {
     let found = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let found = found.unwrap_or_default();
     let essence = found.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(JSON) {
+    if known.iter().any(|one| essence.eq_ignore_ascii_case(one)) {
         return Ok(());
     }
     let found: String = found.chars().take(80).collect();
-    let args = [("type", found.as_str()), ("known", JSON)];
+    let known = known.first().copied().unwrap_or_default();
+    let args = [("type", found.as_str()), ("known", known)];
     let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     Err(ApiError::with_status(status, "error-unsupported-media-type", &args))
 }
@@ -143,6 +188,8 @@ pub fn answer(status: StatusCode, value: &Value) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -156,5 +203,34 @@ mod tests {
         assert!(with("Application/JSON; charset=utf-8"));
         assert!(!with("application/yaml"));
         assert!(is_json(&HeaderMap::new()).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_small_body_needs_none_of_the_places_of_large_ones() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+        let taken = LARGE.acquire_many(8).await.unwrap();
+        for small in [Body::empty(), Body::from("{}"), Body::from(vec![b' '; 2 << 20])] {
+            let (_, place) = with_chart(&headers, small).await.unwrap();
+            assert!(place.is_none());
+        }
+        let large = || Body::from(vec![b' '; (2 << 20) + 1]);
+        assert!(Box::pin(with_chart(&headers, large())).now_or_never().is_none(), "it waits");
+        // How much comes is not known.
+        let chunks = futures::stream::iter([Ok::<_, std::convert::Infallible>("{}")]);
+        let unknown = Body::from_stream(chunks);
+        assert!(Box::pin(with_chart(&headers, unknown)).now_or_never().is_none(), "it waits");
+        drop(taken);
+        assert!(with_chart(&headers, large()).await.unwrap().1.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_is_told_so_and_one_that_is_given_back_is_free() {
+        static PLACES: Semaphore = Semaphore::const_new(1);
+        let place = turn(&PLACES, Duration::ZERO).await.unwrap();
+        let error = turn(&PLACES, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.status, StatusCode::TOO_MANY_REQUESTS);
+        drop(place);
+        assert!(turn(&PLACES, Duration::ZERO).await.is_ok());
     }
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
+use super::body::{TURN, turn};
 use super::charts::{chart_name, in_catalogue};
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
@@ -50,8 +51,8 @@ const DOWNLOADS: usize = 16;
 /// What of an archive is handed over at once.
 const PIECE: usize = 64 << 10;
 
-/// A place, and the archive that it is for. None where the semaphore is closed, which none is.
-type Placed = (Option<SemaphorePermit<'static>>, (Arc<Archive>, Bytes));
+/// A place, and the archive that it is for.
+type Placed = (SemaphorePermit<'static>, (Arc<Archive>, Bytes));
 
 static MAKING: Semaphore = Semaphore::const_new(DETAILS);
 static SENDING: Semaphore = Semaphore::const_new(DOWNLOADS);
@@ -136,12 +137,12 @@ impl Wanted {
         gateway: &Gateway,
         places: &'static Semaphore,
     ) -> Result<Placed, ApiError> {
-        let mut place = places.acquire().await.ok();
+        let mut place = turn(places, TURN).await?;
         let mut found = self.kept(gateway).await?;
         if found.is_none() {
             drop(place);
             self.fetched(gateway).await?;
-            place = places.acquire().await.ok();
+            place = turn(places, TURN).await?;
             found = self.kept(gateway).await?;
         }
         let found = match found {

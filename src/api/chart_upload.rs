@@ -5,40 +5,35 @@
 //! is `charts::museum`'s and `charts::push`'s to know.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{StatusCode, Uri};
 use serde_json::{Value, json};
-use serde_saphyr::DuplicateKeyPolicy;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::body;
+use super::body::{self, TURN, turn};
 use super::chart::Wanted;
 use super::charts::{Use, uses};
 use super::error::ApiError;
 use super::release_write::conflict;
-use super::repositories::{found, may_change, name_in};
+use super::repositories::{found, may_change, name_in, read_anew};
 use super::{Caller, Gateway, Shared};
 use crate::charts::PACKED;
 use crate::charts::archive::{self, Archive, CHART_NODES, CHART_TEXT};
-use crate::charts::catalogue::Catalogue;
 use crate::charts::client::Client;
 use crate::charts::definition::Kind;
 use crate::charts::museum::{BadPush, Museum};
 use crate::charts::provenance::{LONGEST, Signature};
 use crate::charts::push::{self, Tag};
-use crate::charts::repository::{Loaded, Repository, Status};
-use crate::charts::search::Search;
-use crate::charts::snapshot::Etags;
+use crate::charts::renew;
+use crate::charts::repository::Repository;
 use crate::charts::versions::Range;
 use crate::upstream::User;
 
-/// Archives in memory at once, each from the first byte that comes to the last that goes: 20 MiB
-/// and what they are unpacked to, piece by piece.
+/// Archives looked through and sent at once: 20 MiB and what they are unpacked to, piece by piece.
 const UPLOADS: usize = 4;
 /// Releases named where a version is in use, and faults named of a chart: the others come up when
 /// these are gone.
@@ -49,7 +44,12 @@ const NAME: usize = 250;
 /// and curl call a file that they do not know.
 const ARCHIVE: [&str; 3] = ["application/gzip", "application/x-gzip", "application/octet-stream"];
 
+/// Archives that are being received or wait for a place, up to 20 MiB each: who sends slowly keeps
+/// nobody from a place.
+const RECEIVED: usize = 8;
+
 static PLACES: Semaphore = Semaphore::const_new(UPLOADS);
+static RECEIVING: Semaphore = Semaphore::const_new(RECEIVED);
 
 /// `POST /api/v1/chart/{repository}[?force=true]`: the body is the archive. 201; 409 where the
 /// version is there and nobody forces it.
@@ -63,16 +63,19 @@ pub async fn upload(
     let repository = found(&gateway, &user, &name).await?;
     may_change(&gateway, &user, &repository).await?;
     let client = writable(&repository).await?;
-    is_archive(&head.headers)?;
-    let place = PLACES.acquire().await;
+    // A page elsewhere cannot declare it so.
+    body::is_one_of(&head.headers, &ARCHIVE)?;
+    let receiving = turn(&RECEIVING, TURN).await?;
     let bytes = body::up_to(PACKED, sent).await?;
-    let chart = looked_through(&bytes).await?;
+    let place = turn(&PLACES, TURN).await?;
+    drop(receiving);
     let force = wants_force(&head.uri);
     let work = async move {
-        let _place = place;
+        // Here: it goes on when the client leaves, and has its place until it ends.
+        let chart = looked_through(&bytes).await?;
         let address = send(&repository, &client, &chart, bytes, force).await?;
         let entry = push::entry(&chart, address);
-        show(&gateway, &repository, move |catalogue| match catalogue.with(&entry) {
+        renew::change(&repository, move |catalogue| match catalogue.with(&entry) {
             Ok(catalogue) => Some(catalogue),
             Err(error) => {
                 tracing::warn!(%error, "a chart that was uploaded is not in the catalogue yet");
@@ -80,6 +83,8 @@ pub async fn upload(
             }
         })
         .await;
+        drop(place);
+        read_anew(&gateway, &user, &repository).await;
         let mut answer = told(&repository, &chart.name, &chart.version);
         answer["digest"] = chart.digest.into();
         Ok::<_, ApiError>(answer)
@@ -146,7 +151,8 @@ pub async fn delete(
         };
         deleted.map_err(|error| refused(&error))?;
         let (gone, of) = (name.to_owned(), version.to_owned());
-        show(&gateway, repository, move |catalogue| Some(catalogue.without(&gone, &of))).await;
+        renew::change(repository, move |catalogue| Some(catalogue.without(&gone, &of))).await;
+        read_anew(&gateway, &user, repository).await;
         Ok::<_, ApiError>(told(repository, name, version))
     };
     Ok(body::answer(StatusCode::OK, &to_its_end(work).await?))
@@ -197,42 +203,6 @@ fn tag(repository: &Repository, name: &str, version: &str) -> Result<Tag, ApiErr
     Tag::of(at, &loaded.catalogue, name, version).map_err(|error| refused(&error))
 }
 
-/// The very next read shows it: that the repository is read anew, which is asked for as well, takes
-/// its time.
-async fn show(
-    gateway: &Gateway,
-    repository: &Arc<Repository>,
-    change: impl Fn(&Catalogue) -> Option<Catalogue> + Send + 'static,
-) {
-    let changed = repository.clone();
-    // Some milliseconds for a large catalogue.
-    let work = spawn_blocking(move || {
-        changed.loaded.rcu(|loaded| {
-            let Some(catalogue) = change(&loaded.catalogue) else { return loaded.clone() };
-            Arc::new(with_change(loaded, catalogue))
-        });
-    });
-    if let Err(error) = work.await {
-        tracing::warn!(%error, "a catalogue was not changed");
-    }
-    gateway.refresher.refresh_now(repository.name());
-}
-
-/// The repository's own answer is another than this, so "it has nothing new" would be wrong: its
-/// tags are not kept.
-fn with_change(loaded: &Loaded, catalogue: Catalogue) -> Loaded {
-    let status = Status {
-        charts: catalogue.charts.len(),
-        versions: catalogue.versions(),
-        ..loaded.status.clone()
-    };
-    let Etags { success, skipped, .. } = loaded.etags;
-    let etags = Etags { success, skipped, ..Etags::default() };
-    let search = Arc::new(Search::new(&catalogue));
-    let text = catalogue.text();
-    Loaded { catalogue: Arc::new(catalogue), text, search, status, etags }
-}
-
 fn told(repository: &Repository, name: &str, version: &str) -> Value {
     json!({ "repository": repository.name(), "name": name, "version": version })
 }
@@ -240,20 +210,6 @@ fn told(repository: &Repository, name: &str, version: &str) -> Value {
 fn wants_force(uri: &Uri) -> bool {
     let mut pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     pairs.any(|(name, value)| name == "force" && value == "true")
-}
-
-/// 415 unless the body is declared as an archive. A page elsewhere cannot declare it so.
-fn is_archive(headers: &HeaderMap) -> Result<(), ApiError> {
-    let found = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let found = found.unwrap_or_default();
-    let essence = found.split(';').next().unwrap_or_default().trim();
-    if ARCHIVE.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
-        return Ok(());
-    }
-    let found: String = found.chars().take(80).collect();
-    let args = [("type", found.as_str()), ("known", ARCHIVE[0])];
-    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Err(ApiError::with_status(status, "error-unsupported-media-type", &args))
 }
 
 /// What an archive holds, if nothing is wrong with it.
@@ -412,24 +368,11 @@ fn mapping(yaml: &str) -> Result<(), String> {
     if yaml.lines().map(str::trim).all(is_nothing) {
         return Ok(());
     }
-    // As helm reads it: of a key that stands twice the last one counts. Within what Chart.yaml may
-    // become, too: the largest values that are known have a fifth of that.
-    let options = serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        budget: serde_saphyr::budget! {
-            max_total_scalar_bytes: CHART_TEXT,
-            max_nodes: CHART_NODES,
-        },
-    };
-    match serde_saphyr::from_str_with_options::<Value>(yaml, options) {
+    // Within what Chart.yaml may become: the largest values that are known have a fifth of that.
+    match archive::yaml(yaml, CHART_NODES, CHART_TEXT) {
         Ok(Value::Object(_) | Value::Null) => Ok(()),
         Ok(_) => Err("is no mapping".into()),
-        Err(error) => {
-            let line = error.location().map_or(1, |at| at.line());
-            let words = error.without_snippet().to_string();
-            let words = words.lines().next().unwrap_or_default();
-            Err(format!("cannot be read: line {line}: {words}"))
-        }
+        Err(why) => Err(format!("cannot be read: {why}")),
     }
 }
 

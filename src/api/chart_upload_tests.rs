@@ -1,5 +1,7 @@
 //! What is decided about a chart before anything is sent, and how refusals are told.
 
+use http::{HeaderMap, header};
+
 use super::*;
 use crate::i18n::Locale;
 
@@ -103,14 +105,14 @@ fn only_archives_are_taken_and_only_a_clear_word_forces() {
     let typed = |text: &'static str| {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(text));
-        is_archive(&headers)
+        body::is_one_of(&headers, &ARCHIVE)
     };
     assert!(typed("application/gzip").is_ok());
     assert!(typed("Application/Octet-Stream; charset=x").is_ok());
     for text in ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
         assert_eq!(typed(text).unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{text}");
     }
-    assert!(is_archive(&HeaderMap::new()).is_err());
+    assert!(body::is_one_of(&HeaderMap::new(), &ARCHIVE).is_err());
     assert!(wants_force(&"/chart/a?force=true".parse().unwrap()));
     for uri in ["/chart/a", "/chart/a?force", "/chart/a?force=false", "/chart/a?enforce=true"] {
         assert!(!wants_force(&uri.parse().unwrap()), "{uri}");
@@ -156,19 +158,6 @@ fn what_a_repository_refuses_is_told_with_its_own_words() {
     assert_eq!(refused(&BadPush::NoApi(at())).status.as_u16(), 405);
     assert_eq!(refused(&BadPush::NoDelete(at())).status.as_u16(), 405);
     assert_eq!(refused(&BadPush::Timeout(at())).status.as_u16(), 504);
-}
-
-#[test]
-fn a_changed_catalogue_is_not_taken_for_what_the_repository_has() {
-    let text = || Some("a".to_owned());
-    let etags =
-        Etags { etag: text(), last_modified: text(), digest: text(), success: Some(1), skipped: 2 };
-    let status = Status { charts: 7, error: text(), ..Status::default() };
-    let loaded = Loaded { etags, status, ..Loaded::default() };
-    let changed = with_change(&loaded, Catalogue::default());
-    let kept = Etags { success: Some(1), skipped: 2, ..Etags::default() };
-    assert_eq!(changed.etags, kept);
-    assert_eq!((changed.status.charts, changed.status.error), (0, text()));
 }
 
 #[tokio::test]

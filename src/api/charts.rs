@@ -12,7 +12,10 @@ use compact_str::CompactString;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
+use super::body::{TURN, turn};
 use super::error::ApiError;
 use super::join::{Joins, Status};
 use super::listing;
@@ -33,9 +36,13 @@ use crate::upstream::User;
 const NAMED: usize = 100;
 /// Versions of one chart where nobody asks for pages. Hardly any chart has more.
 const VERSIONS: usize = 1_000;
+/// Lists that are made at once: they compute, each with a row in memory for every chart there is.
+const LISTS: usize = 4;
 /// In every order, the same chart of two repositories stays together.
 const TIES: [Sort; 2] =
     [Sort { key: Key::Name, descending: false }, Sort { key: Key::Namespace, descending: false }];
+
+static CHOOSING: Semaphore = Semaphore::const_new(LISTS);
 
 /// Why nothing is known of a repository that is new. Like all reasons, it is not translated.
 const FIRST: &str = "it is being read for the first time; ask again soon";
@@ -110,15 +117,28 @@ pub async fn list(
     let locale = gateway.locale_of(request.headers());
     let errors: Vec<Value> = errors.iter().map(|error| error.as_item(locale)).collect();
     let base = gateway.base_path.clone();
-    // Some milliseconds for thousands of charts, more for more: nobody else waits for it.
-    let chosen = tokio::task::spawn_blocking(move || choose(&shelves, &asked, &query, &base));
-    let page = chosen.await.map_err(|error| ApiError::internal(&error))?;
+    // Some milliseconds for thousands of charts, more for more.
+    let page = in_place(&CHOOSING, move || choose(&shelves, &asked, &query, &base)).await?;
     let (status, joins) = (Status::default(), Joins::default());
     let page = page.map_err(|error| ApiError::internal(&error))?;
     let body = listing::body(&CHART, &status, (&joins, None), &page, Some(&errors))
         .map_err(|error| ApiError::internal(&error))?;
     let reply = Reply::json(body, Freshness::default().with_live());
     Ok(reply.warned(&warnings).respond(&gateway, request.headers()))
+}
+
+/// Computes on a thread that nobody else waits for. It goes on when the client leaves, so it has
+/// its place until it ends.
+async fn in_place<T: Send + 'static>(
+    places: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let place = turn(places, TURN).await?;
+    let done = spawn_blocking(move || {
+        let _place = place;
+        work()
+    });
+    done.await.map_err(|error| ApiError::internal(&error))
 }
 
 impl Asked {

@@ -1,5 +1,7 @@
 //! Rows, uses and updates of charts.
 
+use std::time::Duration;
+
 use super::*;
 use crate::charts::catalogue::Entry;
 use crate::charts::repository;
@@ -57,6 +59,25 @@ fn shown_by(raw: &str) -> (Vec<(String, Value)>, usize) {
 
 fn names(raw: &str) -> Vec<String> {
     shown_by(raw).0.into_iter().map(|(name, _)| name).collect()
+}
+
+#[tokio::test]
+async fn who_leaves_gives_no_place_back_before_the_work_is_over() {
+    static PLACES: Semaphore = Semaphore::const_new(1);
+    let (begins, begun) = tokio::sync::oneshot::channel();
+    let (ends, end) = std::sync::mpsc::channel::<()>();
+    let work = move || {
+        let _ = begins.send(());
+        let _ = end.recv();
+    };
+    let asking = tokio::spawn(in_place(&PLACES, work));
+    begun.await.unwrap();
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    let error = turn(&PLACES, Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.status, StatusCode::TOO_MANY_REQUESTS);
+    drop(ends);
+    assert!(turn(&PLACES, Duration::from_secs(60)).await.is_ok());
 }
 
 #[test]

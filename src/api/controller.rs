@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::join::Joins;
 use super::list;
 use super::related::{Part, Subject, is_missing, known};
-use super::target::{encoded, live};
+use super::target::{self, encoded, live};
 use super::view::{self, View};
 use crate::cache::State;
 use crate::kinds::{PodsOf, Row, later};
@@ -87,7 +87,7 @@ async fn find(
     }
     let Subject { gateway, user, row: pod, .. } = *subject;
     let is_owner = |served: &Served| served.group == owner.group && served.kind == owner.kind;
-    let Some(served) = gateway.discovery.find(&gateway.cluster, user, is_owner).await? else {
+    let Some(served) = target::find(gateway, user, is_owner).await? else {
         return Ok(None);
     };
     let version = served.version(Some(owner.version)).or_else(|| served.version(None));

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::related::{self, Part, Subject};
 use super::respond::{Freshness, Reply};
-use super::target::{encoded, live, segment};
+use super::target::{self, encoded, live, segment};
 use super::{Caller, Gateway, Shared, list, view};
 use crate::cache::{ListError, Listing, Page};
 use crate::i18n::Locale;
@@ -145,7 +145,7 @@ impl Place {
             list::is_namespace(name)?;
         }
         let called = |served: &Served| full_name.contains('.') && served.is_called(&full_name);
-        let served = gateway.discovery.find(&gateway.cluster, user, called).await?;
+        let served = target::find(gateway, user, called).await?;
         let Some(served) = served else {
             return Err(view::unknown(gateway, user, "error-unknown-kind", &full_name).await);
         };

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::body::{self, JSON, send};
 use super::error::ApiError;
-use super::target::encoded;
+use super::target::{self, encoded};
 use super::written::Wrote;
 use super::{Caller, Gateway, Shared, list};
 use crate::kinds::KINDS;
@@ -222,7 +222,7 @@ async fn find(
     if let Some(served) = own.kinds.iter().find(|served| is_it(served)) {
         return Ok((served.clone(), version.to_owned(), true));
     }
-    match gateway.discovery.find(&gateway.cluster, user, is_it).await? {
+    match target::find(gateway, user, is_it).await? {
         Some(served) => Ok((served, version.to_owned(), false)),
         None => {
             let reason =

@@ -227,7 +227,7 @@ async fn revoked(gateway: &Gateway, user: &User, right: &Attributes) -> End {
             return Reason::Unauthorized.into();
         }
         let answer = gateway.authorizer.review(&gateway.cluster, user, right).await;
-        if let Some(end) = standing.hear(gateway.authorizer.heed(user, answer).await) {
+        if let Some(end) = standing.hear(answer) {
             return end;
         }
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::body::{self, JSON, get, is_json, malformed, send};
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
-use super::target::{encoded, segment};
+use super::target::{self, encoded, segment};
 use super::{Caller, Gateway, Shared, view};
 use crate::kinds::KINDS;
 use crate::upstream::{Identity, OBJECT_LIMIT, Served, User};
@@ -109,15 +109,14 @@ impl Named {
         user: &User,
         group: Option<&str>,
     ) -> Result<Served, ApiError> {
-        let discovery = &gateway.discovery;
         if let Some(group) = group {
             let both = |served: &Served| served.group == group && served.is_called(&self.kind);
-            if let Some(served) = discovery.find(&gateway.cluster, user, both).await? {
+            if let Some(served) = target::find(gateway, user, both).await? {
                 return Ok(served);
             }
         }
         let called = |served: &Served| served.is_called(&self.kind);
-        let Some(served) = discovery.find(&gateway.cluster, user, called).await? else {
+        let Some(served) = target::find(gateway, user, called).await? else {
             return Err(view::unknown(gateway, user, "error-unknown-kind", &self.kind).await);
         };
         match group {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::list::is_namespace;
-use super::release_resources::{Look, look};
+use super::release_resources::{Look, looked};
 use super::release_run::standing;
 use super::release_urls::{services, urls};
 use super::respond::{Freshness, Reply};
@@ -23,6 +23,7 @@ use crate::helm::blob::{BadRelease, Hook, Release, computed};
 use crate::helm::facts::{Fact, Read};
 use crate::helm::manifest::{self, Object};
 use crate::helm::record::{self, ReadError, Record};
+use crate::helm::redact::without_values;
 use crate::i18n::Locale;
 use crate::kinds::release::{RELEASE, type_meta};
 use crate::kinds::{Uid, time};
@@ -117,7 +118,7 @@ pub async fn found(
 }
 
 /// A record's content, or why nobody can read it.
-async fn content(
+pub async fn content(
     gateway: &Gateway,
     user: &User,
     record: &Record,
@@ -144,15 +145,6 @@ fn broken(record: &Record, why: &BadRelease) -> ApiError {
 pub async fn objects(manifest: String) -> Result<(Vec<Object>, Vec<String>), ApiError> {
     let read = tokio::task::spawn_blocking(move || manifest::objects(&manifest)).await;
     read.map_err(|error| ApiError::internal(&error))
-}
-
-/// Documents that are no objects, as the contract's errors.
-pub fn unreadable(sentences: Vec<String>, locale: Locale) -> impl Iterator<Item = Value> {
-    sentences.into_iter().map(move |reason| {
-        let args = [("reason", reason.as_str())];
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        ApiError::with_status(status, "error-manifest-unreadable", &args).as_item(locale)
-    })
 }
 
 /// `GET /api/v1/release/{namespace}/{name}`.
@@ -235,9 +227,7 @@ async fn now(
     namespace: &str,
     release: &Release,
 ) -> Result<(Look, Vec<Value>), ApiError> {
-    let (objects, sentences) = objects(release.manifest.clone()).await?;
-    let mut look = look(gateway, user, locale, namespace, objects).await?;
-    look.errors.extend(unreadable(sentences, locale));
+    let look = looked(gateway, user, locale, namespace, release.manifest.clone()).await?;
     let urls = urls(gateway, user, &look).await;
     Ok((look, urls))
 }
@@ -264,7 +254,7 @@ fn told(record: &Record, release: Option<&Release>) -> Value {
         "firstDeployed": at(info.and_then(|info| info.first_deployed)),
         "lastDeployed": at(last),
         "deleted": at(info.and_then(|info| info.deleted)),
-        "description": info.map_or("", |info| info.description.as_str()),
+        "description": info.map(|info| without_values(&info.description)).unwrap_or_default(),
         "applyMethod": method,
         "chart": release.map(|release| chart_of(&release.chart.metadata)),
         "labels": record.labels,

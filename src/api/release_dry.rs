@@ -12,11 +12,12 @@ use super::Gateway;
 use super::body::{JSON, MERGE, STRATEGIC, get, send};
 use super::error::ApiError;
 use super::list::is_namespace;
-use super::target::encoded;
+use super::target::{self, encoded};
 use crate::auth::Attributes;
 use crate::helm::diff::{Change, changes, comparable, patch};
 use crate::helm::manifest::Object;
 use crate::helm::quota::{self, Needs};
+use crate::helm::redact::without_values;
 use crate::i18n::{self, Locale};
 use crate::upstream::{Failure, Served, User};
 
@@ -222,9 +223,7 @@ impl Dry<'_> {
             name: object.name.clone(),
             ..Attributes::default()
         };
-        let authorizer = &self.gateway.authorizer;
-        let may = authorizer.review(&self.gateway.cluster, self.user, &asked).await;
-        if !authorizer.heed(self.user, may).await? {
+        if !self.gateway.authorizer.review(&self.gateway.cluster, self.user, &asked).await? {
             let args = [("resource", place.served.plural.as_str()), ("name", object.name.as_str())];
             let message = self.text("helm-preview-may-not-delete", &args);
             tried.shown.problem = Some(Problem::error("forbidden", message));
@@ -239,10 +238,8 @@ impl Dry<'_> {
                 && served.kind == object.kind
                 && served.version(Some(object.version())).is_some()
         };
-        let discovery = &self.gateway.discovery;
-        let Some(served) = discovery.find(&self.gateway.cluster, self.user, is_it).await? else {
-            return Ok(None);
-        };
+        let found = target::find(self.gateway, self.user, is_it).await?;
+        let Some(served) = found else { return Ok(None) };
         let namespace = object.namespace.as_deref().unwrap_or(self.namespace);
         let namespace = if served.namespaced { namespace } else { "" }.to_owned();
         let collection = served.collection(object.version(), Some(&encoded(&namespace)));
@@ -338,7 +335,7 @@ impl Dry<'_> {
             return Problem::info("namespace-missing", message);
         }
         let message = match failure {
-            Failure::Status { message, .. } => without_secrets(message, object),
+            Failure::Status { message, .. } => without_secrets(without_values(&message), object),
             Failure::Upstream(error) => ApiError::from(error).text(self.locale),
         };
         Problem::error(class, message)
@@ -410,6 +407,9 @@ fn class(failure: &Failure) -> &'static str {
         400 | 422 => "invalid-object",
         413 => "too-large",
         429 | 503 => "unreachable",
+        500 if says("typed patch object") || says("convert unstructured object") => {
+            "invalid-object"
+        }
         504 => "timeout",
         _ => "unknown",
     }

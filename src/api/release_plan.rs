@@ -12,11 +12,13 @@ use http::StatusCode;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use super::body::{self, TURN};
 use super::error::ApiError;
 use super::release_dry::{Problem, Way};
-use super::release_run::{chart_of, fetched, files};
+use super::release_run::{chart_of, fetched};
 use super::release_write::no_engine;
 use super::{Gateway, release};
+use crate::charts::schema::{self, BadSchema};
 use crate::helm::act::{Act, Apply, Back, ChartFrom, Deploy};
 use crate::helm::argv::{CHART, VALUES, argv};
 use crate::helm::blob::Release;
@@ -25,6 +27,7 @@ use crate::helm::engine::{Ended, Found, Job, RunError, Why};
 use crate::helm::manifest::Object;
 use crate::helm::record::{self, Record, Status};
 use crate::helm::rendered::{Hook, Rendered};
+use crate::helm::values;
 use crate::i18n::{self, Locale};
 use crate::upstream::User;
 
@@ -37,6 +40,8 @@ const OUTPUT: usize = 32 << 20;
 /// operations that were accepted. And those that wait for a turn.
 const PREVIEWS: usize = 2;
 const WAITING: usize = 16;
+/// Charts whose schemas are looked through at once: up to 100 MiB are unpacked of each, piece by piece.
+static READING: Semaphore = Semaphore::const_new(2);
 static TURNS: Semaphore = Semaphore::const_new(PREVIEWS);
 static QUEUE: Semaphore = Semaphore::const_new(WAITING);
 /// Group and kind of definitions of kinds.
@@ -97,7 +102,7 @@ impl Asked<'_> {
         plan.creates_namespace = deploy.create_namespace;
         fetched(self.gateway, self.user, &deploy.chart).await?;
         let turn = turn().await?;
-        let (archive, chart) = chart_of(self.gateway, self.user, &deploy.chart).await?;
+        let (archive, chart) = chart_of(self.gateway, self.user, deploy).await?;
         if newest.is_none() && !deploy.skip_crds {
             plan.crds = archive.crds;
         }
@@ -244,10 +249,40 @@ impl Asked<'_> {
     }
 }
 
+/// An error if helm would fetch what a schema in the chart refers to. A rollback and a test read no
+/// schema, and with `--skip-schema-validation` helm reads none at all.
+pub async fn closed(deploy: &Deploy, chart: &Bytes) -> Result<(), ApiError> {
+    if deploy.skip_schema_validation {
+        return Ok(());
+    }
+    let place = body::turn(&READING, TURN).await?;
+    let Err(error) = schema::closed(chart, place).await else { return Ok(()) };
+    Err(match &error {
+        BadSchema::Elsewhere(file, reference) => {
+            let args = [("file", file.as_str()), ("reference", reference.as_str())];
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            ApiError::with_status(status, "error-chart-schema-elsewhere", &args)
+        }
+        BadSchema::Archive(_) | BadSchema::Unread(..) => {
+            let reason = error.to_string();
+            ApiError::bad_request("error-chart-broken", &[("reason", reason.as_str())])
+        }
+        BadSchema::BrokenOff(error) => ApiError::internal(error),
+    })
+}
+
+/// The files that `argv` names.
+pub fn files(act: &Act, chart: Option<Bytes>) -> Vec<(&'static str, Bytes)> {
+    let mut files = Vec::new();
+    if let Act::Install(deploy) | Act::Upgrade(deploy) = act {
+        files.extend(chart.map(|chart| (CHART, chart)));
+        files.push((VALUES, values::file(&deploy.values).into()));
+    }
+    files
+}
+
 async fn turn() -> Result<Turn, ApiError> {
-    let busy = StatusCode::TOO_MANY_REQUESTS;
-    let busy = |_| ApiError::with_status(busy, "error-too-many-operations", &[]);
-    let _queued = QUEUE.try_acquire().map_err(busy)?;
+    let _queued = QUEUE.try_acquire().map_err(|_| body::too_many())?;
     let turn = TURNS.acquire().await.map_err(|error| ApiError::internal(&error))?;
     Ok(Arc::new(turn))
 }

@@ -13,12 +13,12 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::body::{self, get};
 use super::error::ApiError;
 use super::release_dry::{Dry, Problem, Shown, Tried};
 use super::release_plan::{Asked, is_of};
-use super::release_run::sent;
 use super::target::encoded;
 use super::{Caller, Shared, release, view};
 use crate::helm::act::{self, Act};
@@ -39,6 +39,8 @@ const AT_ONCE: usize = 8;
 const RENDERED: usize = 4 << 20;
 /// Namespaces whose quotas are looked at.
 const NAMESPACES: usize = 8;
+/// Previews at once, each with its chart or what was rendered in memory.
+static SEATS: Semaphore = Semaphore::const_new(32);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,7 +78,8 @@ pub async fn preview(
     names::release(&place.name)?;
     // Strangers send us no charts.
     view::verified(&gateway, &user).await?;
-    let act = act::preview(&sent(&head.headers, body).await?.0)?;
+    let act = act::preview(&body::with_chart(&head.headers, body).await?.0)?;
+    let _seat = SEATS.try_acquire().map_err(|_| body::too_many())?;
     let asked = Asked {
         gateway: &gateway,
         user: &user,
@@ -141,11 +144,7 @@ impl Asked<'_> {
         Preview {
             release: self.name.to_owned(),
             namespace: self.namespace.to_owned(),
-            act: match act {
-                Act::Install(_) => "install",
-                Act::Upgrade(_) => "upgrade",
-                _ => "rollback",
-            },
+            act: act.name(),
             objects: Vec::new(),
             hooks: Vec::new(),
             crds: Vec::new(),

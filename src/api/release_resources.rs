@@ -21,7 +21,7 @@ use super::list::{is_namespace, open_joins};
 use super::related::{Chosen, is_missing, known};
 use super::release::{self, Asked};
 use super::respond::{Freshness, Reply};
-use super::target::encoded;
+use super::target::{self, encoded};
 use super::view::{self, View};
 use super::{Caller, Gateway, Shared, usage};
 use crate::cache::Page;
@@ -117,9 +117,7 @@ pub async fn resources(
     let asked = Asked::of(request.uri(), 1)?;
     let locale = gateway.locale_of(request.headers());
     let release = asked.release(&gateway, &user).await?;
-    let (objects, unreadable) = release::objects(release.manifest).await?;
-    let mut look = look(&gateway, &user, locale, &asked.namespace, objects).await?;
-    look.errors.extend(release::unreadable(unreadable, locale));
+    let look = looked(&gateway, &user, locale, &asked.namespace, release.manifest).await?;
     let body = json!({
         "listMeta": { "totalItems": look.seen.len() },
         "resources": look.shown(),
@@ -149,8 +147,26 @@ pub async fn pods(
     Ok(reply.respond(&gateway, request.headers()))
 }
 
+/// How the objects of a manifest are, and which of its documents are none.
+pub async fn looked(
+    gateway: &Gateway,
+    user: &User,
+    locale: Locale,
+    namespace: &str,
+    manifest: String,
+) -> Result<Look, ApiError> {
+    let (objects, unreadable) = release::objects(manifest).await?;
+    let mut look = look(gateway, user, locale, namespace, objects).await?;
+    look.errors.extend(unreadable.into_iter().map(|reason| {
+        let args = [("reason", reason.as_str())];
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        ApiError::with_status(status, "error-manifest-unreadable", &args).as_item(locale)
+    }));
+    Ok(look)
+}
+
 /// How these objects of a release in `namespace` are. Only refused credentials fail it.
-pub async fn look(
+async fn look(
     gateway: &Gateway,
     user: &User,
     locale: Locale,
@@ -190,7 +206,7 @@ pub async fn look(
 async fn look_at(gateway: &Gateway, user: &User, release: &str, object: &Object) -> Found {
     let namespace = object.namespace.as_deref().unwrap_or(release);
     let is_it = |served: &Served| served.group == object.group() && served.kind == object.kind;
-    let served = match gateway.discovery.find(&gateway.cluster, user, is_it).await {
+    let served = match target::find(gateway, user, is_it).await {
         Ok(Some(served)) => served,
         Ok(None) => {
             let (kind, of) = (&object.kind, &object.api_version);

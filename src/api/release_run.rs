@@ -10,32 +10,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
+use super::Gateway;
 use super::chart::{Wanted, chart_from_catalogue};
 use super::error::ApiError;
 use super::operation::shown;
+use super::release_plan::{closed, files};
 use super::release_protect::{keep_label, refuse_if_protected};
 use super::repositories::readable;
-use super::{Gateway, body};
 use crate::charts::archive::{self, Archive};
 use crate::charts::dependencies::{self, BadDependency};
 use crate::charts::oci;
-use crate::helm::act::{Act, BadAct, ChartFrom};
-use crate::helm::argv::{CHART, VALUES, argv};
-use crate::helm::classify::{classify, without_value};
+use crate::helm::act::{Act, BadAct, ChartFrom, Deploy};
+use crate::helm::argv::argv;
+use crate::helm::classify::classify;
 use crate::helm::door::{Door, DoorKey};
 use crate::helm::engine::{Ended, Found, Job, RunError, Why};
 use crate::helm::lock::{Beat, Held, Place, Seen};
 use crate::helm::operation::{Begun, Live, Operation, Problem, State, conclude};
 use crate::helm::record::{self, Record};
+use crate::helm::redact::{Lines, without_values};
 use crate::helm::stuck::{Standing, Stuck, stuck};
-use crate::helm::values;
 use crate::i18n::{self, Locale};
 use crate::upstream::{Failure, User};
 
@@ -48,12 +47,6 @@ const BESIDE: Duration = Duration::from_secs(120);
 /// How long the end of an operation waits for an API server that is away.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(2);
-/// A body with an archive of 20 MiB in base64, values and what is around them.
-const BODY: usize = 29 << 20;
-/// Bytes that a body may have without a place among the large ones.
-const SMALL: u64 = 2 << 20;
-/// Large bodies in memory at once, until what they ask for begins.
-static BODIES: Semaphore = Semaphore::const_new(8);
 
 /// An operation that begins: its lock is held, its 202 is about to be sent.
 pub struct Task {
@@ -75,30 +68,14 @@ struct Outcome {
     error: Option<Problem>,
 }
 
-/// A request's body that may hold a chart: 415 and 413 as everywhere, and `{}` when it is empty.
-/// With the place that it has among the large ones, if it needs one.
-pub async fn sent(
-    headers: &HeaderMap,
-    sent: Body,
-) -> Result<(Bytes, Option<SemaphorePermit<'static>>), ApiError> {
-    let is_small = sent.size_hint().upper().is_some_and(|bytes| bytes <= SMALL);
-    let place = if is_small { None } else { BODIES.acquire().await.ok() };
-    let bytes = body::up_to(BODY, sent).await?;
-    if bytes.is_empty() {
-        return Ok((Bytes::from_static(b"{}"), None));
-    }
-    body::is_json(headers)?;
-    Ok((bytes, place))
-}
-
 /// The chart that an act names, looked through, with the charts in it that it needs: those that it
-/// does not hold come from repositories that the caller may read.
+/// does not hold come from repositories that the caller may read. No other chart is given to helm.
 pub async fn chart_of(
     gateway: &Gateway,
     user: &User,
-    from: &ChartFrom,
+    deploy: &Deploy,
 ) -> Result<(Archive, Bytes), ApiError> {
-    let (archive, bytes) = as_it_is_made(gateway, user, from).await?;
+    let (archive, bytes) = as_it_is_made(gateway, user, &deploy.chart).await?;
     let incomplete = |error: BadDependency| {
         if let BadDependency::BrokenOff(error) = &error {
             return ApiError::internal(error);
@@ -110,13 +87,16 @@ pub async fn chart_of(
         ApiError::with_status(status, "error-chart-dependency", &args)
     };
     let missing = dependencies::missing(&archive, &bytes).await.map_err(incomplete)?;
-    if missing.is_empty() {
-        return Ok((archive, bytes));
-    }
-    let readable = readable(gateway, user).await?;
-    let chart = (archive.name.as_str(), bytes);
-    let complete = dependencies::complete(&gateway.store, &readable, chart, &missing).await;
-    complete.map_err(incomplete)
+    let whole = if missing.is_empty() {
+        (archive, bytes)
+    } else {
+        let readable = readable(gateway, user).await?;
+        let chart = (archive.name.as_str(), bytes);
+        let complete = dependencies::complete(&gateway.store, &readable, chart, &missing).await;
+        complete.map_err(incomplete)?
+    };
+    closed(deploy, &whole.1).await?;
+    Ok(whole)
 }
 
 /// Has the chart on disk that an act names in a repository, which may be slow: to be awaited before
@@ -167,16 +147,6 @@ async fn as_it_is_made(
             Err(ApiError::bad_request("error-chart-broken", &[("reason", reason.as_str())]))
         }
     }
-}
-
-/// The files that `argv` names.
-pub fn files(act: &Act, chart: Option<Bytes>) -> Vec<(&'static str, Bytes)> {
-    let mut files = Vec::new();
-    if let Act::Install(deploy) | Act::Upgrade(deploy) = act {
-        files.extend(chart.map(|chart| (CHART, chart)));
-        files.push((VALUES, values::file(&deploy.values).into()));
-    }
-    files
 }
 
 /// How a release stands: its last operation, and what its `pending-*` means; `null` each where
@@ -236,6 +206,7 @@ pub async fn run(task: Task) {
     let (namespace, release) = (operation.namespace.as_str(), operation.release.as_str());
     let args = argv(&act, release, namespace, engine.major, method.as_deref(), false);
     let door = gateway.helm.doors.open(live.owner().borrow().clone());
+    door.until(held.since + held.silence());
     let lost = AtomicBool::new(false);
     let (mut outcome, history) = {
         let what = (&act, args, chart);
@@ -288,13 +259,12 @@ async fn work(
 ) -> (Outcome, Option<Vec<Record>>) {
     let Operation { namespace, release, .. } = live.operation();
     let token = key.token.clone();
-    live.step("engine");
-    let ended = match (protected(gateway, live, act, &namespace, &release).await, args) {
-        (Some(words), _) => Err(problem("forbidden", &words)),
-        (None, Err(bad)) => Err(problem("engine", &bad.to_string())),
-        (None, Ok(args)) => child(gateway, engine, live, (args, key), (act, chart)).await,
+    let ended = match args {
+        Err(bad) => Err(problem("engine", &bad.to_string())),
+        Ok(args) => child(gateway, engine, live, (args, key), (act, chart)).await,
     };
-    let denial = gateway.helm.doors.denial(&token);
+    let outcome = judged(act, ended, gateway.helm.doors.denial(&token));
+    live.over(outcome.state == State::Succeeded);
     live.step("release");
     // First, since it waits for an API server that is away.
     let history = history(gateway, live, &namespace, &release).await;
@@ -306,24 +276,20 @@ async fn work(
             live.line(&format!("the protection of the release was not kept: {text}"));
         }
     }
-    (judged(act, ended, denial), history)
+    (outcome, history)
 }
 
-/// Why the engine must not start: somebody has protected the release since the operation was
-/// accepted. What cannot be read helm cannot read either.
-async fn protected(
-    gateway: &Gateway,
-    live: &Live,
-    act: &Act,
-    namespace: &str,
-    release: &str,
-) -> Option<String> {
+/// Why the engine must not start now that its turn has come: somebody has protected the release
+/// since the operation was accepted. What cannot be read helm cannot read either.
+async fn protected(gateway: &Gateway, live: &Live, act: &Act) -> Option<String> {
+    live.step("engine");
     if matches!(act, Act::Test(_)) {
         return None;
     }
-    let history = history(gateway, live, namespace, release).await?;
+    let Operation { namespace, release, .. } = live.operation();
+    let history = history(gateway, live, &namespace, &release).await?;
     let (newest, user) = (history.first()?, live.owner().borrow().clone());
-    let refused = refuse_if_protected(gateway, &user, namespace, release, newest).await;
+    let refused = refuse_if_protected(gateway, &user, &namespace, &release, newest).await;
     refused.err().map(|error| error.text(gateway.locale))
 }
 
@@ -344,16 +310,24 @@ async fn child(
         cancel: live.cancelled(),
         stdout_limit: OUTPUT,
     };
-    let tell = |line: &str| live.line(&without_value(line));
-    let ended = gateway.helm.engine.run(engine, job, tell).await;
-    ended.map_err(|error: RunError| problem("engine", &error.to_string()))
+    let mut lines = Lines::default();
+    let tell = |line: &str| {
+        if let Some(line) = lines.without_value(line) {
+            live.line(&line);
+        }
+    };
+    let protected = protected(gateway, live, act);
+    let ended = gateway.helm.engine.run_unless(protected, engine, job, tell).await;
+    ended.map_err(|error| match error {
+        RunError::Refused(words) => problem("forbidden", &words),
+        error => problem("engine", &error.to_string()),
+    })
 }
 
 /// Heartbeats until the lock is lost: then the door is shut at once, and the child told to end. The
 /// door is shut as well when this is dropped, and while it is not known whether the lock is ours.
 async fn beats(gateway: &Gateway, live: &Live, held: &mut Held, door: Door) {
     let mut owner = live.owner();
-    door.until(Instant::now() + held.silence());
     loop {
         tokio::select! {
             () = sleep(held.pause()) => {}
@@ -461,7 +435,8 @@ fn judged(act: &Act, ended: Result<Ended, Problem>, denial: Option<String>) -> O
     };
     let trouble = classify(ended.why, &ended.stderr);
     let trouble = if matches!(act, Act::Test(_)) { trouble.of_test() } else { trouble };
-    let error = match denial {
+    // It may be that of a webhook.
+    let error = match denial.map(|words| without_values(&words)) {
         // A quota's refusal is a 403, too; of a failed test Helm 3 says nothing but that.
         Some(words)
             if words.contains("exceeded quota")

@@ -1,6 +1,4 @@
-//! What an operation is in the end, whose body waits for a place, and who is asked again.
-
-use futures::FutureExt as _;
+//! What an operation is in the end, and who is asked again.
 
 use super::*;
 use crate::helm::act;
@@ -43,25 +41,6 @@ fn what_the_api_server_would_say_again_is_not_asked_again() {
     for code in [401, 409, 429, 500, 503] {
         assert!(!is_final(&said(code)), "{code}");
     }
-}
-
-#[tokio::test]
-async fn a_small_body_needs_none_of_the_places_of_large_ones() {
-    let mut headers = HeaderMap::new();
-    headers.insert("content-type", "application/json".parse().unwrap());
-    let taken = BODIES.acquire_many(8).await.unwrap();
-    for small in [Body::empty(), Body::from("{}"), Body::from(vec![b' '; 2 << 20])] {
-        let (_, place) = sent(&headers, small).await.unwrap();
-        assert!(place.is_none());
-    }
-    let large = || Body::from(vec![b' '; (2 << 20) + 1]);
-    assert!(Box::pin(sent(&headers, large())).now_or_never().is_none(), "it waits");
-    // How much comes is not known.
-    let chunks = futures::stream::iter([Ok::<_, std::convert::Infallible>("{}")]);
-    let unknown = Body::from_stream(chunks);
-    assert!(Box::pin(sent(&headers, unknown)).now_or_never().is_none(), "it waits");
-    drop(taken);
-    assert!(sent(&headers, large()).await.unwrap().1.is_some());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::Gateway;
 use super::body::get;
 use super::list::is_namespace;
 use super::release_resources::{Look, Seen};
-use super::target::encoded;
+use super::target::{self, encoded};
 use crate::kinds::detail::{list, text};
 use crate::kinds::gateway_api::GROUP;
 use crate::upstream::{Served, User};
@@ -20,6 +20,9 @@ use crate::upstream::{Served, User};
 const URLS: usize = 200;
 /// Gateways outside of the release that are read to learn their ports.
 const GATEWAYS: usize = 8;
+/// Of each list of one object that multiplies with others; the Gateway API allows fewer. A record
+/// may hold what no API server has ever looked at.
+const MOST: usize = 128;
 
 /// One entry, and where it leads today.
 struct Reached<'a> {
@@ -130,7 +133,7 @@ fn balanced(object: &Value) -> Vec<&str> {
         "" => text(at, "/ip"),
         host => host,
     });
-    all.filter(|address| !address.is_empty()).collect()
+    all.filter(|address| !address.is_empty()).take(MOST).collect()
 }
 
 /// Whether a host name, which may begin with `*.`, means this one.
@@ -158,6 +161,9 @@ fn of_ingress(seen: &Seen) -> Vec<Reached<'_>> {
     };
     let mut reached = Vec::new();
     let mut take = |host, path| {
+        if reached.len() >= URLS {
+            return;
+        }
         for host in hosts(&[host], &addresses) {
             let scheme = if is_encrypted(host) { "https" } else { "http" };
             let addresses = addresses.clone();
@@ -186,6 +192,9 @@ fn of_service(seen: &Seen) -> Vec<Reached<'_>> {
     }
     let addresses = balanced(service);
     for port in list(service, "/spec/ports") {
+        if reached.len() >= URLS {
+            break;
+        }
         let scheme = scheme_of(port);
         let path = if scheme.starts_with("http") { "/" } else { "" };
         for host in addresses.iter().copied() {
@@ -227,12 +236,12 @@ fn listeners<'a>(gateway: &'a Value, is_wanted: impl Fn(&Value) -> bool) -> Vec<
         let port = listener.get("port").and_then(Value::as_i64);
         Some(Listener { scheme, port, host: text(listener, "/hostname") })
     });
-    all.collect()
+    all.take(MOST).collect()
 }
 
 fn gateway_addresses(gateway: &Value) -> Vec<&str> {
     let all = list(gateway, "/status/addresses").iter().map(|at| text(at, "/value"));
-    all.filter(|address| !address.is_empty()).collect()
+    all.filter(|address| !address.is_empty()).take(MOST).collect()
 }
 
 fn of_gateway(seen: &Seen) -> Vec<Reached<'_>> {
@@ -240,6 +249,9 @@ fn of_gateway(seen: &Seen) -> Vec<Reached<'_>> {
     let addresses = gateway_addresses(gateway);
     let mut reached = Vec::new();
     for Listener { scheme, port, host } in listeners(gateway, |_| true) {
+        if reached.len() >= URLS {
+            break;
+        }
         for host in hosts(&[host], &addresses) {
             let addresses = addresses.clone();
             reached.push(Reached { seen, scheme, host, port, path: "/", addresses });
@@ -258,7 +270,7 @@ fn parents(seen: &Seen) -> impl Iterator<Item = (Place, &Value)> {
         let kind = text_or(parent, "/kind", "Gateway");
         text_or(parent, "/group", GROUP) == GROUP && kind == "Gateway"
     });
-    parents.map(move |parent| {
+    parents.take(MOST).map(move |parent| {
         let namespace = text_or(parent, "/namespace", &seen.namespace);
         ((namespace.to_owned(), text(parent, "/name").to_owned()), parent)
     })
@@ -271,11 +283,11 @@ fn of_route<'a>(
 ) -> Vec<Reached<'a>> {
     let route = seen.value();
     let named: Vec<&str> =
-        list(route, "/spec/hostnames").iter().filter_map(Value::as_str).collect();
+        list(route, "/spec/hostnames").iter().filter_map(Value::as_str).take(MOST).collect();
     let matches = list(route, "/spec/rules").iter().flat_map(|rule| list(rule, "/matches"));
     let is_plain = |found: &&Value| text(found, "/path/type") != "RegularExpression";
     let paths = matches.filter(is_plain).map(|found| text_or(found, "/path/value", "/"));
-    let mut paths: Vec<&str> = paths.collect();
+    let mut paths: Vec<&str> = paths.take(MOST).collect();
     if paths.is_empty() {
         paths.push("/");
     }
@@ -295,6 +307,9 @@ fn of_route<'a>(
             let both: Vec<&str> =
                 if named.is_empty() { hosts(&[pattern], &addresses) } else { both };
             for host in both {
+                if reached.len() >= URLS {
+                    return reached;
+                }
                 reached.extend(paths.iter().copied().map(|path| {
                     let addresses = addresses.clone();
                     Reached { seen, scheme, host, port, path, addresses }
@@ -335,7 +350,7 @@ async fn foreign_gateways(gateway: &Gateway, user: &User, look: &Look) -> BTreeM
     if wanted.is_empty() {
         return found;
     }
-    let Ok(Some(served)) = gateway.discovery.find(&gateway.cluster, user, is_it).await else {
+    let Ok(Some(served)) = target::find(gateway, user, is_it).await else {
         return found;
     };
     for place in wanted.into_iter().take(GATEWAYS) {

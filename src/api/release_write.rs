@@ -6,7 +6,6 @@
 //! it is unlocked (`release_unlock`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -15,17 +14,16 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
 
-use super::body::{self, JSON, send};
+use super::body::{self, JSON, TURN, send, turn};
 use super::error::ApiError;
 use super::operation::shown;
 use super::passthrough::user_name;
-use super::release::{Asked, found};
+use super::release::{Asked, content, found};
 use super::release_plan::back_to;
 use super::release_protect::refuse_if_protected;
-use super::release_run::{self, Task, chart_of, fetched, sent};
+use super::release_run::{self, Task, chart_of, fetched};
 use super::target::{encoded, segment};
 use super::{CONTRACT, Caller, Gateway, Shared, view};
 use crate::helm::act::{self, Act, BadAct, ChartFrom, Deploy};
@@ -42,63 +40,34 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Characters of such a key.
 const KEY: usize = 200;
 /// Writes that begin at once, each with its chart in memory; accepted ones are counted by their
-/// seats. And the longest wait for such a place.
+/// seats.
 static BEGINNING: Semaphore = Semaphore::const_new(16);
-const TURN: Duration = Duration::from_secs(30);
+
+type Answer = Result<Response, ApiError>;
 
 /// `POST /api/v1/release/{namespace}`
-pub async fn install(
-    State(gateway): Shared,
-    Caller(user): Caller,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let namespace = segment(request.uri().path().rsplit('/').next().unwrap_or_default())?;
-    let place = (namespace.as_str(), None);
-    write(&gateway, user, place, request, |_, body| act::install(body)).await
+pub async fn install(state: Shared, caller: Caller, request: Request) -> Answer {
+    write(state, caller, request, None, |_, body| act::install(body)).await
 }
 
 /// `PUT /api/v1/release/{namespace}/{name}`
-pub async fn upgrade(
-    State(gateway): Shared,
-    Caller(user): Caller,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let asked = Asked::of(request.uri(), 0)?;
-    let place = (asked.namespace.as_str(), Some(asked.name.as_str()));
-    write(&gateway, user, place, request, |_, body| act::upgrade(body)).await
+pub async fn upgrade(state: Shared, caller: Caller, request: Request) -> Answer {
+    write(state, caller, request, Some(0), |_, body| act::upgrade(body)).await
 }
 
 /// `POST /api/v1/release/{namespace}/{name}/rollback`
-pub async fn rollback(
-    State(gateway): Shared,
-    Caller(user): Caller,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let asked = Asked::of(request.uri(), 1)?;
-    let place = (asked.namespace.as_str(), Some(asked.name.as_str()));
-    write(&gateway, user, place, request, |_, body| act::rollback(body)).await
+pub async fn rollback(state: Shared, caller: Caller, request: Request) -> Answer {
+    write(state, caller, request, Some(1), |_, body| act::rollback(body)).await
 }
 
 /// `DELETE /api/v1/release/{namespace}/{name}`
-pub async fn uninstall(
-    State(gateway): Shared,
-    Caller(user): Caller,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let asked = Asked::of(request.uri(), 0)?;
-    let place = (asked.namespace.as_str(), Some(asked.name.as_str()));
-    write(&gateway, user, place, request, |query, _| act::uninstall(query)).await
+pub async fn uninstall(state: Shared, caller: Caller, request: Request) -> Answer {
+    write(state, caller, request, Some(0), |query, _| act::uninstall(query)).await
 }
 
 /// `POST /api/v1/release/{namespace}/{name}/test`
-pub async fn test(
-    State(gateway): Shared,
-    Caller(user): Caller,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let asked = Asked::of(request.uri(), 1)?;
-    let place = (asked.namespace.as_str(), Some(asked.name.as_str()));
-    write(&gateway, user, place, request, |_, body| act::test(body)).await
+pub async fn test(state: Shared, caller: Caller, request: Request) -> Answer {
+    write(state, caller, request, Some(1), |_, body| act::test(body)).await
 }
 
 /// A write that was read and not yet judged.
@@ -117,28 +86,37 @@ struct Wanted {
     failed: Option<ApiError>,
 }
 
+/// `after`: the segments behind the release's name, if the path names one.
 async fn write(
-    gateway: &Arc<Gateway>,
-    user: User,
-    (namespace, release): (&str, Option<&str>),
+    State(gateway): Shared,
+    Caller(user): Caller,
     request: Request,
+    after: Option<usize>,
     read: fn(&str, &[u8]) -> Result<Act, BadAct>,
-) -> Result<Response, ApiError> {
+) -> Answer {
+    let (namespace, release) = match after {
+        Some(after) => {
+            let Asked { namespace, name, .. } = Asked::of(request.uri(), after)?;
+            (namespace, Some(name))
+        }
+        None => (segment(request.uri().path().rsplit('/').next().unwrap_or_default())?, None),
+    };
+    let release = release.as_deref();
     if gateway.helm.operations.is_ending() {
         return Err(no_seat(NoSeat::Ending));
     }
-    names::namespace(namespace)?;
+    names::namespace(&namespace)?;
     if let Some(release) = release {
         names::release(release)?;
     }
     let (head, body) = request.into_parts();
     let idempotent = idempotency_key(&head.headers)?;
-    let caller = user_name(gateway, &user).await;
+    let caller = user_name(&gateway, &user).await;
     if caller.is_empty() {
         // Strangers send us no charts.
-        view::verified(gateway, &user).await?;
+        view::verified(&gateway, &user).await?;
     }
-    let (body, place) = sent(&head.headers, body).await?;
+    let (body, place) = body::with_chart(&head.headers, body).await?;
     let act = read(head.uri.query().unwrap_or_default(), &body)?;
     // A caller without a name cannot be told from another one.
     let key = idempotent.filter(|_| !caller.is_empty()).map(|key| {
@@ -147,8 +125,7 @@ async fn write(
         key_of(&[caller.as_bytes(), key.as_bytes(), method, target.as_bytes(), &body])
     });
     drop(body);
-    let (gateway, namespace) = (gateway.clone(), namespace.to_owned());
-    let (chart, failed) = (None, None);
+    let (namespace, chart, failed) = (namespace.into(), None, None);
     let mut wanted = Wanted { gateway, user, caller, namespace, head, key, act, chart, failed };
     wanted.prepare().await;
     let beginning = turn(&BEGINNING, TURN).await?;
@@ -199,7 +176,7 @@ impl Wanted {
         self.failed.take().map_or(Ok(()), Err)?;
         let (gateway, user) = (self.gateway.clone(), self.user.clone());
         let Some(deploy) = self.deploy() else { return Ok(String::new()) };
-        let (archive, bytes) = chart_of(&gateway, &user, &deploy.chart).await?;
+        let (archive, bytes) = chart_of(&gateway, &user, deploy).await?;
         deploy.chart = ChartFrom::Archive(bytes.clone());
         self.chart = Some(bytes);
         Ok(archive.name)
@@ -253,7 +230,8 @@ impl Wanted {
         let answer = self.accepted(&operation);
         let begun = gateway.helm.operations.begin(seat, operation, self.key, user);
         let (act, chart) = (self.act, self.chart);
-        tokio::spawn(release_run::run(Task { gateway, begun, held, engine, act, chart, method }));
+        let task = Task { gateway, begun, held, engine, act, chart, method };
+        tokio::spawn(release_run::run(task));
         Ok(answer)
     }
 
@@ -306,19 +284,12 @@ impl Wanted {
             Act::Rollback(back) => history.iter().find(|one| one.revision == back_to(back, newest)),
             Act::Install(_) | Act::Uninstall(_) | Act::Test(_) => None,
         };
-        let release = record::release(&self.gateway.cluster, &self.user, record?).await;
-        release.ok().map(|release| release.apply_method)
+        let release = content(&self.gateway, &self.user, record?).await;
+        release.ok()?.ok().map(|release| release.apply_method)
     }
 
     fn operation(&self, release: &str, history: &[Record]) -> Operation {
-        let act = match &self.act {
-            Act::Install(_) => "install",
-            Act::Upgrade(_) => "upgrade",
-            Act::Rollback(_) => "rollback",
-            Act::Uninstall(_) => "uninstall",
-            Act::Test(_) => "test",
-        };
-        let now = Some(Timestamp::now());
+        let (act, now) = (self.act.name(), Some(Timestamp::now()));
         let instance = self.gateway.helm.operations.instance().to_owned();
         Operation {
             id: new_id(release, act),
@@ -385,15 +356,6 @@ async fn undo(gateway: &Gateway, user: &User, held: Held) {
     }
 }
 
-/// A place among those that begin.
-async fn turn(
-    places: &'static Semaphore,
-    wait: Duration,
-) -> Result<SemaphorePermit<'static>, ApiError> {
-    let place = timeout(wait, places.acquire()).await;
-    place.ok().and_then(Result::ok).ok_or_else(|| no_seat(NoSeat::Full))
-}
-
 /// The operation that is at work on this release: here, even if somebody has deleted its lock, or
 /// by the lock anywhere.
 pub fn at_it(
@@ -455,9 +417,7 @@ pub fn conflict(id: &'static str, args: &[(&'static str, &str)]) -> ApiError {
 
 fn no_seat(why: NoSeat) -> ApiError {
     match why {
-        NoSeat::Full => {
-            ApiError::with_status(StatusCode::TOO_MANY_REQUESTS, "error-too-many-operations", &[])
-        }
+        NoSeat::Full => body::too_many(),
         NoSeat::Ending => {
             ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-shutting-down", &[])
         }

@@ -29,16 +29,6 @@ fn the_same_request_gets_the_same_generated_name() {
     names::release(&steady(&one, &key)).unwrap();
 }
 
-#[tokio::test]
-async fn who_finds_no_place_to_begin_is_told_so_and_one_that_is_given_back_is_free() {
-    static PLACES: Semaphore = Semaphore::const_new(1);
-    let place = turn(&PLACES, Duration::ZERO).await.unwrap();
-    let error = turn(&PLACES, Duration::ZERO).await.unwrap_err();
-    assert_eq!(error.status, StatusCode::TOO_MANY_REQUESTS);
-    drop(place);
-    assert!(turn(&PLACES, Duration::ZERO).await.is_ok());
-}
-
 #[test]
 fn who_is_refused_learns_who_is_at_work_and_since_when() {
     let started: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();

@@ -9,21 +9,23 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use http::StatusCode;
+use http::{Method, StatusCode};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::body;
+use super::body::{self, JSON};
 use super::error::ApiError;
-use super::passthrough::user_name;
+use super::passthrough;
 use super::respond::{Freshness, Reply};
 use super::target::segment;
 use super::view::verified;
 use super::{Caller, Gateway, Shared};
 use crate::auth::Attributes;
 use crate::charts::definition::{Definition, Kind, Oci, is_label};
-use crate::charts::repositories::Problem;
+use crate::charts::repositories::{Problem, mark, marked};
 use crate::charts::repository::{Repository, Source, Status, config_map};
 use crate::upstream::{Failure, User};
 
@@ -93,8 +95,45 @@ pub async fn refresh(
     let name = name_in(request.uri().path(), 1)?;
     let found = found(&gateway, &user, &name).await?;
     may_change(&gateway, &user, &found).await?;
-    gateway.refresher.refresh_now(found.name());
+    read_anew(&gateway, &user, &found).await;
     Ok(body::answer(StatusCode::ACCEPTED, &shown(&found)?))
+}
+
+/// Has a repository read anew, here and, by a mark on its ConfigMap, at all other replicas.
+pub(super) async fn read_anew(gateway: &Gateway, user: &User, repository: &Repository) {
+    let name = repository.name();
+    if repository.source == Source::ConfigMap {
+        match set_mark(gateway, user, &repository.config_map()).await {
+            // What we see now does not have us read it once more at the next look.
+            Ok(()) => gateway.catalogues.look().await,
+            Err(error) => {
+                tracing::warn!(repository = name, %error, "no mark: other replicas see it late");
+            }
+        }
+    }
+    gateway.refresher.refresh_now(name);
+}
+
+/// By the right that changes of the repository are allowed by, `update`: no patch. Of two tries the
+/// second is for a conflict.
+async fn set_mark(gateway: &Gateway, user: &User, map: &str) -> Result<(), Failure> {
+    let path = format!("/api/v1/namespaces/{}/configmaps/{map}", gateway.catalogues.namespace());
+    let mut before: Option<String> = None;
+    loop {
+        let current = body::get(gateway, user, &path).await?;
+        let found = mark(&current);
+        // Whoever was faster has set it after what is to be told.
+        if before.as_ref().is_some_and(|before| *before != found) {
+            return Ok(());
+        }
+        let sent = Bytes::from(marked(current, Timestamp::now()).to_string());
+        match body::send(gateway, user, Method::PUT, &path, JSON, sent).await {
+            Err(failure) if failure.code() == Some(StatusCode::CONFLICT) && before.is_none() => {
+                before = Some(found);
+            }
+            done => return done.map(drop),
+        }
+    }
 }
 
 /// The repositories that the caller may read, by name.
@@ -169,12 +208,7 @@ pub(super) async fn granted(
     verb: &str,
     map: &str,
 ) -> Result<(), ApiError> {
-    if may(gateway, user, verb, map).await? {
-        return Ok(());
-    }
-    let namespace = gateway.catalogues.namespace();
-    let caller = user_name(gateway, user).await;
-    Err(ApiError::forbidden(denial(verb, map, namespace, &caller)))
+    passthrough::granted(gateway, user, &wanted(gateway, verb, map)).await
 }
 
 /// Whether the caller may do this to a ConfigMap of our namespace; without a name, to all.
@@ -184,16 +218,18 @@ pub(super) async fn may(
     verb: &str,
     map: &str,
 ) -> Result<bool, Failure> {
-    let attributes = Attributes {
+    gateway.authorizer.review(&gateway.cluster, user, &wanted(gateway, verb, map)).await
+}
+
+fn wanted(gateway: &Gateway, verb: &str, map: &str) -> Attributes {
+    Attributes {
         verb: verb.into(),
         version: "v1".into(),
         resource: "configmaps".into(),
         namespace: gateway.catalogues.namespace().into(),
         name: map.into(),
         ..Attributes::default()
-    };
-    let answer = gateway.authorizer.review(&gateway.cluster, user, &attributes).await;
-    gateway.authorizer.heed(user, answer).await
+    }
 }
 
 /// The answer about a repository, without its credentials.
@@ -261,26 +297,10 @@ fn unusable(problem: &Problem) -> ApiError {
     }
 }
 
-fn denial(verb: &str, map: &str, namespace: &str, user: &str) -> String {
-    format!(
-        "configmaps \"{map}\" is forbidden: User \"{user}\" cannot {verb} resource \
-         \"configmaps\" in API group \"\" in the namespace \"{namespace}\""
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::i18n::Locale;
-
-    #[test]
-    fn a_denial_is_worded_as_kubernetes_words_it() {
-        assert_eq!(
-            denial("get", "binnacle.repository.stable", "ops", "jane"),
-            "configmaps \"binnacle.repository.stable\" is forbidden: User \"jane\" cannot get \
-             resource \"configmaps\" in API group \"\" in the namespace \"ops\""
-        );
-    }
 
     #[test]
     fn a_name_is_a_segment_of_the_path() {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::body::{self, MERGE, get, send};
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
-use super::target::{encoded, segment};
+use super::target::{self, encoded, segment};
 use super::{Caller, Gateway, Shared, view};
 use crate::kinds::KINDS;
 use crate::upstream::{Served, User};
@@ -35,7 +35,7 @@ impl Place {
             _ => return Err(bad()),
         };
         let called = |served: &Served| served.is_called(kind);
-        let served = gateway.discovery.find(&gateway.cluster, user, called).await?;
+        let served = target::find(gateway, user, called).await?;
         let Some(served) = served.filter(|served| served.scalable) else {
             return Err(view::unknown(gateway, user, "error-no-scale", kind).await);
         };

@@ -109,7 +109,8 @@ async fn who_is(gateway: &Gateway, user: &User) -> Result<Option<CompactString>,
         Err(failure)
             if matches!(failure.code(), Some(StatusCode::NOT_FOUND | StatusCode::FORBIDDEN)) =>
         {
-            gateway.cluster.get(who, "/version", OBJECT_LIMIT).await.map(|_| None)
+            let version = gateway.cluster.get(who, "/version", OBJECT_LIMIT).await;
+            gateway.authorizer.heed(user, version).await.map(|_| None)
         }
         Err(failure) => Err(failure),
     }

@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::Gateway;
 use super::error::ApiError;
 use crate::kinds::{KindDef, Resource};
-use crate::upstream::{Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
+use crate::upstream::{Failure, Identity, OBJECT_LIMIT, Served, UpstreamError, User};
 
 /// What names may hold besides letters and digits (RBAC names have colons); all else is encoded.
 const SEGMENT: &AsciiSet =
@@ -42,6 +42,16 @@ impl Target {
         let namespace = encoded(&self.namespace);
         format!("{}/{}", at.collection(Some(&namespace)), encoded(&self.name))
     }
+}
+
+/// What discovery, asked as the caller, serves that is wanted. A 401 of it is heeded.
+pub async fn find(
+    gateway: &Gateway,
+    user: &User,
+    is_wanted: impl Fn(&Served) -> bool,
+) -> Result<Option<Served>, Failure> {
+    let found = gateway.discovery.find(&gateway.cluster, user, is_wanted).await;
+    gateway.authorizer.heed(user, found).await
 }
 
 /// A path's segment decoded; an empty one, a dot segment, control characters and broken encoding

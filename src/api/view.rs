@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use super::Gateway;
 use super::error::ApiError;
 use super::list::is_namespace;
-use super::target::live;
+use super::target::{self, live};
 use crate::auth::{Reach, Refusal, Scope};
 use crate::cache::{Feed, ListError, Listing, State, Store, list_as};
 use crate::kinds::{KindDef, Resource, by_name};
@@ -221,7 +221,7 @@ pub async fn served(
     let is_it = |served: &Served| {
         served.group == kind.resource.group && served.plural == kind.resource.plural
     };
-    let served = gateway.discovery.find(&gateway.cluster, user, is_it).await?;
+    let served = target::find(gateway, user, is_it).await?;
     let versions = [kind.resource.version].into_iter().chain(kind.older.iter().copied());
     let version = served.and_then(|served| {
         let mut versions = versions.filter(|version| served.version(Some(version)).is_some());

@@ -60,9 +60,8 @@ pub fn extras(
     let catalogues = Repositories::new(upstream.clone(), namespace.clone(), policy.clone(), listed)
         .context("--repositories")?;
     let store = Store::new(&state_dir, policy.clone());
-    let engine = Engine::new(charts.helm, charts.guard, state_dir);
     let helm = Helm {
-        engine: Arc::new(engine.offline(charts.air_gapped)),
+        engine: Arc::new(Engine::new(charts.helm, charts.guard, state_dir)),
         doors: Doors::default(),
         operations: Operations::new(&host_name()),
         facts: Facts::default(),

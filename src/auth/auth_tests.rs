@@ -90,6 +90,29 @@ async fn credentials_that_are_refused_anywhere_end_every_right() {
 }
 
 #[tokio::test]
+async fn credentials_that_a_review_finds_refused_end_every_right() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let router = axum::Router::new().fallback(|| async { StatusCode::UNAUTHORIZED });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    for of_a_path in [false, true] {
+        let authorizer = authorizer();
+        authorizer.known.insert(user.fingerprint(), ()).await;
+        authorizer.confirmed.insert(question(&user), Instant::now()).await;
+        let answer = match of_a_path {
+            true => authorizer.may_get(&cluster, &user, "/metrics").await,
+            false => authorizer.review(&cluster, &user, &Attributes::default()).await,
+        };
+        assert_eq!(answer.unwrap_err().code(), Some(StatusCode::UNAUTHORIZED));
+        let bridged = authorizer.bridge(&user, &question(&user), refusal(503)).await;
+        assert!(bridged.is_err(), "{of_a_path}");
+    }
+}
+
+#[tokio::test]
 async fn an_expired_token_bridges_nothing() {
     let authorizer = authorizer();
     // {"exp":1}

@@ -177,26 +177,6 @@ impl Authorizer {
         Ok(Scope::everything(kind))
     }
 
-    /// One access review, not remembered: for what is rare and must be right now (exec, drains).
-    pub async fn review(
-        &self,
-        cluster: &Cluster,
-        user: &User,
-        attributes: &Attributes,
-    ) -> Result<bool, Failure> {
-        review::ask(cluster, user, attributes).await
-    }
-
-    /// Whether the caller may `get` a path that is no resource, such as `/metrics`.
-    pub async fn may_get(
-        &self,
-        cluster: &Cluster,
-        user: &User,
-        path: &str,
-    ) -> Result<bool, Failure> {
-        review::ask_path(cluster, user, "get", path).await
-    }
-
     /// What the API server said to this caller elsewhere: refused credentials end what is
     /// remembered of them at once, whatever they were used for.
     pub async fn heed<T>(&self, user: &User, answer: Result<T, Failure>) -> Result<T, Failure> {
@@ -308,9 +288,10 @@ impl Authorizer {
         }
     }
 
-    /// A denial where a right was confirmed before is a revocation; whether it was one. Whatever else was confirmed of
-    /// this kind may have rested on the same binding (a right in all namespaces on the one that is
-    /// denied here, or the other way round), so none of it bridges an API server that is away.
+    /// A denial where a right was confirmed before is a revocation; whether it was one. Whatever
+    /// else was confirmed of this kind may have rested on the same binding (a right in all
+    /// namespaces on the one that is denied here, or the other way round), so none of it bridges an
+    /// API server that is away.
     async fn deny(&self, question: &Question) -> bool {
         let everywhere = Question { namespace: None, ..question.clone() };
         self.sets.end(question.who, question.kind).await;

@@ -1,4 +1,5 @@
-//! SelfSubjectAccessReview as the user (authorization.k8s.io/v1), and how long its answer holds.
+//! SelfSubjectAccessReview as the user (authorization.k8s.io/v1), how a denial is worded, and how
+//! long an answer holds.
 //!
 //! Remembers nothing itself.
 
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::rules::Listable;
-use super::{ALLOWED_FOR, DENIED_FOR, Question, Ruled, UNCHANGED_FOR, Verdict};
+use super::{ALLOWED_FOR, Authorizer, DENIED_FOR, Question, Ruled, UNCHANGED_FOR, Verdict};
 use crate::kinds::KindDef;
 use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
 
@@ -37,6 +38,49 @@ impl Attributes {
             ..Self::default()
         }
     }
+
+    /// What the API server says to a user who may not (`forbiddenMessage` of
+    /// k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go).
+    pub fn denial(&self, user: &str) -> String {
+        let Self { verb, group, resource, subresource, namespace, name, .. } = self;
+        let part = |before: &str, text: &str, after: &str| match text {
+            "" => String::new(),
+            text => format!("{before}{text}{after}"),
+        };
+        let (of, name, sub) =
+            (part(".", group, ""), part(" \"", name, "\""), part("/", subresource, ""));
+        let place = match namespace.as_str() {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace \"{namespace}\""),
+        };
+        format!(
+            "{resource}{of}{name} is forbidden: User \"{user}\" cannot {verb} resource \
+             \"{resource}{sub}\" in API group \"{group}\" {place}"
+        )
+    }
+}
+
+impl Authorizer {
+    /// One access review, not remembered: for what is rare and must be right now (exec, drains).
+    pub async fn review(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        attributes: &Attributes,
+    ) -> Result<bool, Failure> {
+        self.heed(user, ask(cluster, user, attributes).await).await
+    }
+
+    /// Whether the caller may `get` a path that is no resource, such as `/metrics`.
+    pub async fn may_get(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        path: &str,
+    ) -> Result<bool, Failure> {
+        let spec = json!({ "nonResourceAttributes": { "verb": "get", "path": path } });
+        self.heed(user, send(cluster, user, spec).await).await
+    }
 }
 
 #[derive(Deserialize)]
@@ -61,17 +105,6 @@ pub(super) async fn ask(
         "verb": verb, "group": group, "version": version, "resource": resource,
         "subresource": subresource, "namespace": namespace, "name": name,
     }});
-    send(cluster, user, spec).await
-}
-
-/// The same about a path that is no resource, such as `/metrics`.
-pub(super) async fn ask_path(
-    cluster: &Cluster,
-    user: &User,
-    verb: &str,
-    path: &str,
-) -> Result<bool, Failure> {
-    let spec = json!({ "nonResourceAttributes": { "verb": verb, "path": path } });
     send(cluster, user, spec).await
 }
 
@@ -140,5 +173,37 @@ impl moka::Expiry<Question, Verdict> for Expiry {
             Verdict::Allowed => ALLOWED_FOR,
             Verdict::Denied(_) => DENIED_FOR,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_is_worded_as_kubernetes_words_it() {
+        let of = |verb: &str, group: &str, resource: &str, subresource: &str, namespace: &str| {
+            let [verb, group, resource] = [verb, group, resource].map(str::to_owned);
+            let (subresource, namespace) = (subresource.to_owned(), namespace.to_owned());
+            let asked = Attributes { verb, group, resource, subresource, namespace, ..named() };
+            asked.denial("jane")
+        };
+        assert_eq!(
+            of("create", "", "pods", "exec", "shop"),
+            "pods \"web\" is forbidden: User \"jane\" cannot create resource \"pods/exec\" in API \
+             group \"\" in the namespace \"shop\""
+        );
+        assert_eq!(
+            of("unprotect", "binnacle.dev", "releases", "", "atlas"),
+            "releases.binnacle.dev \"web\" is forbidden: User \"jane\" cannot unprotect resource \
+             \"releases\" in API group \"binnacle.dev\" in the namespace \"atlas\""
+        );
+        assert!(of("create", "", "nodes", "proxy", "").ends_with("at the cluster scope"));
+        let all = Attributes { resource: "pods".into(), ..Attributes::default() };
+        assert!(all.denial("jane").starts_with("pods is forbidden: "));
+    }
+
+    fn named() -> Attributes {
+        Attributes { name: "web".into(), ..Attributes::default() }
     }
 }

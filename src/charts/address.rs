@@ -7,6 +7,7 @@
 //! part.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -60,6 +61,23 @@ const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
 
+/// Where clouds give a machine its keys, none of it public: of Alibaba Cloud, Azure, nearly all
+/// others, and Oracle Cloud.
+const METADATA_V4: [(Ipv4Addr, u32); 4] = [
+    (Ipv4Addr::new(100, 100, 100, 200), 32),
+    (Ipv4Addr::new(168, 63, 129, 16), 32),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(192, 0, 0, 192), 32),
+];
+
+/// The same of Scaleway, AWS, Google Cloud, and those that have it on the link.
+const METADATA_V6: [(Ipv6Addr, u32); 4] = [
+    (Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42), 128),
+    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0), 64),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+];
+
 /// Which addresses may be reached. The default: public ones.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
@@ -105,6 +123,11 @@ pub enum Refused {
          allows {host}:{port}"
     )]
     Private { host: String, port: u16 },
+    #[error(
+        "{host}:{port} leads to where a cloud gives its machines their keys; that is reached only \
+         where the configuration allows the address itself instead of a name"
+    )]
+    Metadata { host: String, port: u16 },
     #[error(
         "{host}:{port} would be asked without TLS; that is done only within private networks, \
          where the configuration allows http://{host}:{port}"
@@ -189,11 +212,37 @@ impl Policy {
         if !public && !here && self.entries(&host, port).next().is_none() {
             return Err(Refused::Private { host, port });
         }
+        // Who owns an allowed name may have it mean anything, some day this.
+        if is_metadata(ip) && host.parse::<IpAddr>().is_err() {
+            return Err(Refused::Metadata { host, port });
+        }
         let plain = here || self.entries(&host, port).any(|one| one.plain);
         if !secure && (public || !plain) {
             return Err(Refused::Plain { host, port });
         }
         Ok(())
+    }
+
+    /// Those of a name's addresses that may be connected to, a few, in their order; the error tells
+    /// why none may. What its owner puts beside a good one is left out.
+    fn reach(
+        &self,
+        secure: bool,
+        host: &str,
+        found: &[SocketAddr],
+    ) -> Result<Vec<SocketAddr>, Refused> {
+        let (mut good, mut refused) = (Vec::new(), None);
+        for address in found {
+            match self.check(secure, host, *address) {
+                Ok(()) => good.push(*address),
+                Err(why) => refused = Some(why),
+            }
+        }
+        good.truncate(ADDRESSES);
+        match refused {
+            Some(why) if good.is_empty() => Err(why),
+            _ => Ok(good),
+        }
     }
 }
 
@@ -237,24 +286,40 @@ fn bare(host: &str) -> String {
 }
 
 fn is_public(ip: IpAddr) -> bool {
+    match meant(ip) {
+        IpAddr::V4(ip) => !is_in_v4(ip, &SPECIAL_V4),
+        IpAddr::V6(ip) => (ip.segments()[0] & 0xe000) == 0x2000 && !is_in_v6(ip, &SPECIAL_V6),
+    }
+}
+
+fn is_metadata(ip: IpAddr) -> bool {
+    match meant(ip) {
+        IpAddr::V4(ip) => is_in_v4(ip, &METADATA_V4),
+        IpAddr::V6(ip) => is_in_v6(ip, &METADATA_V6),
+    }
+}
+
+/// Of an IPv6 address that leads to one of IPv4, that one: a mapped one, and behind NAT64 (RFC
+/// 6052), which is how networks of IPv6 alone reach the others.
+fn meant(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => !SPECIAL_V4
-            .iter()
-            .any(|(net, bits)| (u32::from(ip) ^ u32::from(*net)) >> (32 - bits) == 0),
         IpAddr::V6(ip) => match ip.segments() {
-            // NAT64 (RFC 6052): how networks of IPv6 alone reach the others.
             [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
                 let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-                is_public(Ipv4Addr::new(a, b, c, d).into())
+                Ipv4Addr::new(a, b, c, d).into()
             }
-            [first, ..] => {
-                let special = SPECIAL_V6
-                    .iter()
-                    .any(|(net, bits)| (u128::from(ip) ^ u128::from(*net)) >> (128 - bits) == 0);
-                (first & 0xe000) == 0x2000 && !special
-            }
+            _ => ip.into(),
         },
+        ip => ip,
     }
+}
+
+fn is_in_v4(ip: Ipv4Addr, nets: &[(Ipv4Addr, u32)]) -> bool {
+    nets.iter().any(|(net, bits)| (u32::from(ip) ^ u32::from(*net)) >> (32 - bits) == 0)
+}
+
+fn is_in_v6(ip: Ipv6Addr, nets: &[(Ipv6Addr, u32)]) -> bool {
+    nets.iter().any(|(net, bits)| (u128::from(ip) ^ u128::from(*net)) >> (128 - bits) == 0)
 }
 
 /// Connects where the policy allows it.
@@ -272,24 +337,33 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let policy = self.0.clone();
-        async move { connect(&policy, &to).await }.boxed()
+        async move { connect(&policy, &to, look_up).await }.boxed()
     }
 }
 
-async fn connect(policy: &Policy, to: &Uri) -> Result<TokioIo<TcpStream>, BoxError> {
+/// All addresses that a name has now.
+async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// The name is looked up once, and what was found is what is checked and then connected to: it may
+/// mean something else a moment later.
+async fn connect<F>(
+    policy: &Policy,
+    to: &Uri,
+    look_up: impl FnOnce(String, u16) -> F,
+) -> Result<TokioIo<TcpStream>, BoxError>
+where
+    F: Future<Output = io::Result<Vec<SocketAddr>>>,
+{
     // Anything but https is taken for what may hear no secrets.
     let secure = to.scheme_str() == Some("https");
     let host = bare(to.host().unwrap_or_default());
     let port = to.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let found = timeout(LOOKUP_TIME, tokio::net::lookup_host((host.as_str(), port))).await;
-    let found: Vec<SocketAddr> =
-        found.map_err(|_| "its name was not resolved in time")??.take(ADDRESSES).collect();
+    let found = timeout(LOOKUP_TIME, look_up(host.clone(), port)).await;
+    let found = found.map_err(|_| "its name was not resolved in time")??;
     let mut last = BoxError::from("its name has no address");
-    for address in found {
-        if let Err(refused) = policy.check(secure, &host, address) {
-            last = refused.into();
-            continue;
-        }
+    for address in policy.reach(secure, &host, &found)? {
         match timeout(CONNECT_TIME, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
@@ -303,158 +377,5 @@ async fn connect(policy: &Policy, to: &Uri) -> Result<TokioIo<TcpStream>, BoxErr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy(allowed: &[&str]) -> Policy {
-        let allowed: Vec<String> = allowed.iter().map(|text| (*text).to_owned()).collect();
-        Policy::new(&allowed).unwrap()
-    }
-
-    fn at(ip: &str, port: u16) -> SocketAddr {
-        SocketAddr::new(ip.parse().unwrap(), port)
-    }
-
-    #[test]
-    fn addresses_within_networks_and_of_clouds_are_not_public() {
-        for ip in [
-            "127.0.0.1",
-            "127.8.8.8",
-            "0.0.0.0",
-            "10.1.2.3",
-            "172.31.255.255",
-            "192.168.0.1",
-            "169.254.169.254",
-            "100.100.100.200",
-            "168.63.129.16",
-            "192.0.0.192",
-            "198.19.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:10.0.0.1",
-            "::ffff:169.254.169.254",
-            "fe80::1",
-            "fd00:ec2::254",
-            "ff02::1",
-            "2001::1",
-            "2001:db8::1",
-            "2002:a00:1::",
-            "64:ff9b::10.0.0.1",
-            "64:ff9b:1::1",
-        ] {
-            assert!(!is_public(ip.parse().unwrap()), "{ip}");
-        }
-        for ip in [
-            "1.1.1.1",
-            "172.32.0.1",
-            "100.128.0.1",
-            "168.63.129.17",
-            "2606:4700:4700::1111",
-            "2001:4860:4860::8888",
-            "::ffff:1.1.1.1",
-            "64:ff9b::1.1.1.1",
-        ] {
-            assert!(is_public(ip.parse().unwrap()), "{ip}");
-        }
-    }
-
-    #[test]
-    fn a_private_address_is_reached_under_the_name_and_port_that_are_allowed() {
-        let policy = policy(&["Registry.Corp:5000", "http://10.0.0.9:80", "[fd00::1]:443"]);
-        assert!(policy.check(true, "registry.corp", at("10.0.0.7", 5000)).is_ok());
-        assert!(policy.check(true, "REGISTRY.corp.", at("10.0.0.7", 5000)).is_ok());
-        assert!(policy.check(true, "[fd00::1]", at("fd00::1", 443)).is_ok());
-        for (host, port) in [("registry.corp", 5001), ("other.corp", 5000), ("10.0.0.7", 5000)] {
-            let refused = policy.check(true, host, at("10.0.0.7", port)).unwrap_err();
-            assert!(matches!(refused, Refused::Private { .. }), "{refused}");
-            assert!(!refused.to_string().contains("is 10."), "{refused}");
-        }
-    }
-
-    #[test]
-    fn without_tls_only_what_is_private_and_allowed_so_is_reached() {
-        let corp = policy(&["http://registry.corp:5000", "secure.corp:443"]);
-        assert!(corp.check(false, "registry.corp", at("10.0.0.7", 5000)).is_ok());
-        for (host, ip, port) in [
-            ("registry.corp", "1.1.1.1", 5000),
-            ("secure.corp", "10.0.0.7", 443),
-            ("public.example", "1.1.1.1", 80),
-        ] {
-            let refused = corp.check(false, host, at(ip, port)).unwrap_err();
-            assert!(matches!(refused, Refused::Plain { .. }), "{refused}");
-        }
-        assert_eq!(corp.scheme("registry.corp", Some(5000)), "http");
-        assert_eq!(corp.scheme("registry.corp", None), "https");
-        assert_eq!(corp.scheme("secure.corp", Some(443)), "https");
-        let policy = policy(&["127.0.0.1:5000", "https://localhost:5000"]);
-        assert_eq!(policy.scheme("127.0.0.1", Some(5000)), "http");
-        assert_eq!(policy.scheme("localhost", Some(5000)), "https");
-    }
-
-    #[test]
-    fn the_demo_reaches_this_machine_and_nothing_else_that_is_private() {
-        let policy = Policy::default().with_loopback();
-        assert!(policy.check(false, "localhost", at("127.0.0.1", 5000)).is_ok());
-        assert!(policy.check(false, "localhost", at("::1", 5000)).is_ok());
-        assert!(policy.check(true, "meta", at("169.254.169.254", 443)).is_err());
-        assert_eq!(policy.scheme("localhost", Some(5000)), "http");
-        assert_eq!(policy.scheme("[::1]", None), "http");
-        assert_eq!(policy.scheme("registry.example", None), "https");
-    }
-
-    #[test]
-    fn beyond_an_air_gap_are_all_but_hosts_of_repositories_and_those_that_are_allowed() {
-        let at = |text: &str| Url::parse(text).unwrap();
-        let open = policy(&[]);
-        assert!(!open.has_air_gap() && open.crosses(&at("https://any.example")).is_ok());
-        let gapped = policy(&["files.corp:8443"]).with_loopback().with_air_gap();
-        let base = at("https://Charts.example/stable/");
-        let trial = at("http://127.0.0.1:5000/");
-        let of_trial = gapped.of(&trial);
-        // Clones know what there is later.
-        gapped.know([&base].into_iter());
-        for (policy, others) in [(&gapped, false), (&of_trial, true)] {
-            assert!(policy.crosses(&at("https://charts.example:443/other")).is_ok());
-            assert!(policy.crosses(&at("https://charts.example./")).is_ok());
-            assert!(policy.crosses(&at("https://files.corp:8443/a.tgz")).is_ok());
-            assert_eq!(policy.crosses(&trial).is_ok(), others);
-            for beyond in [
-                "https://charts.example:8443/",
-                "http://charts.example/",
-                "https://files.corp/",
-                "https://other.example/",
-                "http://127.0.0.1:5001/",
-            ] {
-                let refused = policy.crosses(&at(beyond)).unwrap_err().to_string();
-                assert!(refused.contains("--charts-air-gapped"), "{refused}");
-            }
-        }
-        gapped.know(std::iter::empty());
-        assert!(of_trial.crosses(&base).is_err());
-    }
-
-    #[test]
-    fn an_entry_that_names_no_address_is_refused_with_what_one_looks_like() {
-        let odd = ["", "host", "host:", "host:0", "host:+80", "host:70000", "a b:1", "u@h:1"];
-        for text in odd.into_iter().chain(["ftp://host:1", "http://host"]) {
-            let refused = Policy::new(&[text.to_owned()]).unwrap_err().to_string();
-            assert!(refused.contains("host:port"), "{refused}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_name_that_means_this_machine_is_refused_when_it_is_connected_to() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        for host in ["localhost", "127.0.0.1", "127.1", "[::ffff:127.0.0.1]"] {
-            let to: Uri = format!("https://{host}:{port}/").parse().unwrap();
-            let error = connect(&Policy::default(), &to).await.map(|_| ()).unwrap_err();
-            assert!(error.downcast_ref::<Refused>().is_some(), "{host}: {error}");
-        }
-        let allowed = policy(&[&format!("http://127.0.0.1:{port}")]);
-        let to: Uri = format!("http://127.0.0.1:{port}/").parse().unwrap();
-        assert!(connect(&allowed, &to).await.is_ok());
-    }
-}
+#[path = "address_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
-use tar::{EntryType, PaxExtensions};
+use tar::{EntryType, Header, PaxExtensions};
 
 use super::{PACKED, hex};
 
@@ -129,24 +129,36 @@ fn inspect_within(bytes: &[u8], limits: &Limits) -> Result<Archive, BadArchive> 
 /// the last one ends, in bytes of the tar.
 pub(super) fn walk(
     bytes: &[u8],
-    mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), BadArchive>,
+    visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), BadArchive>,
 ) -> Result<u64, BadArchive> {
-    through(bytes, &LIMITS, |path, kind, size, content| {
-        match checked(path, kind)?.split_once('/') {
-            Some((_, rest)) if kind == EntryType::Regular && size <= LIMITS.file => {
-                visit(rest, size, content)
-            }
+    Ok(walk_within(bytes, LIMITS.unpacked, visit)?.0)
+}
+
+/// As `walk`, with so many bytes of the tar at most; and how many of them are left.
+pub(super) fn walk_within(
+    bytes: &[u8],
+    unpacked: usize,
+    mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), BadArchive>,
+) -> Result<(u64, usize), BadArchive> {
+    through(bytes, &Limits { unpacked, ..LIMITS }, |path, kind, size, content| {
+        let path = checked(path, kind)?;
+        if size > LIMITS.file {
+            return Err(BadArchive::File(shown(path), LIMITS.file));
+        }
+        match path.split_once('/') {
+            Some((_, rest)) if kind == EntryType::Regular => visit(rest, size, content),
             _ => Ok(()),
         }
     })
 }
 
-/// All entries of an archive within its limits; where the last one ends.
+/// All entries of an archive within its limits; where the last one ends, and what is left of the
+/// bytes that it may have.
 fn through(
     bytes: &[u8],
     limits: &Limits,
     visit: impl FnMut(&[u8], EntryType, u64, &mut dyn Read) -> Result<(), BadArchive>,
-) -> Result<u64, BadArchive> {
+) -> Result<(u64, usize), BadArchive> {
     if bytes.len() > PACKED {
         return Err(BadArchive::Packed);
     }
@@ -160,7 +172,7 @@ fn through(
     if reader.over {
         return Err(BadArchive::Unpacked(limits.unpacked));
     }
-    end
+    Ok((end?, reader.left))
 }
 
 /// Ends with an error where more comes than may.
@@ -202,7 +214,7 @@ fn scan(
     mut visit: impl FnMut(&[u8], EntryType, u64, &mut dyn Read) -> Result<(), BadArchive>,
 ) -> Result<u64, BadArchive> {
     let mut archive = tar::Archive::new(reader);
-    let (mut end, mut long, mut count) = (0, None, 0);
+    let (mut end, mut long, mut is_extended, mut count) = (0, None, false, 0);
     for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
         count += 1;
@@ -210,6 +222,17 @@ fn scan(
             return Err(BadArchive::Entries(limits.entries));
         }
         let (kind, size) = (entry.header().entry_type(), entry.size());
+        let is_odd = match kind {
+            // Go takes no content of a folder, and forgets a name before a global header.
+            EntryType::Directory => size > 0,
+            EntryType::XGlobalHeader => long.is_some(),
+            // Of two it forgets the first.
+            EntryType::XHeader => std::mem::replace(&mut is_extended, true),
+            _ => false,
+        };
+        if is_odd || is_ambiguous(entry.header()) {
+            return Err(BadArchive::Broken("readers differ on what an entry of it is".into()));
+        }
         let name = match kind {
             // `git archive` begins with one: it says the commit.
             EntryType::XGlobalHeader => continue,
@@ -217,6 +240,7 @@ fn scan(
             EntryType::XHeader => pax_name(&extension(&mut entry, size)?)?,
             _ => {
                 let path = long.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
+                is_extended = false;
                 // `tar` has seen to it that this is a number.
                 end = entry.raw_file_position() + size.next_multiple_of(BLOCK);
                 visit(&path, kind, size, &mut entry)?;
@@ -313,6 +337,22 @@ fn checked(path: &[u8], kind: EntryType) -> Result<&str, BadArchive> {
     Ok(text)
 }
 
+/// Whether helm's reader may see another path in it: that is Go's (`readHeader` in archive/tar).
+fn is_ambiguous(header: &Header) -> bool {
+    let raw = header.as_bytes();
+    let is_number = |field: &[u8]| {
+        let digits = field.iter().take_while(|byte| (b'0'..=b'7').contains(*byte)).count();
+        field[digits..].iter().all(|byte| matches!(byte, 0 | b' '))
+    };
+    match &raw[257..265] {
+        // One of star has a shorter prefix.
+        b"ustar\x0000" => raw[508..] == *b"tar\0",
+        // What is no time there is a prefix.
+        b"ustar  \0" => !is_number(&raw[345..357]) || !is_number(&raw[357..369]),
+        other => other.starts_with(b"ustar\0"),
+    }
+}
+
 fn extension(entry: &mut dyn Read, size: u64) -> Result<Vec<u8>, BadArchive> {
     if size > EXTENSION {
         return Err(BadArchive::Broken("an entry's extension is too large".into()));
@@ -351,32 +391,17 @@ fn pax_name(data: &[u8]) -> Result<Option<Vec<u8>>, BadArchive> {
     Ok(name)
 }
 
-pub(super) fn metadata(yaml: &[u8]) -> Result<Value, BadArchive> {
-    metadata_within(yaml, CHART_NODES, CHART_TEXT)
+pub(super) fn metadata(chart: &[u8]) -> Result<Value, BadArchive> {
+    metadata_within(chart, CHART_NODES, CHART_TEXT)
 }
 
 /// With so many nodes and bytes of text at most, once its aliases are followed.
 pub(super) fn metadata_within(
-    yaml: &[u8],
+    chart: &[u8],
     nodes: usize,
     letters: usize,
 ) -> Result<Value, BadArchive> {
-    // As helm reads it: of a key that stands twice the last one counts. Depth is bounded by the
-    // parser's own budget.
-    let options = serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        budget: serde_saphyr::budget! {
-            max_total_scalar_bytes: letters,
-            max_nodes: nodes,
-        },
-    };
-    let metadata = serde_saphyr::from_str_with_options(&text(yaml), options);
-    let metadata: Value = metadata.map_err(|error| {
-        let line = error.location().map_or(1, |at| at.line());
-        let words = error.without_snippet().to_string();
-        let words = words.lines().next().unwrap_or_default();
-        BadArchive::Chart(format!("line {line}: {words}"))
-    })?;
+    let metadata = yaml(&text(chart), nodes, letters).map_err(BadArchive::Chart)?;
     if !metadata.is_object() {
         return Err(BadArchive::Chart("it is no mapping with name and version".into()));
     }
@@ -388,6 +413,26 @@ pub(super) fn metadata_within(
             shown(other)
         ))),
     }
+}
+
+/// YAML as helm reads it, where of a key that stands twice the last one counts; with so many nodes
+/// and bytes of text at most, once its aliases are followed. Else in which line it is broken, and
+/// how.
+pub fn yaml(text: &str, nodes: usize, letters: usize) -> Result<Value, String> {
+    // Depth is bounded by the parser's own budget.
+    let options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        budget: serde_saphyr::budget! {
+            max_total_scalar_bytes: letters,
+            max_nodes: nodes,
+        },
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let line = error.location().map_or(1, |at| at.line());
+        let words = error.without_snippet().to_string();
+        let words = words.lines().next().unwrap_or_default();
+        format!("line {line}: {words}")
+    })
 }
 
 /// A value that is meant as text, though `1.10` without quotes is a number.

@@ -72,6 +72,43 @@ fn a_chart_is_shown_with_what_its_archive_holds() {
 }
 
 #[test]
+fn what_go_reads_in_another_way_is_refused() {
+    let differ = BadArchive::Broken("readers differ on what an entry of it is".into());
+    let with = |change: fn(&mut [u8; 512])| {
+        refused(packed(CHART, |tar| {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..7].copy_from_slice(b"web/any");
+            header.set_size(0);
+            header.set_mode(0o644);
+            change(header.as_mut_bytes());
+            header.set_cksum();
+            tar.append(&header, &b""[..]).unwrap();
+        }))
+    };
+    // A prefix in the place of a time, one of another version, and one that is cut.
+    assert_eq!(with(|raw| raw[345..352].copy_from_slice(b"web/any")), differ);
+    assert_eq!(with(|raw| raw[345..349].copy_from_slice(b"+123")), differ);
+    assert_eq!(with(|raw| raw[257..265].copy_from_slice(b"ustar\x0001")), differ);
+    assert_eq!(
+        with(|raw| {
+            raw[257..265].copy_from_slice(b"ustar\x0000");
+            raw[508..].copy_from_slice(b"tar\0");
+        }),
+        differ
+    );
+    let folder = |tar: &mut Builder<Vec<u8>>| add(tar, EntryType::Directory, "web/a", &[0; 512]);
+    assert_eq!(refused(packed(CHART, folder)), differ);
+    for second in [EntryType::XGlobalHeader, EntryType::XHeader] {
+        let two = |tar: &mut Builder<Vec<u8>>| {
+            add(tar, EntryType::XHeader, "x", b"14 path=web/a\n");
+            add(tar, second, "g", b"18 comment=abcdef\n");
+            add(tar, EntryType::Regular, "web/values.schema.json", b"{}");
+        };
+        assert_eq!(refused(packed(CHART, two)), differ);
+    }
+}
+
+#[test]
 fn long_names_of_gnu_and_of_pax_are_names() {
     let long = |letter: &str| format!("web/templates/{}.yaml", letter.repeat(150));
     let bytes = packed(CHART, |tar| {

@@ -448,7 +448,7 @@ impl<'de> Visitor<'de> for Texts<'_> {
 }
 
 /// Seconds since 1970 of a time as in RFC 3339.
-fn seconds(text: &str) -> Option<i64> {
+pub(super) fn seconds(text: &str) -> Option<i64> {
     text.trim().parse::<Timestamp>().ok().map(Timestamp::as_second)
 }
 

@@ -30,6 +30,7 @@ mod registry;
 pub mod renew;
 pub mod repositories;
 pub mod repository;
+pub mod schema;
 pub mod search;
 mod session;
 pub mod snapshot;

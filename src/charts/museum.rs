@@ -160,7 +160,9 @@ impl Museum<'_> {
                 StatusCode::NOT_FOUND if words.is_empty() || words == NO_ROUTE => continue,
                 StatusCode::NOT_FOUND if deletes => BadPush::NotFound(here(), what.to_owned()),
                 StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => break,
-                StatusCode::CONFLICT if !wanted.force => BadPush::Exists(here(), what.to_owned()),
+                StatusCode::CONFLICT if !wanted.force && !deletes => {
+                    BadPush::Exists(here(), what.to_owned())
+                }
                 status => BadPush::of(here(), status, words),
             });
         }

@@ -310,9 +310,8 @@ impl<'a> Session<'a> {
         let at = format!("manifests/{version}");
         let (headers, bytes) = self.get(&at, ACCEPT, "manifest", MANIFEST).await?;
         let found = digest_of(&bytes);
-        let said = headers.get("docker-content-digest");
-        let said = said.and_then(|value| value.to_str().ok()).filter(|text| is_digest(text));
-        for wanted in said.into_iter().chain(pinned.then_some(version.as_str())) {
+        let told = told_digest(&headers);
+        for wanted in told.into_iter().chain(pinned.then_some(version.as_str())) {
             is_same("manifest", &found, wanted)?;
         }
         let manifest = serde_json::from_slice(&bytes).map_err(|error| {
@@ -352,8 +351,15 @@ impl<'a> Session<'a> {
     }
 }
 
-fn digest_of(bytes: &[u8]) -> String {
+/// The digest of a blob or a manifest.
+pub(super) fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(digest(&SHA256, bytes).as_ref()))
+}
+
+/// What a registry says that the digest of a manifest is.
+pub(super) fn told_digest(headers: &HeaderMap) -> Option<&str> {
+    let told = headers.get("docker-content-digest")?.to_str().ok()?;
+    is_digest(told).then_some(told)
 }
 
 fn is_same(what: &'static str, found: &str, wanted: &str) -> Result<(), BadPull> {

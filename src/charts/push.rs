@@ -4,7 +4,6 @@
 //!
 //! It looks into no archive and keeps no catalogue: what may be pushed was decided before.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
@@ -12,17 +11,17 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use url::Url;
 
+use super::PACKED;
 use super::archive::Archive;
 use super::catalogue::{Catalogue, Entry, Version, sha256};
 use super::client::{Client, Fetched, place};
 use super::definition::{Definition, Kind};
 use super::museum::{BadPush, LIMITS, WRITE_TIME, words};
 use super::oci::{
-    ACCEPT, CONFIG, CONTENT, PROVENANCE, is_digest, is_followed, is_repository, is_tag,
+    ACCEPT, CONFIG, CONTENT, PROVENANCE, digest_of, is_followed, is_repository, is_tag, told_digest,
 };
-use super::registry::Metadata;
+use super::registry::{Metadata, repository_of};
 use super::session::Session as Tokens;
-use super::{PACKED, hex};
 
 /// What is sent at once to a registry that takes no whole blob: nginx, which often stands before
 /// one, takes 1 MiB where nobody has told it otherwise (`client_max_body_size`).
@@ -84,12 +83,6 @@ impl Tag {
         let url = self.base.join(rest);
         url.map_err(|error| BadPush::Broken(place(&self.base), error.to_string()))
     }
-}
-
-/// The repository of `oci://host/repository:tag`.
-fn repository_of(version: &Version) -> Option<&str> {
-    let (_, rest) = version.urls.first()?.strip_prefix("oci://")?.split_once('/')?;
-    rest.rsplit_once(':').map(|(repository, _)| repository)
 }
 
 /// Where a chart goes of which there is no version yet.
@@ -183,9 +176,7 @@ pub async fn delete(client: &Client, to: &Tag) -> Result<(), BadPush> {
     let work = async {
         let mut session = Session { client, to, actions: "pull,delete", token: None };
         let manifest = session.manifest().await?;
-        let said = manifest.headers.get("docker-content-digest");
-        let said = said.and_then(|value| value.to_str().ok()).filter(|text| is_digest(text));
-        let digest = match said.map(str::to_owned) {
+        let digest = match told_digest(&manifest.headers).map(str::to_owned) {
             Some(digest) => digest,
             None => digest_of(&manifest.bytes().await?),
         };
@@ -368,10 +359,6 @@ fn location(from: &Url, headers: &HeaderMap) -> Result<Url, BadPush> {
 fn with_digest(mut at: Url, digest: &str) -> Url {
     at.query_pairs_mut().append_pair("digest", digest);
     at
-}
-
-fn digest_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(digest(&SHA256, bytes).as_ref()))
 }
 
 /// A chart that has just been uploaded to `url`, as the catalogue shows it until it is read anew.

@@ -2,7 +2,7 @@
 //! less often while it fails, and at once where somebody asks for it.
 //!
 //! What a refresh does is not known here. Replicas do not talk to each other; each asks the same
-//! servers.
+//! servers, and a mark on a repository's ConfigMap (`repositories`) asks all of them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const DOWNLOADS: usize = 2;
 const LONG: Duration = Duration::from_secs(60);
 /// Refreshes at once with those that take long.
 const MOST: usize = 6;
-/// First and longest wait after a failure.
+/// First and longest wait after a failure, where the repository's interval is no shorter.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
 /// Where nothing is due, something may still be asked for.
 const NOTHING_DUE: Duration = Duration::from_secs(60 * 60);
@@ -206,7 +206,8 @@ impl Refresher {
                     }
                     gone |= elsewhere;
                     old.push(std::mem::replace(&mut plan.repository, repository.clone()));
-                    // Behind the refresh that may be running, which is that of what it was.
+                    // Defined anew or marked. Behind the refresh that may be running, which is that
+                    // of what it was.
                     (plan.asked, plan.failures) = (true, 0);
                 }
                 None => {
@@ -310,31 +311,34 @@ fn settle(plans: &mut HashMap<String, Plan>, ended: Result<(Id, Ended), JoinErro
     let its = plans.values_mut().find(|plan| plan.running.as_ref().is_some_and(is_its));
     let Some(plan) = its else { return };
     plan.running = None;
+    let interval = plan.repository.definition.interval();
     let wait = match ended {
         Ended::Changed | Ended::Unchanged => {
             plan.failures = 0;
-            plan.repository.definition.interval()
+            interval
         }
         Ended::Overtaken => Duration::ZERO,
         Ended::Badly => {
             plan.failures = plan.failures.saturating_add(1);
-            back_off(plan.failures)
+            back_off(plan.failures, interval)
         }
     };
     plan.due = Instant::now() + jittered(wait);
 }
 
-/// Doubles with every failure.
-fn back_off(failures: u32) -> Duration {
+/// Doubles with every failure. Never longer than the interval: replicas agree after one, whichever
+/// of them a server has failed.
+fn back_off(failures: u32, interval: Duration) -> Duration {
     let (first, longest) = BACK_OFF;
-    first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(longest)
+    let wait = first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)));
+    wait.min(longest).min(interval)
 }
 
-/// A tenth more or less, so that replicas and repositories do not come as one.
+/// Up to a fifth less, so that replicas and repositories do not come as one, and never late.
 fn jittered(wait: Duration) -> Duration {
     let mut byte = [0u8; 1];
     let _ = aws_lc_rs::rand::fill(&mut byte);
-    wait.mul_f64(0.9 + f64::from(byte[0]) * 0.2 / 255.0)
+    wait.mul_f64(1.0 - f64::from(byte[0]) * 0.2 / 255.0)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -218,16 +219,52 @@ async fn a_refresh_that_takes_long_holds_no_place_until_there_are_too_many() {
     assert!(free(&plans, later) > later);
 }
 
-#[tokio::test]
-async fn snapshots_of_what_went_before_we_came_are_removed_once_we_know_what_there_is() {
+/// Repositories of an API server that says this, whatever it is asked for.
+async fn told(said: impl Fn() -> String + Clone + Send + Sync + 'static) -> Repositories {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let router = Router::new().fallback(|| async { "{\"items\":[]}" });
+    let router = Router::new().fallback(move || std::future::ready(said()));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
-    let repositories =
-        Repositories::new(cluster, "ops".into(), Policy::default(), Vec::new()).unwrap();
+    Repositories::new(cluster, "ops".into(), Policy::default(), Vec::new()).unwrap()
+}
+
+#[tokio::test]
+async fn another_mark_on_a_config_map_asks_for_one_refresh() {
+    let mark = Arc::new(Mutex::new(""));
+    let said = mark.clone();
+    let repositories = told(move || {
+        let definition = json!({ "name": "a", "type": "index", "url": "https://a.example" });
+        let annotations = json!({ "binnacle.dev/changed": *said.lock().unwrap() });
+        let metadata = json!({ "name": "binnacle.repository.a", "annotations": annotations });
+        let data = json!({ "definition": definition.to_string() });
+        json!({ "items": [{ "metadata": metadata, "data": data }] }).to_string()
+    });
+    let repositories = repositories.await;
+    let dir = tempfile::tempdir().unwrap();
+    let (refresher, mut swept) = (refresher(&repositories, dir.path()), false);
+    let mut plans = HashMap::new();
+    for (said, is_asked) in [
+        // A new one is due anyway.
+        ("first", false),
+        ("first", false),
+        ("second", true),
+        ("second", false),
+        ("by hand", true),
+        ("by hand", false),
+    ] {
+        *mark.lock().unwrap() = said;
+        repositories.look().await;
+        refresher.meet(&mut plans, &mut swept).await;
+        let plan = plans.get_mut("a").unwrap();
+        assert_eq!(std::mem::take(&mut plan.asked), is_asked, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn snapshots_of_what_went_before_we_came_are_removed_once_we_know_what_there_is() {
+    let repositories = told(|| "{\"items\":[]}".to_owned()).await;
     let dir = tempfile::tempdir().unwrap();
     snapshot::save(dir.path(), "ab", &Catalogue::default(), &Etags::default()).unwrap();
     let (refresher, mut swept) = (refresher(&repositories, dir.path()), false);
@@ -241,18 +278,39 @@ async fn snapshots_of_what_went_before_we_came_are_removed_once_we_know_what_the
 }
 
 #[test]
-fn a_repository_that_fails_is_asked_less_and_less_often_and_once_an_hour_at_least() {
-    let waits: Vec<u64> = (1..10).map(|failures| back_off(failures).as_secs()).collect();
-    assert_eq!(waits, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
-    assert_eq!(back_off(u32::MAX), BACK_OFF.1);
+fn a_repository_that_fails_is_asked_less_and_less_often_but_within_an_interval_and_an_hour() {
+    let waits = |interval: u64| {
+        let wait = |failures| back_off(failures, Duration::from_secs(interval)).as_secs();
+        (1..10).chain([u32::MAX]).map(wait).collect::<Vec<u64>>()
+    };
+    assert_eq!(waits(24 * 3600), [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]);
+    assert_eq!(waits(900), [30, 60, 120, 240, 480, 900, 900, 900, 900, 900]);
+    assert_eq!(waits(10), [10; 10]);
+}
+
+#[tokio::test]
+async fn however_a_refresh_has_ended_the_next_one_is_due_within_an_interval() {
+    let (_server, repositories) = set(&["a"]).await;
+    let repository = repositories.get("a").unwrap();
+    let interval = repository.definition.interval();
+    for ended in OUTCOMES.map(|(_, ended)| ended) {
+        let mut running = JoinSet::new();
+        let task = running.spawn(std::future::ready(ended));
+        // So many that it would be asked once an hour.
+        let failing = Plan { failures: 20, ..plan(repository.clone(), task, Instant::now()) };
+        let mut plans = HashMap::from([("a".to_owned(), failing)]);
+        settle(&mut plans, running.join_next_with_id().await.unwrap());
+        assert!(plans["a"].running.is_none());
+        assert!(plans["a"].due <= Instant::now() + interval, "{ended:?}");
+    }
 }
 
 #[test]
-fn waits_differ_by_a_tenth_at_most() {
+fn waits_are_a_fifth_shorter_at_most_and_never_longer() {
     let wait = Duration::from_secs(100);
     for _ in 0..100 {
         let seconds = jittered(wait).as_secs_f64();
-        assert!((89.9..=110.1).contains(&seconds), "{seconds}");
+        assert!((79.9..=100.0).contains(&seconds), "{seconds}");
     }
     assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
 }

@@ -17,6 +17,7 @@ use url::Url;
 use super::catalogue::{Builder, Catalogue, Chart, Entry, Rejected, Version, sha256};
 use super::client::Client;
 use super::definition::Oci;
+pub(super) use super::index::seconds;
 use super::oci::{ACCEPT, CONFIG, MANIFEST, Manifest, is_digest, is_repository, is_tag};
 use super::session::{BadListing, PAGES, Session, TAGS};
 use super::versions;
@@ -126,10 +127,9 @@ fn last(repository: &str) -> &str {
     repository.rsplit('/').next().unwrap_or_default()
 }
 
-/// The repository that a chart was found in.
-fn repository(chart: &Chart) -> Option<&str> {
-    let url = chart.versions.first()?.urls.first()?;
-    let (_, path) = url.strip_prefix("oci://")?.split_once('/')?;
+/// The repository of `oci://host/repository:tag`.
+pub(super) fn repository_of(version: &Version) -> Option<&str> {
+    let (_, path) = version.urls.first()?.strip_prefix("oci://")?.split_once('/')?;
     Some(path.rsplit_once(':')?.0)
 }
 
@@ -143,7 +143,10 @@ pub async fn list(
 ) -> Result<Listed, BadListing> {
     let registry = Registry { session: Session::new(client, base) };
     let names = registry.names(oci).await?;
-    let known = before.charts.iter().filter_map(|chart| Some((repository(chart)?, chart)));
+    let known = before.charts.iter().filter_map(|chart| {
+        let repository = repository_of(chart.versions.first()?)?;
+        Some((repository, chart))
+    });
     let work = Work {
         registry,
         known: known.collect(),
@@ -451,11 +454,6 @@ fn short(mut text: String, most: usize) -> String {
     text.truncate(end.unwrap_or_default());
     text.shrink_to_fit();
     text
-}
-
-/// Seconds since 1970 of a time as RFC 3339 has it.
-pub(super) fn seconds(time: &str) -> Option<i64> {
-    time.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 
 #[cfg(test)]

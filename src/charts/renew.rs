@@ -112,7 +112,6 @@ enum Answer {
 
 struct New {
     catalogue: Arc<Catalogue>,
-    search: Arc<Search>,
     etags: Etags,
     /// Why the first entry was left out.
     first: Option<String>,
@@ -144,9 +143,8 @@ pub(super) fn restore(all: &Repositories, repository: &Repository, snapshots: &P
         return;
     }
     let Some((catalogue, etags)) = snapshot::load(snapshots, &repository.key()) else { return };
-    let search = Arc::new(Search::new(&catalogue));
     let success = etags.success.and_then(|at| Timestamp::from_second(at).ok());
-    let new = New { catalogue: Arc::new(catalogue), search, etags, first: None };
+    let new = New { catalogue: Arc::new(catalogue), etags, first: None };
     let status = |status: &mut Status| {
         status.state = State::Ok;
         status.last_success = success;
@@ -226,8 +224,8 @@ fn take(
     status: impl Fn(&mut Status),
     new: &New,
 ) -> Result<bool, BadRefresh> {
+    let (own, search) = (new.catalogue.text(), Arc::new(Search::new(&new.catalogue)));
     let _turn = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let own = new.catalogue.text();
     let (mut versions, mut text) = (new.catalogue.versions(), own);
     for other in all.all().iter().filter(|other| other.name() != repository.name()) {
         let loaded = other.loaded.load();
@@ -238,8 +236,14 @@ fn take(
         return Err(BadRefresh::Total);
     }
     Ok(put(repository, before, status, |loaded| {
-        new.put(loaded);
+        loaded.catalogue = new.catalogue.clone();
         loaded.text = own;
+        loaded.search = search.clone();
+        loaded.etags = new.etags.clone();
+        loaded.status.charts = new.catalogue.charts.len();
+        loaded.status.versions = new.catalogue.versions();
+        loaded.status.skipped = new.etags.skipped;
+        loaded.status.digest = new.etags.digest.clone();
     }))
 }
 
@@ -253,34 +257,44 @@ fn keep(repository: &Repository, snapshots: &Path) {
     }
 }
 
-impl New {
-    fn put(&self, into: &mut Loaded) {
-        into.catalogue = self.catalogue.clone();
-        into.search = self.search.clone();
-        into.etags = self.etags.clone();
-        into.status.charts = self.catalogue.charts.len();
-        into.status.versions = self.catalogue.versions();
-        into.status.skipped = self.etags.skipped;
-        into.status.digest = self.etags.digest.clone();
+/// Changes what is known of a repository at once: what was written to it shows in the very next
+/// read, while to read it anew takes its time. `None` leaves all as it is.
+pub async fn change(
+    repository: &Repository,
+    change: impl Fn(&Catalogue) -> Option<Catalogue> + Send + 'static,
+) {
+    let known = repository.loaded.clone();
+    // Some milliseconds for a large catalogue.
+    let work = spawn_blocking(move || {
+        known.rcu(|loaded| {
+            let Some(catalogue) = change(&loaded.catalogue) else { return loaded.clone() };
+            Arc::new(changed(loaded, catalogue))
+        });
+    });
+    if let Err(error) = work.await {
+        tracing::warn!(%error, "a catalogue was not changed");
     }
 }
 
-/// The same once more.
-fn shared(loaded: &Loaded) -> Loaded {
-    let Loaded { catalogue, text, search, status, etags } = loaded;
-    Loaded {
-        catalogue: catalogue.clone(),
-        text: *text,
-        search: search.clone(),
-        status: status.clone(),
-        etags: etags.clone(),
-    }
+/// The repository's own answer is another than this, so "it has nothing new" would be wrong: its
+/// tags are not kept.
+fn changed(loaded: &Loaded, catalogue: Catalogue) -> Loaded {
+    let status = Status {
+        charts: catalogue.charts.len(),
+        versions: catalogue.versions(),
+        ..loaded.status.clone()
+    };
+    let Etags { success, skipped, .. } = loaded.etags;
+    let etags = Etags { success, skipped, ..Etags::default() };
+    let search = Arc::new(Search::new(&catalogue));
+    let text = catalogue.text();
+    Loaded { catalogue: Arc::new(catalogue), text, search, status, etags }
 }
 
 /// Changes what is said of a repository, whatever is put into its catalogue meanwhile.
 fn note(repository: &Repository, change: impl Fn(&mut Status)) {
     repository.loaded.rcu(|loaded| {
-        let mut loaded = shared(loaded);
+        let mut loaded = Loaded::clone(loaded);
         change(&mut loaded.status);
         loaded
     });
@@ -297,7 +311,7 @@ fn put(
     let mut is_same = false;
     repository.loaded.rcu(|loaded| {
         is_same = Arc::ptr_eq(&loaded.catalogue, &before.catalogue);
-        let mut loaded = shared(loaded);
+        let mut loaded = Loaded::clone(loaded);
         status(&mut loaded.status);
         if is_same {
             catalogue(&mut loaded);
@@ -325,8 +339,7 @@ fn compared(listed: Listed, known: &Catalogue) -> Answer {
     if !known.charts.is_empty() && catalogue == *known {
         return Answer::Same(etags);
     }
-    let search = Arc::new(Search::new(&catalogue));
-    Answer::New(Box::new(New { catalogue: Arc::new(catalogue), search, etags, first }))
+    Answer::New(Box::new(New { catalogue: Arc::new(catalogue), etags, first }))
 }
 
 /// An index, if it is another one than before.
@@ -389,9 +402,7 @@ fn parsed(
     let first = summary.reason.or_else(|| {
         (left_out > 0).then(|| "of a chart with very many versions the newest are kept".to_owned())
     });
-    let search = Arc::new(Search::new(&catalogue));
-    let catalogue = Arc::new(catalogue);
-    Ok(Answer::New(Box::new(New { catalogue, search, etags, first })))
+    Ok(Answer::New(Box::new(New { catalogue: Arc::new(catalogue), etags, first })))
 }
 
 /// Takes the digest of what is read through it.

@@ -221,16 +221,26 @@ async fn what_is_put_into_the_catalogue_during_a_refresh_is_not_lost_by_it() {
         server.arrived.notified().await;
         assert_eq!(repository.loaded.load().status.state, State::Refreshing);
         let entry = Entry { name: "web".into(), version: "2.0.0".into(), ..Entry::default() };
-        repository.loaded.rcu(|loaded| Loaded {
-            catalogue: Arc::new(loaded.catalogue.with(&entry).unwrap()),
-            ..shared(loaded)
-        });
+        change(&repository, move |known| known.with(&entry).ok()).await;
         gate.notify_one();
     };
     let (ended, ()) = tokio::join!(refresh(&repository, dir.path()), uploaded);
     assert!(matches!(ended, Ended::Overtaken));
     assert_eq!(versions_of(&repository), ["2.0.0"]);
     assert_eq!(repository.loaded.load().status.state, State::Ok);
+}
+
+#[test]
+fn a_changed_catalogue_is_not_taken_for_what_the_repository_has() {
+    let text = || Some("a".to_owned());
+    let etags =
+        Etags { etag: text(), last_modified: text(), digest: text(), success: Some(1), skipped: 2 };
+    let status = Status { charts: 7, error: text(), ..Status::default() };
+    let loaded = Loaded { etags, status, ..Loaded::default() };
+    let changed = changed(&loaded, Catalogue::default());
+    let kept = Etags { success: Some(1), skipped: 2, ..Etags::default() };
+    assert_eq!(changed.etags, kept);
+    assert_eq!((changed.status.charts, changed.status.error), (0, text()));
 }
 
 #[tokio::test]

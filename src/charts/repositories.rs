@@ -1,8 +1,8 @@
 //! All repositories: those of the configuration's file, and one for each ConfigMap with our label
-//! in our namespace, found by looking there again and again with our own rights.
-//!
-//! Looking and not watching: a few objects every quarter of a minute are one small request. It
-//! judges nobody's right and fetches nothing from repositories.
+//! in our namespace, found by looking there again and again with our own rights: a few objects
+//! every quarter of a minute are one small request. A mark on the ConfigMap has all replicas read a
+//! repository anew. Those of the file have none: what one replica writes to them, the others see
+//! after the interval. It judges nobody's right and fetches nothing from repositories.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
+use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
@@ -30,6 +31,10 @@ const LABELLED: &str = "true";
 const SELECTOR: &str = "labelSelector=binnacle.dev%2Frepository%3Dtrue";
 /// The key of a ConfigMap with its definition, in JSON.
 const KEY: &str = "definition";
+/// An annotation of those ConfigMaps: another one has each replica read the repository anew.
+const MARK: &str = "binnacle.dev/changed";
+/// As many characters of it count; ours is a time, with some thirty.
+const MARK_LENGTH: usize = 64;
 /// Between two looks: what somebody else changed shows after that.
 const LOOK: Duration = Duration::from_secs(15);
 /// Repositories of ConfigMaps: each has its catalogue in memory.
@@ -285,7 +290,10 @@ impl Repositories {
             .to_owned());
         }
         let uid = map["metadata"]["uid"].as_str().unwrap_or_default();
-        Repository::of_config_map(&self.0.home, definition, uid).map_err(|error| error.to_string())
+        let made = Repository::of_config_map(&self.0.home, definition, uid);
+        let mut made = made.map_err(|error| error.to_string())?;
+        made.mark = mark(map);
+        Ok(made)
     }
 }
 
@@ -294,7 +302,7 @@ fn merged(mut made: Repository, before: Option<&Arc<Repository>>) -> Arc<Reposit
     let Some(before) = before.filter(|before| made.is_same_place(before)) else {
         return Arc::new(made);
     };
-    if made.definition == before.definition {
+    if made.definition == before.definition && made.mark == before.mark {
         return before.clone();
     }
     // Shared, so that a refresh under way is not lost.
@@ -315,6 +323,18 @@ pub fn written(map: Value, definition: &Definition, namespace: &str) -> serde_js
     map["metadata"]["labels"][LABEL] = LABELLED.into();
     map["data"][KEY] = serde_json::to_string(definition)?.into();
     Ok(map)
+}
+
+/// What a ConfigMap is marked with; empty without a mark.
+pub fn mark(map: &Value) -> String {
+    let text = map["metadata"]["annotations"][MARK].as_str().unwrap_or_default();
+    text.chars().take(MARK_LENGTH).collect()
+}
+
+/// The ConfigMap with another mark.
+pub fn marked(mut map: Value, at: Timestamp) -> Value {
+    map["metadata"]["annotations"][MARK] = at.to_string().into();
+    map
 }
 
 /// What the ConfigMap says, if it can be read.

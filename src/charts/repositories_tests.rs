@@ -109,6 +109,29 @@ async fn what_has_not_changed_stays_the_same_and_keeps_its_catalogue() {
 }
 
 #[tokio::test]
+async fn another_mark_makes_it_another_one_with_what_was_read_of_it_and_the_same_does_not() {
+    let said = Answer::default();
+    let repositories = with_files(&said, "").await.unwrap();
+    let map = map(&definition("a", "https://a.example"));
+    say(&said, 200, std::slice::from_ref(&map));
+    repositories.look().await;
+    let mut changed = repositories.changed();
+    for seconds in [1, 2] {
+        let before = repositories.get("a").unwrap();
+        let at = Timestamp::from_second(seconds).unwrap();
+        say(&said, 200, &[marked(map.clone(), at)]);
+        repositories.look().await;
+        let after = repositories.get("a").unwrap();
+        assert!(!Arc::ptr_eq(&before, &after) && Arc::ptr_eq(&before.loaded, &after.loaded));
+        assert!(changed.has_changed().unwrap());
+        changed.mark_unchanged();
+        repositories.look().await;
+        assert!(Arc::ptr_eq(&after, &repositories.get("a").unwrap()));
+        assert!(!changed.has_changed().unwrap());
+    }
+}
+
+#[tokio::test]
 async fn config_maps_are_looked_at_page_by_page() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let pages = asked.clone();
@@ -201,4 +224,14 @@ fn a_config_map_keeps_what_others_wrote_there() {
     assert_eq!(map["data"]["note"], "ours");
     assert_eq!(map["metadata"]["resourceVersion"], "7");
     assert_eq!(read(&map), Some(one));
+    let mut noted = map.clone();
+    noted["metadata"]["annotations"]["team"] = "ops".into();
+    assert_eq!([mark(&map), mark(&noted)], ["", ""]);
+    let again = marked(marked(noted, Timestamp::now()), Timestamp::UNIX_EPOCH);
+    assert_eq!(mark(&again), "1970-01-01T00:00:00Z");
+    assert_eq!(again["metadata"]["annotations"], json!({ "team": "ops", MARK: mark(&again) }));
+    assert_eq!(again["metadata"]["labels"], map["metadata"]["labels"]);
+    assert_eq!(again["data"], map["data"]);
+    let long = json!({ "metadata": { "annotations": { MARK: "x".repeat(900) } } });
+    assert_eq!(mark(&long).len(), MARK_LENGTH);
 }

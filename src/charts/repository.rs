@@ -36,7 +36,7 @@ pub enum Source {
 }
 
 /// What was last made of a repository; replaced as a whole.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Loaded {
     pub catalogue: Arc<Catalogue>,
     /// Bytes of text in it: to add it up takes a while.
@@ -117,6 +117,8 @@ pub struct Repository {
     /// Where it is spoken to: with `http` or `https`, and a slash at the end.
     pub base: Url,
     pub loaded: Arc<ArcSwap<Loaded>>,
+    /// What its ConfigMap was marked with.
+    pub(super) mark: String,
     keys: Keys,
     home: Arc<Home>,
     /// The last client with a hash of its credentials: connections last while these do.
@@ -136,6 +138,7 @@ impl Repository {
             definition,
             source,
             loaded: Arc::default(),
+            mark: String::new(),
             keys,
             home: home.clone(),
             client: Mutex::default(),

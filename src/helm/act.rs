@@ -58,6 +58,18 @@ pub enum Act {
     Test(Try),
 }
 
+impl Act {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Install(_) => "install",
+            Self::Upgrade(_) => "upgrade",
+            Self::Rollback(_) => "rollback",
+            Self::Uninstall(_) => "uninstall",
+            Self::Test(_) => "test",
+        }
+    }
+}
+
 /// An install or an upgrade.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deploy {

@@ -43,37 +43,29 @@ pub fn argv(
     names::release(release)?;
     names::namespace(namespace)?;
     let mut call = Call { major, apply_method, dry_run, args: Vec::new() };
+    call.word(act.name());
+    call.value("--namespace", namespace);
     match act {
         Act::Install(deploy) => {
-            call.word("install");
-            call.value("--namespace", namespace);
             // A release that is not there has no method.
             call.apply_method = None;
             call.deploy(deploy)?;
             call.behind(&[release, CHART]);
         }
         Act::Upgrade(deploy) => {
-            call.word("upgrade");
-            call.value("--namespace", namespace);
             call.deploy(deploy)?;
             call.upgrade(deploy);
             call.behind(&[release, CHART]);
         }
         Act::Rollback(back) => {
-            call.word("rollback");
-            call.value("--namespace", namespace);
             call.rollback(back)?;
             call.behind(&[release, &back.revision.to_string()]);
         }
         Act::Uninstall(gone) => {
-            call.word("uninstall");
-            call.value("--namespace", namespace);
             call.uninstall(gone);
             call.behind(&[release]);
         }
         Act::Test(tests) => {
-            call.word("test");
-            call.value("--namespace", namespace);
             call.test(tests);
             call.behind(&[release]);
         }

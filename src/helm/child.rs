@@ -20,7 +20,7 @@ const PIPES: Duration = Duration::from_secs(2);
 /// Bytes kept of a line that is told.
 const LINE: usize = 4 << 10;
 /// Bytes kept of stderr, its last ones: helm's own words about an error are there.
-const STDERR_KEPT: usize = 64 << 10;
+pub(super) const STDERR_KEPT: usize = 64 << 10;
 /// Bytes of stderr after which a child is ended: no run has so much to say.
 const STDERR_LIMIT: usize = 16 << 20;
 /// Bytes read at once: a pipe's size.

@@ -4,16 +4,18 @@
 //! Helm ends with 1 whatever happens, so its texts (3.x and 4.x) are all there is to go by. What
 //! the release is like afterwards is not told here; its record tells.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 
+use super::child::STDERR_KEPT;
 use super::engine::Why;
+use super::redact::{is_crash, is_log, without_values};
 
 /// The engine's last words: an error with a few objects in it; the log has the rest.
 const DETAIL: usize = 2048;
 /// Lines of what is no error in Helm's form.
 const LINES: usize = 20;
+/// Told of an end that may be that of a value.
+const LONG: &str = "The engine's error is longer than 64 KiB; the log has its beginning.";
 /// Violations of one error; nobody reads more.
 const VIOLATIONS: usize = 100;
 /// Characters of one violation.
@@ -135,6 +137,9 @@ const RULES: &[Rule] = &[
             &["request entity too large"],
             &["request is too large"],
             &["trying to send message larger than max"],
+            // Go's runtime, where the guard gives no more.
+            &["fatal error: ", "out of memory"],
+            &["fatal error: ", "cannot allocate memory"],
         ],
     ),
     (
@@ -196,6 +201,7 @@ const RULES: &[Rule] = &[
             &["error validating data"],
             &["error validating \""],
             &["cannot be handled as a "],
+            &["unable to convert unstructured object"],
             &["cannot unmarshal "],
         ],
     ),
@@ -238,27 +244,33 @@ const RULES: &[Rule] = &[
             &["invalid argument "],
             &["panic: "],
             &["fatal error: "],
-            &["out of memory"],
             &["exec format error"],
         ],
     ),
+    // Somebody has deleted what was waited for, perhaps with its namespace.
+    ("not-found", &[&[" failed: ", "\" not found"]]),
 ];
 
-/// Classes of what goes wrong while something runs: in a test it is the test that failed. What has no
-/// class is among them, since Helm 3 says of a failed test only that its pod has no log.
+/// Classes of what goes wrong while something runs: in a test it is the test that failed. What has
+/// no class is among them, since Helm 3 says of a failed test only that its pod has no log.
 const RUNNING: [&str; 3] = ["hook-failed", "timeout", "unknown"];
 
 /// `why`: who ended the engine; `stderr`: the end of what it wrote there.
 pub fn classify(why: Why, stderr: &str) -> Trouble {
-    let words = last_words(stderr);
+    let told = last_words(stderr);
+    let words = told.as_deref().unwrap_or(stderr);
     let class = match why {
         Why::Cancelled => "cancelled",
         Why::TimedOut => "timeout",
         Why::TooMuchOutput => "output-limit",
         Why::Itself => class(&words.to_lowercase()),
     };
-    let schema = if class == "values-invalid" { violations(&words) } else { Vec::new() };
-    Trouble { class, detail: cut(words.trim(), DETAIL).to_owned(), schema }
+    let schema = if class == "values-invalid" {
+        violations(told.as_deref().unwrap_or_default())
+    } else {
+        Vec::new()
+    };
+    Trouble { class, detail: cut(told.as_deref().unwrap_or(LONG).trim(), DETAIL).into(), schema }
 }
 
 impl Trouble {
@@ -284,80 +296,26 @@ fn class(words: &str) -> &'static str {
 }
 
 /// From the last line that begins with `Error: ` to the end, without the log; without such a line
-/// (a crash, a kill) what there is.
-fn last_words(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().filter(|line| !is_log(line)).collect();
+/// (a crash, a kill) what there is, unless it may be the end of a value.
+fn last_words(stderr: &str) -> Option<String> {
+    let told = without_values(stderr);
+    let lines: Vec<&str> = told.lines().filter(|line| !is_log(line)).collect();
     let error = lines.iter().rposition(|line| line.starts_with("Error: "));
     // A crash tells its reason first and its stack after it.
     let crash = lines.iter().position(|line| is_crash(line));
-    let from = error.or(crash).unwrap_or(lines.len().saturating_sub(LINES));
-    let words = lines.into_iter().skip(from);
-    let words = words.filter(|line| !line.starts_with("Use --debug flag"));
-    words.map(without_value).collect::<Vec<_>>().join("\n")
-}
-
-/// A violation without the value that it repeats, which may be a password; other lines as they are.
-/// Values stand in single quotes, their own escaped (`quote` in jsonschema's `kind/kind.go`), but of
-/// one that ends in a backslash nobody can tell the end: then, and where it was cut off, what is
-/// told of it goes, too.
-pub fn without_value(line: &str) -> Cow<'_, str> {
-    let Some(message) = line.trim_start().strip_prefix("- at '").and_then(behind_quote) else {
-        return line.into();
+    let from = match error.or(crash) {
+        Some(from) => from,
+        // In so many the beginning may be missing.
+        None if stderr.len() >= STDERR_KEPT => return None,
+        None => lines.len().saturating_sub(LINES),
     };
-    if !message.starts_with(": ") {
-        return "- the value is not allowed".into();
-    }
-    let Some(value) = message.strip_prefix(": '") else { return line.into() };
-    let head = line.strip_suffix(value).and_then(|head| head.strip_suffix('\''));
-    let head = head.unwrap_or_default();
-    let rest = behind_quote(value).unwrap_or_default();
-    let word = value.strip_suffix(rest).unwrap_or_default();
-    if rest.starts_with(" does not match pattern ") {
-        format!("{head}the value{rest}").into()
-    } else if let Some(format) = rest.strip_prefix(" is not valid ") {
-        // The reason behind the colon may repeat parts of it.
-        let format = format.split(':').next().unwrap_or_default();
-        format!("{head}the value is not valid {format}").into()
-    } else if rest.starts_with(" failed") && !word.contains('\\') {
-        // `'allOf' failed`: a word of schemas.
-        line.into()
-    } else {
-        format!("{head}the value is not allowed").into()
-    }
-}
-
-/// What follows the first quote that is not escaped.
-fn behind_quote(text: &str) -> Option<&str> {
-    let mut bytes = text.bytes().enumerate();
-    while let Some((at, byte)) = bytes.next() {
-        match byte {
-            b'\\' => {
-                bytes.next();
-            }
-            b'\'' => return text.get(at + 1..),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Lines of Helm's and the Kubernetes client's logs (`level=WARN …`, `W1121 16:40:34.505437 …`).
-fn is_log(line: &str) -> bool {
-    let mut bytes = line.bytes();
-    let is_klog = bytes.next().is_some_and(|byte| b"IWEF".contains(&byte))
-        && bytes.by_ref().take(4).filter(u8::is_ascii_digit).count() == 4
-        && bytes.next() == Some(b' ');
-    is_klog || line.starts_with("level=") || line.starts_with("WARNING: ")
-}
-
-fn is_crash(line: &str) -> bool {
-    line.starts_with("panic: ") || line.starts_with("fatal error: ")
+    let words = lines.into_iter().skip(from).filter(|line| !line.starts_with("Use --debug flag"));
+    Some(words.collect::<Vec<_>>().join("\n"))
 }
 
 /// The violations that the text lists below the name of each chart.
 fn violations(words: &str) -> Vec<SchemaError> {
-    let mut found = Vec::new();
-    let mut chart = "";
+    let (mut found, mut chart) = (Vec::new(), "");
     let lines = words.lines().skip_while(|line| !line.contains("values don't meet the spec"));
     for line in lines.skip(1).take_while(|line| !line.trim().is_empty()) {
         let is_item = line.trim_start().starts_with("- ");

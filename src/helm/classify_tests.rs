@@ -1,6 +1,7 @@
 //! Texts as helm 4.2 and 3.21 wrote them against a real API server.
 
 use super::*;
+use crate::helm::redact::without_value;
 
 /// What both majors say, and what it is.
 const TEXTS: &[(&str, &str)] = &[
@@ -28,6 +29,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("not-found", "Error: release has no 7 version"),
     ("not-found", "Error: uninstall: Release not loaded: zz: release: not found"),
     ("not-found", "Error: the release named \"slow\" is already deleted"),
+    ("not-found", "Error: INSTALLATION FAILED: deployments.apps \"slow\" not found"),
     (
         "conflict",
         "Error: INSTALLATION FAILED: unable to continue with install: ConfigMap \"a\" in namespace \
@@ -82,6 +84,13 @@ const TEXTS: &[(&str, &str)] = &[
          [metadata.name: Invalid value: \"X_Y\"]\n\n",
     ),
     (
+        "invalid-object",
+        "Error: INSTALLATION FAILED: server-side apply failed for object a/b64 /v1, Kind=Secret: \
+         failed to convert new object (a/b64; /v1, Kind=Secret) to proper version: unable to convert \
+         unstructured object to /v1, Kind=Secret: error decoding from json: illegal base64 data at \
+         input byte 3",
+    ),
+    (
         "hook-failed",
         "Error: INSTALLATION FAILED: failed pre-install: resource Job/t4x/hk not ready. status: \
          InProgress, message: Job in progress\ncontext deadline exceeded",
@@ -125,6 +134,13 @@ const TEXTS: &[(&str, &str)] = &[
         "Error: INSTALLATION FAILED: create: failed to create: Secret \
          \"sh.helm.release.v1.big.v1\" is invalid: data: Too long: may not be more than 1048576 bytes",
     ),
+    (
+        "too-large",
+        "fatal error: runtime: out of memory\n\nruntime stack:\nruntime.throw({0x269abc5?, \
+         0x78000000?})\n\truntime/panic.go:1229 +0x48 fp=0x51d0097ce0 sp=0x51d0097cb0 pc=0x489d08\n",
+    ),
+    ("too-large", "fatal error: out of memory allocating heap arena metadata\n\nruntime stack:\n"),
+    ("too-large", "fatal error: runtime: cannot allocate memory\n\nruntime stack:\n"),
     (
         "immutable",
         "Error: UPGRADE FAILED: cannot patch \"dep\" with kind Deployment: Deployment.apps \"dep\" \
@@ -332,6 +348,83 @@ fn a_violation_does_not_repeat_the_value() {
     assert!(!told.detail.contains("hunter2"), "{}", told.detail);
     let schema = (told.schema[0].path.as_str(), told.schema[0].message.as_str());
     assert_eq!(schema, ("/password", "the value does not match pattern '^[A-Z]+$'"));
+}
+
+#[test]
+fn what_the_api_server_says_of_an_object_does_not_repeat_its_values() {
+    let cases = [
+        (
+            ".stringData.password: expected string, got &value.valueUnstructured{Value:47110815}",
+            ".stringData.password: expected string, which the value is not",
+        ),
+        (
+            r#".a: expected string, got &value.valueUnstructured{Value:map[string]interface {}{"b":"hunter2\" } x", "c":[]interface {}{1, "hunter2"}}}: and more"#,
+            ".a: expected string, which the value is not: and more",
+        ),
+        // In a line of the log, where all is quoted once more.
+        (
+            r#"level=WARN error="errors:\n  .a: expected string, got &value.valueUnstructured{Value:[]interface {}{\"hunt\\\"er2\\\\\"}}\n  .b: expected string, got &value.valueUnstructured{Value:1}\n  .c: field not declared in schema""#,
+            r#"level=WARN error="errors:\n  .a: expected string, which the value is not\n  .b: expected string, which the value is not\n  .c: field not declared in schema""#,
+        ),
+        (
+            r#"level=WARN error=".a: expected boolean, got &{hunter2}\n  .b: hunter2" name=a"#,
+            r#"level=WARN error=".a: expected boolean, which the value is not"#,
+        ),
+        (".a: expected numeric (int or float), got string", ""),
+        // A patch, with the Secret that is there.
+        (
+            r#"Secret:  "" is invalid: patch: Invalid value: "{\"data\":{\"a\":\"aHVudGVyMg==\"},\"stringData\":{\"a\":{\"b\":\"hunter2\\\" } x\"}}}": json: cannot unmarshal object"#,
+            r#"Secret:  "" is invalid: patch: Invalid value: json: cannot unmarshal object"#,
+        ),
+        (
+            r#"level=WARN error="patch: Invalid value: \"{\\\"a\\\":\\\"hunter2\\\\\\\" } x\\\"}\": json: cannot" name=a"#,
+            r#"level=WARN error="patch: Invalid value: json: cannot" name=a"#,
+        ),
+        (
+            r#"spec.template: Invalid value: {"Env":[{"Name":"P","Value":"hunter2\"}"}]}: field is immutable"#,
+            "spec.template: Invalid value: field is immutable",
+        ),
+        (
+            r#"[a.b: Invalid value: "hunter2": no, c: Invalid value: v1.Foo{A:"hunter2", B:map[string]interface {}{"a":"hunter2"}}: never, d: Invalid value: -1: no]"#,
+            "[a.b: Invalid value: no, c: Invalid value: never, d: Invalid value: -1: no]",
+        ),
+        (r#"patch: Invalid value: "{\"a\":\"hunt …"#, "patch: Invalid value"),
+        (r#"map key of type: x, key: <nil>, value: "hunter2""#, "map key of type: x, key: <nil>"),
+        // Helm 3, and words of a chart's author.
+        ("json: cannot unmarshal number into Go struct field Secret.stringData", ""),
+        ("execution error at (a.yaml:1:3): Invalid value: must be positive", ""),
+    ];
+    for (line, wanted) in cases {
+        assert_eq!(without_value(line), if wanted.is_empty() { line } else { wanted });
+    }
+}
+
+#[test]
+fn a_value_of_several_lines_is_left_out_to_its_last() {
+    let text = "level=INFO msg=a\n\
+                Error: INSTALLATION FAILED: failed to create typed patch object (a/b; /v1, \
+                Kind=Secret): errors:\n  .stringData: expected map, got &{{password: hunter2}\n\
+                other: hunter2\n\n}\n  .type: expected string, got \
+                &value.valueUnstructured{Value:1}\n  .immutable: expected boolean, got &{hunter2\n\
+                hunter2}\nlevel=INFO msg=b\nhunter2 is no value";
+    let wanted = "Error: INSTALLATION FAILED: failed to create typed patch object (a/b; /v1, \
+                  Kind=Secret): errors:\n  .stringData: expected map, which the value is not\n  \
+                  .type: expected string, which the value is not\n  .immutable: expected boolean, \
+                  which the value is not";
+    let told = format!("level=INFO msg=a\n{wanted}\nlevel=INFO msg=b\nhunter2 is no value");
+    assert_eq!(without_values(text), told);
+    let error = text.split("\nlevel=INFO msg=b").next().unwrap();
+    let trouble = classify(Why::Itself, error);
+    assert_eq!((trouble.class, trouble.detail.as_str()), ("invalid-object", wanted));
+}
+
+#[test]
+fn of_a_text_whose_beginning_was_cut_off_nothing_is_told_that_may_be_a_value() {
+    let value = "hunter2\n".repeat(STDERR_KEPT / 8);
+    let trouble = classify(Why::Itself, &value);
+    assert_eq!((trouble.class, trouble.detail.as_str()), ("unknown", LONG));
+    let text = format!("{value}Error: release: not found");
+    assert_eq!(classify(Why::Itself, &text).detail, "Error: release: not found");
 }
 
 #[test]

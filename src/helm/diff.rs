@@ -278,12 +278,18 @@ fn merge_key(parent: &Map<String, Value>, key: &str, items: &[Value]) -> Option<
 }
 
 fn merged(was: &[Value], is: &[Value], by: &str) -> Value {
-    let same = |a: &Value, b: &Value| a.get(by).is_some() && a.get(by) == b.get(by);
-    let kept = is.iter().map(|item| match was.iter().find(|old| same(old, item)) {
-        Some(old) => patch(old, item, true),
-        None => item.clone(),
+    let name = |item: &Value| item.get(by).map(Value::to_string);
+    // Of several with one name the first counts.
+    let old: BTreeMap<_, _> = was.iter().rev().map(|item| (name(item), item)).collect();
+    let new: BTreeSet<_> = is.iter().map(&name).collect();
+    let kept = is.iter().map(|item| {
+        let key = name(item);
+        match old.get(&key).filter(|_| key.is_some()) {
+            Some(old) => patch(old, item, true),
+            None => item.clone(),
+        }
     });
-    let gone = was.iter().filter(|old| !is.iter().any(|item| same(old, item)));
+    let gone = was.iter().filter(|old| old.get(by).is_none() || !new.contains(&name(old)));
     let gone = gone.map(|old| json!({ "$patch": "delete", by: old.get(by) }));
     kept.chain(gone).collect()
 }

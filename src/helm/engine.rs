@@ -33,6 +33,8 @@ const WAITING: usize = 32;
 const VERSION_TIME: Duration = Duration::from_secs(10);
 const VERSION_LIMIT: usize = 4 << 10;
 const VERSION: [&str; 3] = ["version", "--template", "{{.Version}}"];
+/// Helm would fetch what a schema of values refers to. Nobody listens at this proxy; Go asks none
+/// for what is on this machine, so charts are looked through before (`charts::schema`).
 const NOWHERE: [(&str, &str); 2] =
     [("HTTP_PROXY", "http://127.0.0.1:1"), ("HTTPS_PROXY", "http://127.0.0.1:1")];
 /// The oldest minor version of Helm 3 that is taken: 3.17 is the first that knows every flag of
@@ -45,7 +47,6 @@ const FAILED: Duration = Duration::from_secs(10);
 pub struct Engine {
     configured: Option<PathBuf>,
     guard: PathBuf,
-    offline: bool,
     sandboxes: Arc<Sandboxes>,
     remembered: Mutex<Option<Remembered>>,
     /// One question for the version at a time.
@@ -131,6 +132,9 @@ pub enum RunError {
     Sandbox(String),
     #[error("the engine cannot be started: {0}")]
     Start(io::Error),
+    /// By who looked last before the start, in his words.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl Engine {
@@ -141,7 +145,6 @@ impl Engine {
         Self {
             configured,
             guard: absolute(guard),
-            offline: false,
             sandboxes: Arc::new(Sandboxes::new(&state_dir)),
             remembered: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
@@ -149,12 +152,6 @@ impl Engine {
             children: Semaphore::new(CHILDREN),
             outcomes: Default::default(),
         }
-    }
-
-    /// Helm fetches what a schema of values refers to. An offline one does so from this machine
-    /// alone: nobody listens at the proxy that it is given, and Go asks none for loopback.
-    pub fn offline(self, offline: bool) -> Self {
-        Self { offline, ..self }
     }
 
     /// The engine as it is now. Its version is asked once for each file that is found there.
@@ -242,9 +239,20 @@ impl Engine {
         &self,
         found: &Found,
         job: Job,
+        tell: impl FnMut(&str) + Send,
+    ) -> Result<Ended, RunError> {
+        self.run_unless(std::future::ready(None), found, job, tell).await
+    }
+
+    /// The same, unless there are words against it once its turn has come.
+    pub async fn run_unless(
+        &self,
+        refused: impl Future<Output = Option<String>> + Send,
+        found: &Found,
+        job: Job,
         mut tell: impl FnMut(&str) + Send,
     ) -> Result<Ended, RunError> {
-        let ran = self.turn(found, job, &mut tell).await;
+        let ran = self.turn(refused, found, job, &mut tell).await;
         let outcome = match &ran {
             Ok(Ended { why: Why::Itself, code: Some(0), .. }) => 0,
             Ok(Ended { why: Why::Itself, .. }) => 1,
@@ -259,6 +267,7 @@ impl Engine {
 
     async fn turn(
         &self,
+        refused: impl Future<Output = Option<String>> + Send,
         found: &Found,
         job: Job,
         tell: &mut (impl FnMut(&str) + Send),
@@ -270,6 +279,14 @@ impl Engine {
             () = cancel.cancelled() => return Ok(Ended::unborn()),
             turn = self.children.acquire() => turn.map_err(|_| RunError::Busy)?,
         };
+        let words = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(Ended::unborn()),
+            words = refused => words,
+        };
+        if let Some(words) = words {
+            return Err(RunError::Refused(words));
+        }
         // Here and not before the wait: what is run is what the version was asked of.
         if identity(&found.path).await != Some(found.identity) {
             return Err(RunError::Replaced(found.path.display().to_string()));
@@ -300,7 +317,7 @@ impl Engine {
             .args(args)
             .env_clear()
             .envs(sandbox.env())
-            .envs(self.offline.then_some(NOWHERE).into_iter().flatten())
+            .envs(NOWHERE)
             .current_dir(sandbox.dir())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -144,9 +144,13 @@ async fn a_child_has_its_own_folder_and_no_credential_in_arguments_or_environmen
     let own = Path::new(&lines[0]);
     assert!(own.starts_with(fs::canonicalize(place.folder.path()).unwrap()));
     let shells = ["PWD", "OLDPWD", "SHLVL", "_"];
+    for (name, value) in NOWHERE {
+        assert!(lines[4..].contains(&format!("{name}={value}")), "{text}");
+    }
     for line in &lines[4..] {
         let (name, value) = line.split_once('=').unwrap();
         let given = name.starts_with("HELM_")
+            || NOWHERE.iter().any(|(proxy, _)| *proxy == name)
             || ["HOME", "TMPDIR", "KUBECONFIG", "NO_COLOR", "GOMEMLIMIT", "GOTRACEBACK"]
                 .contains(&name);
         assert!(given || shells.contains(&name), "{line}");

@@ -16,6 +16,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visito
 use serde::{Deserialize, Deserializer};
 
 use super::blob::{BadRelease, Held, UNPACKED, is_packed, packed, time};
+use super::redact::without_values;
 use crate::kinds::Uid;
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
@@ -162,7 +163,7 @@ fn fact(base64: &str) -> Result<Fact, BadRelease> {
         chart_version: cut(chart.version.as_deref()),
         app_version: cut(chart.app_version.as_deref()),
         updated: info.last_deployed,
-        description: cut(info.description.as_deref()),
+        description: cut(info.description.as_deref().map(without_values).as_deref()),
     })
 }
 

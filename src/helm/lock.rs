@@ -13,14 +13,18 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::lock_ask::{ANSWER, ask, broken};
+use super::names;
 use super::operation::{Operation, State, conclude};
 use crate::upstream::{Cluster, Failure, UpstreamError, User};
 
 /// Heartbeats in the time after which a holder is taken for gone: some may be lost.
 const BEATS: u32 = 6;
+/// Seconds; more cannot be configured. Whoever writes Secrets may claim any time for a lock, and a
+/// part of it is slept through before the lock is taken over.
+const LONGEST: u32 = 600;
 /// For the second look at a silent lock that is to be taken over.
 const UNIT: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
 
@@ -95,6 +99,8 @@ pub struct Held {
     previous: Option<Entry>,
     /// Somebody has asked to cancel, and a heartbeat that would tell so has failed since.
     cancel: bool,
+    /// From when on nobody takes it over for as long as its silence.
+    pub since: Instant,
 }
 
 pub enum Taken {
@@ -117,14 +123,7 @@ pub enum Beat {
 impl Place {
     /// `None` when these are no names: nothing else may get into a path.
     pub fn of(namespace: &str, release: &str) -> Option<Self> {
-        let plain = |text: &str, most: usize| {
-            let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            let inner = |byte: u8| is_plain(byte) || matches!(byte, b'-' | b'.');
-            let ends = [text.bytes().next(), text.bytes().next_back()];
-            let ends = ends.into_iter().all(|byte| byte.is_some_and(is_plain));
-            text.len() <= most && ends && text.bytes().all(inner)
-        };
-        let is_name = plain(namespace, 63) && !namespace.contains('.') && plain(release, 53);
+        let is_name = names::namespace(namespace).is_ok() && names::release(release).is_ok();
         is_name.then(|| Self { namespace: namespace.to_owned(), release: release.to_owned() })
     }
 
@@ -190,7 +189,7 @@ impl Place {
         let record = record.and_then(|text| STANDARD.decode(text).ok());
         let entry = record.and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
         let ours = secret["type"] == TYPE;
-        let (Some(entry), Some(version), true) = (entry, Version::of(&secret), ours) else {
+        let (Some(mut entry), Some(version), true) = (entry, Version::of(&secret), ours) else {
             let (namespace, name) = (&self.namespace, self.name());
             let words = format!(
                 "the Secret {name} in namespace {namespace} stands where the lock of this release \
@@ -198,6 +197,7 @@ impl Place {
             );
             return Err(Failure::status(StatusCode::CONFLICT, words.as_bytes()));
         };
+        entry.silence = entry.silence.min(LONGEST);
         let beat_at = written_at(&secret);
         let age = now.zip(beat_at).map(|(now, at)| now - at);
         Ok(Seen { entry, version, secret, beat_at, age })
@@ -233,11 +233,12 @@ impl Place {
             let key = key.map(str::to_owned);
             let entry = Entry { operation: operation.clone(), key, beat, silence, earlier };
             let version = found.as_ref().map(|seen| &seen.version);
+            let since = Instant::now();
             match self.put(cluster, user, &entry, version).await {
                 Ok(version) => {
                     let (place, version) = (self.clone(), Some(version));
                     let previous = found.map(|seen| seen.entry);
-                    let held = Held { place, entry, version, previous, cancel: false };
+                    let held = Held { place, entry, version, previous, cancel: false, since };
                     return Ok(Taken::Held(Box::new(held)));
                 }
                 // Somebody was faster, or the lock that was to be taken over is gone.

@@ -172,6 +172,18 @@ async fn a_silent_lock_is_taken_over_and_its_holder_learns_it_at_his_next_heartb
 }
 
 #[tokio::test]
+async fn a_longer_silence_than_can_be_configured_is_not_waited_for() {
+    let stage = Stage::new().await;
+    let claimed = operation("a");
+    let taken = stage.place.take(&stage.cluster, &stage.user, &claimed, None, u32::MAX).await;
+    assert!(matches!(taken, Ok(Taken::Held(_))));
+    stage.pass(i64::from(LONGEST) - 1);
+    assert!(stage.seen().await.is_live());
+    stage.pass(1);
+    stage.held("b").await;
+}
+
+#[tokio::test]
 async fn a_holder_who_comes_back_in_time_keeps_his_lock() {
     let stage = Stage::new().await;
     let mut held = stage.held("a").await;

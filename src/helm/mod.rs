@@ -23,6 +23,7 @@ pub mod operation;
 pub mod protect;
 pub mod quota;
 pub mod record;
+pub mod redact;
 pub mod rendered;
 mod sandbox;
 mod strvals;

@@ -400,6 +400,12 @@ impl Live {
         self.tell();
     }
 
+    /// What has become of the step that runs; what follows it is not to blame.
+    pub fn over(&self, done: bool) {
+        let state = if done { "done" } else { "failed" };
+        close_step(&mut locked(&self.now).operation, state);
+    }
+
     /// Tells the engine's child to end, if there is one.
     pub fn cancel(&self) {
         {
@@ -475,7 +481,10 @@ impl Live {
 /// Makes an operation one that is over.
 pub fn conclude(operation: &mut Operation, result: impl FnOnce(&mut Operation)) {
     result(operation);
-    let done = if operation.state == State::Succeeded { "done" } else { "failed" };
+    // Where a step has failed before, the last one has not.
+    let is_told = operation.steps.iter().any(|step| step.state == "failed");
+    let is_fine = is_told || matches!(operation.state, State::Succeeded | State::Cancelled);
+    let done = if is_fine { "done" } else { "failed" };
     close_step(operation, done);
     operation.finished_at.get_or_insert_with(Timestamp::now);
 }

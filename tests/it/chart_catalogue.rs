@@ -5,10 +5,18 @@
 //! It is NOT where repositories are made (`chart_repos.rs`), nor where servers lie
 //! (`chart_hostile.rs`).
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use http::{Method, header};
 use serde_json::{Value, json};
 
@@ -325,19 +333,35 @@ pub async fn binary(folder: &Path, shelf: &Shelf, site: &str) -> Binary {
     Binary::start(folder, &args).await
 }
 
+/// A body that stalls in its middle, and tells when it has come there.
+fn half(text: &str, stalls: Arc<AtomicBool>, is_there: Arc<AtomicBool>) -> Response {
+    let mut first = Bytes::copy_from_slice(text.as_bytes());
+    let second = first.split_off(text.len() / 2);
+    let second = async move {
+        is_there.store(true, Ordering::SeqCst);
+        while stalls.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok::<_, Infallible>(second)
+    };
+    let body = stream::once(ready(Ok(first))).chain(stream::once(second));
+    ([(header::CONTENT_LENGTH, text.len())], Body::from_stream(body)).into_response()
+}
+
 #[tokio::test]
 async fn killed_while_it_refreshes_it_answers_with_the_old_catalogue_at_once() {
     let pages = Pages::of("", &flowers());
-    let stalls = Arc::new(AtomicBool::new(false));
-    let (served, stalled) = (pages.clone(), stalls.clone());
-    let site = Site::start(None, move |request: axum::extract::Request| {
-        let (pages, stalled) = (served.clone(), stalled.clone());
-        async move {
-            if stalled.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-            pages.answer(&request)
-        }
+    let herbs: Vec<_> =
+        (0..40).map(|number| Pack::new(&format!("herb-{number}"), "1.0.0", &[])).collect();
+    let (stalls, halved) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (served, stalled, is_there) = (pages.clone(), stalls.clone(), halved.clone());
+    let text = index(&herbs);
+    let new = text.clone();
+    let site = Site::start(None, move |request: Request| {
+        ready(match stalled.load(Ordering::SeqCst) {
+            true => half(&new, stalled.clone(), is_there.clone()),
+            false => served.answer(&request),
+        })
     });
     let site = site.await;
     let shelf = Shelf::open("charts-kill", &[&site]).await;
@@ -346,9 +370,10 @@ async fn killed_while_it_refreshes_it_answers_with_the_old_catalogue_at_once() {
     let mut first = binary(folder.path(), &shelf, &site.host()).await;
     let count = async |binary: &Binary| {
         let answer = binary.get(&format!("/api/v1/chart?repository={name}"), shelf.token).await;
-        if answer.status == 200 { names(&answer.json()).len() } else { 0 }
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["listMeta"]["totalItems"].as_u64()
     };
-    let is_read = || async { count(&first).await == 3 };
+    let is_read = || async { count(&first).await == Some(3) };
     Cluster::eventually("the binary has the catalogue", is_read).await;
     let has_snapshot = || async {
         let all = walk(folder.path());
@@ -356,17 +381,27 @@ async fn killed_while_it_refreshes_it_answers_with_the_old_catalogue_at_once() {
     };
     Cluster::eventually("the snapshot is written", has_snapshot).await;
     stalls.store(true, Ordering::SeqCst);
-    let before = site.count(&Method::GET, "/index.yaml");
     let path = format!("repository/{name}/refresh");
-    let answer = first.send(Method::POST, &path, shelf.token, "", "{}").await.unwrap();
-    assert_eq!(answer.status, 202, "{}", answer.text());
-    let refreshes = || async { site.count(&Method::GET, "/index.yaml") > before };
-    Cluster::eventually("a refresh is under way", refreshes).await;
+    let refresh = async |binary: &Binary| {
+        let answer = binary.send(Method::POST, &path, shelf.token, "", "{}").await.unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    };
+    refresh(&first).await;
+    let is_half_done = || async {
+        let answer = first.get(&format!("/api/v1/repository/{name}"), shelf.token).await;
+        halved.load(Ordering::SeqCst) && answer.json()["status"]["state"] == "refreshing"
+    };
+    Cluster::eventually("half of the new index was sent", is_half_done).await;
     first.kill().await;
 
     let mut second = binary(folder.path(), &shelf, &site.host()).await;
-    let is_there = || async { count(&second).await == 3 };
+    let is_there = || async { count(&second).await == Some(3) };
     Cluster::eventually("the snapshot is served while the site stalls", is_there).await;
+    pages.put("/index.yaml", "application/yaml", text);
+    stalls.store(false, Ordering::SeqCst);
+    refresh(&second).await;
+    let is_new = || async { count(&second).await == Some(40) };
+    Cluster::eventually("the new index is read as a whole", is_new).await;
     second.kill().await;
     shelf.close().await;
 }

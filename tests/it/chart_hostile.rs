@@ -1,13 +1,14 @@
-//! Servers whose index lies, never ends or leads inwards: each costs its own repository alone,
-//! within bounds and with a sentence, and what may not be reached is never asked for anything.
+//! Servers whose index or lists lie, never end or lead inwards: each costs its own repository
+//! alone, within bounds and with a sentence, what may not be reached is never asked for anything,
+//! and the real binary goes on in little memory.
 //!
-//! It is NOT where archives, registries and servers that stall are tested
-//! (`chart_hostile_archives.rs`), nor honest mistakes (`chart_catalogue.rs`, `chart_uploads.rs`);
-//! limits that take long to reach are tested beside the code.
+//! It is NOT where archives and servers that stall are tested (`chart_hostile_archives.rs`), nor
+//! honest mistakes (`chart_catalogue.rs`, `chart_uploads.rs`); limits that take long to reach are
+//! tested beside the code.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,14 +18,16 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
 use futures::stream;
 use http::{Method, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 use crate::chart_repos::{Shelf, says};
 use crate::cluster::{self, Cluster};
+use crate::lifecycle::{POLL, in_time};
 use crate::museum_server::{Pack, Pages, Site, Wants};
+use crate::spawned::Binary;
 
 /// More than this no server has to send before we have had enough.
 pub const ENOUGH: u64 = 512 << 20;
@@ -171,12 +174,20 @@ impl Honest {
         Honest { site, shelf, name }
     }
 
-    /// Bad repositories by address, each with words, divided by `|`, of which its error has one.
+    /// Bad indexes by address, each with words, divided by `|`, of which its error has one.
     pub async fn stays(&self, bad: &[(&str, String, &str)]) {
+        let bad = bad.iter().map(|(short, url, words)| {
+            (*short, json!({"type": "index", "url": url}), (*words).to_owned())
+        });
+        self.stays_beside(&bad.collect::<Vec<_>>()).await;
+    }
+
+    /// The same with repositories of any type.
+    async fn stays_beside(&self, bad: &[(&str, Value, String)]) {
         let shelf = &self.shelf;
         let mut names = Vec::new();
-        for (short, url, words) in bad {
-            names.push((shelf.define(short, json!({"type": "index", "url": url})).await, words));
+        for (short, definition, words) in bad {
+            names.push((shelf.define(short, definition.clone()).await, words));
         }
         for (name, words) in names {
             let status = shelf.until(&name, "failing").await;
@@ -200,6 +211,13 @@ impl Honest {
 
 /// What is said of what is too large, and of addresses inside.
 const LARGE: &str = "large|long|more than|bytes|limit|budget";
+/// Indexes without end, or without bottom, and what is said of them.
+const ENDLESS: [(&str, &str); 4] = [
+    ("endless", LARGE),
+    ("many", "more than|too many|versions"),
+    ("bomb", LARGE),
+    ("deep", "deep|depth|nest|budget|level|limit"),
+];
 const INWARDS: &str = "no public address";
 
 /// A server with all that `bad` has; how much it has sent.
@@ -220,13 +238,7 @@ async fn a_bad_index_is_explained_and_costs_no_other_repository_anything() {
     let path = |path: &str| site.url(&format!("/{path}/"));
     let laughs = json!({"type": "index", "url": path("laughs")});
     let laughs = honest.shelf.define("laughs", laughs).await;
-    let bad = [
-        ("endless", path("endless"), LARGE),
-        ("many", path("many"), "more than|too many|versions"),
-        ("bomb", path("bomb"), LARGE),
-        ("deep", path("deep"), "deep|depth|nest|budget|level|limit"),
-    ];
-    honest.stays(&bad).await;
+    honest.stays(&ENDLESS.map(|(short, words)| (short, path(short), words))).await;
     // Of nothing but bad entries nothing is left, or it is no index at all.
     let is_over = || async {
         let status = honest.shelf.status(&laughs).await;
@@ -271,4 +283,147 @@ async fn a_bad_server_is_explained_and_costs_no_other_repository_anything() {
     honest.stays(&bad).await;
     assert_eq!(spy.asked().len(), 0, "somebody was led inwards");
     honest.close().await;
+}
+
+/// A registry whose lists never end or are too long, which leads away or inwards, or sends for its
+/// tokens to where nobody may go.
+fn registry(request: &Request, spy: &str, pages: &AtomicU64, sent: &Arc<AtomicU64>) -> Response {
+    let path = request.uri().path();
+    let name = path.split('/').nth(2).unwrap_or_default();
+    let page = pages.fetch_add(1, Ordering::Relaxed);
+    let linked = |to: String, body: Value| {
+        ([(header::LINK, format!("<{to}>; rel=\"next\""))], body.to_string()).into_response()
+    };
+    let tags = json!({"name": name, "tags": [format!("1.0.{page}")]});
+    match name {
+        "_catalog" => linked(format!("{path}?n=1&last={page}"), json!({"repositories": []})),
+        "endless" => linked(format!("{path}?n=1&last={page}"), tags),
+        "inward" => linked(format!("{spy}{path}"), tags),
+        "token" => {
+            let challenge = format!("Bearer realm=\"{spy}/token\",service=\"registry\"");
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response()
+        }
+        "long" => bad("endless", spy, sent),
+        "loop" => moved(path),
+        name => bad(name, spy, sent),
+    }
+}
+
+#[tokio::test]
+async fn a_bad_registry_is_explained_and_costs_no_other_repository_anything() {
+    let spy = Site::of(None, Wants::Nothing, &Pages::default()).await;
+    let (pages, sent) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let (asked, taken, inward) = (pages.clone(), sent.clone(), spy.url(""));
+    let site = Site::start(None, move |request: Request| {
+        std::future::ready(registry(&request, &inward, &asked, &taken))
+    });
+    let site = site.await;
+    let honest = Honest::open("hostile-registry", &[site.address]).await;
+    let (here, there) = (site.address, spy.address);
+    let tags = format!("{here} has more than 200 pages of tags in one repository");
+    let large = format!("{here} sends more than the 4194304 bytes that are taken");
+    let bad = [
+        ("catalog", format!("{here} has more than 200 pages of repositories")),
+        ("endless", tags.clone()),
+        // The next page is asked of the server that was asked before.
+        ("inward", tags),
+        ("token", format!("{there} has {INWARDS}")),
+        ("metadata", format!("169.254.169.254:80 has {INWARDS}")),
+        ("long", large.clone()),
+        ("bomb", large),
+        ("loop", format!("{here} redirects more than 5 times")),
+        ("laughs", format!("{here} answered what is not understood")),
+    ];
+    let credentials = json!({"username": "keeper", "password": "pw-of-a-keeper"});
+    let bad = bad.map(|(name, words)| {
+        let mut definition = json!({"type": "oci", "url": format!("oci://{here}")});
+        definition["credentials"] = credentials.clone();
+        if name != "catalog" {
+            definition["oci"] = json!({"repositories": [name]});
+        }
+        (name, definition, words)
+    });
+    honest.stays_beside(&bad).await;
+    assert_eq!(spy.asked().len(), 0, "somebody was led inwards");
+    let (pages, sent) = (pages.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
+    assert!(pages < 5_000 && sent < ENOUGH, "{pages} pages and {sent} bytes were taken");
+    honest.close().await;
+}
+
+/// What hostile servers may add to the memory of an idle gateway, at its worst moment.
+const GROWTH: u64 = 128 << 20;
+/// How long a probe may take before the process counts as dead; more than ten times what kubelet
+/// waits where nobody tells it otherwise.
+const PROBE: Duration = Duration::from_secs(15);
+
+/// A line of what the kernel says of a process's memory, in bytes.
+fn memory(process: u32, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_suffix("kB"));
+    found.unwrap_or_else(|| panic!("no {line} in {status}")).trim().parse::<u64>().unwrap() << 10
+}
+
+/// An index at a real binary, whose status gets this far: its error, if it has one.
+async fn read(running: &Binary, token: &str, name: &str, url: &str, state: &str) -> String {
+    let body = json!({"name": name, "type": "index", "url": url}).to_string();
+    let made = running.send(Method::POST, "repository", token, "", body).await.unwrap();
+    assert_eq!(made.status, 201, "{name}: {}", made.text());
+    let path = format!("/api/v1/repository/{name}");
+    let is_so = async {
+        loop {
+            let status = running.get(&path, token).await.json()["status"].clone();
+            if status["state"] == state {
+                return status["error"].as_str().unwrap_or_default().to_owned();
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time(&format!("{name} is {state}"), is_so).await
+}
+
+#[tokio::test]
+async fn the_real_process_stays_small_and_alive_whatever_it_is_sent() {
+    let spy = Site::of(None, Wants::Nothing, &Pages::default()).await;
+    let (site, sent) = bad_site(&spy).await;
+    let pages = Pages::of("", &[Pack::new("web", "1.0.0", &[])]);
+    let good = Site::of(None, Wants::Nothing, &pages).await;
+    let cluster = cluster::shared().await;
+    let (token, namespace) = (cluster.token("admin"), cluster.namespace("hostile-memory").await);
+    let (folder, kubeconfig) = (tempfile::tempdir().unwrap(), cluster.kubeconfig("admin"));
+    let hosts = format!("{},{}", site.host(), good.host());
+    let mut args = vec!["--shared-cache=false", "--chart-hosts", &hosts, "--kubeconfig"];
+    args.extend([kubeconfig.to_str().unwrap(), "--settings-namespace", &namespace]);
+    let mut running = Binary::start(folder.path(), &args).await;
+    let process = running.child.id().unwrap();
+    read(&running, token, "good", &good.url("/"), "ok").await;
+    let idle = memory(process, "VmRSS:");
+
+    let is_over = AtomicBool::new(false);
+    let probes = async {
+        while !is_over.load(Ordering::SeqCst) {
+            let answer = tokio::time::timeout(PROBE, running.get("/livez", "")).await;
+            let answer = answer.unwrap_or_else(|_| panic!("no answer to a probe in {PROBE:?}"));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let work = async {
+        // It keeps one of the two places until the others are done.
+        read(&running, token, "slow", &site.url("/slow/"), "refreshing").await;
+        for (kind, words) in ENDLESS {
+            let url = site.url(&format!("/{kind}/"));
+            let error = read(&running, token, kind, &url, "failing").await;
+            says(&error, &words.split('|').collect::<Vec<_>>());
+        }
+        is_over.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(probes, work);
+    let peak = memory(process, "VmHWM:");
+    println!("{} MiB idle, {} MiB at the most", idle >> 20, peak >> 20);
+    assert!(peak.saturating_sub(idle) <= GROWTH, "from {idle} to {peak} bytes");
+    let list = running.get("/api/v1/chart?repository=good", token).await;
+    assert_eq!(list.json()["listMeta"]["totalItems"], 1, "{}", list.text());
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < ENOUGH, "{sent} bytes were taken");
+    running.kill().await;
 }

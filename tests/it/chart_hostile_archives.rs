@@ -1,25 +1,29 @@
-//! What is fetched of hostile servers besides an index: archives that are not what the index says,
-//! registries without end, and servers that stall, which keep nobody from other repositories.
+//! What is fetched of hostile servers besides an index: archives that are not what the index says
+//! or become very large, and servers that stall, which keep nobody from other repositories.
 //!
-//! It is NOT where an index itself is bad; how such servers are made is there, too
+//! It is NOT where an index or a registry's lists are bad; how such servers are made is there, too
 //! (`chart_hostile.rs`).
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::IntoResponse as _;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures::FutureExt as _;
 use futures::future::{Either, join_all, select};
-use http::{HeaderName, StatusCode, header};
-use serde_json::{Value, json};
+use http::{Method, StatusCode};
+use serde_json::json;
 
 use crate::chart_hostile::{ENOUGH, Honest, METADATA, Raw, bad, bad_site, moved};
 use crate::chart_repos::Shelf;
-use crate::cluster::{self, Cluster};
+use crate::chart_uploads::push;
+use crate::cluster;
 use crate::lifecycle::in_time;
-use crate::museum_server::{Pack, Pages, Site, Wants, digest, index};
+use crate::museum_server::{Museum, Pack, Pages, Rules, Site, Wants, digest, index};
 
 #[tokio::test]
 async fn a_server_that_says_a_letter_a_second_is_given_up() {
@@ -160,66 +164,86 @@ async fn an_archive_that_is_not_what_the_index_says_is_refused() {
     shelf.close().await;
 }
 
-/// A registry whose lists never end, or which sends for its tokens to where nobody may go.
-fn registry(request: &Request, spy: &str, pages: &AtomicU64) -> Response {
-    let path = request.uri().path();
-    let link = HeaderName::from_static("link");
-    match path.split('/').nth(2).unwrap_or_default() {
-        "_catalog" => {
-            let page = pages.fetch_add(1, Ordering::Relaxed);
-            let next = format!("</v2/_catalog?n=1&last={page}>; rel=\"next\"");
-            ([(link, next)], json!({"repositories": []}).to_string()).into_response()
+/// Bytes of zeros that are packed at once, and how often they stand in an archive.
+const PART: usize = 4 << 20;
+const PARTS: usize = 50;
+
+/// Archives of some 200 KB that become 200 MiB of zeros: as they are, as one file, and as files
+/// none of which is too large; and what each is refused with.
+fn bombs() -> [(Pack, &'static str); 3] {
+    let zip = |data: &[u8]| {
+        let mut zip = GzEncoder::new(Vec::new(), Compression::best());
+        zip.write_all(data).unwrap();
+        zip.finish().unwrap()
+    };
+    let header = |path: String, size: usize| {
+        let mut header = tar::Header::new_gnu();
+        header.set_path(path).unwrap();
+        header.set_mode(0o644);
+        header.set_size(size as u64);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    // What is gzipped may stand one behind the other.
+    let zeros = zip(&vec![0_u8; PART]);
+    let chart = |name: &str, files: usize| {
+        let about = format!("apiVersion: v2\nname: {name}\nversion: 1.0.0\n");
+        let mut begin = header(format!("{name}/Chart.yaml"), about.len());
+        begin.extend(about.as_bytes());
+        begin.resize(1024, 0);
+        let mut bytes = zip(&begin);
+        for number in 0..files {
+            bytes.extend(zip(&header(format!("{name}/files/{number}"), PARTS / files * PART)));
+            bytes.extend(zeros.repeat(PARTS / files));
         }
-        "endless" => {
-            let page = pages.fetch_add(1, Ordering::Relaxed);
-            let next = format!("<{path}?n=1&last={page}>; rel=\"next\"");
-            let tags = json!({"name": "endless", "tags": [format!("1.0.{page}")]});
-            ([(link, next)], tags.to_string()).into_response()
-        }
-        "inward" => {
-            let next = format!("<{spy}/v2/inward/tags/list>; rel=\"next\"");
-            let tags = json!({"name": "inward", "tags": ["1.0.0"]}).to_string();
-            ([(link, next)], tags).into_response()
-        }
-        "token" => {
-            let challenge = format!("Bearer realm=\"{spy}/token\",service=\"registry\"");
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response()
-        }
-        _ => StatusCode::NOT_FOUND.into_response(),
-    }
+        bytes.extend(zip(&[0_u8; 1024]));
+        Pack::archived(name, "1.0.0", bytes)
+    };
+    [
+        (Pack::archived("zeros", "1.0.0", zeros.repeat(PARTS)), "there is no Chart.yaml"),
+        (chart("one", 1), "/files/0\" in the archive has more than 5242880 bytes"),
+        (chart("many", PARTS), "the archive has more than 100 MiB unpacked"),
+    ]
 }
 
 #[tokio::test]
-async fn a_registry_that_never_ends_or_leads_inwards_is_given_up() {
-    let spy = Site::of(None, Wants::Nothing, &Pages::default()).await;
-    let (pages, inward) = (Arc::new(AtomicU64::new(0)), spy.url(""));
-    let counted = pages.clone();
-    let site = Site::start(None, move |request: Request| {
-        std::future::ready(registry(&request, &inward, &counted))
-    });
-    let site = site.await;
-    let shelf = Shelf::open("hostile-registry", &[&site]).await;
-    let url = format!("oci://{}", site.address);
-    let credentials = json!({"username": "keeper", "password": "pw-of-a-keeper"});
-    for (short, repositories) in [
-        ("catalog", Value::Null),
-        ("tags", json!(["endless"])),
-        ("inward", json!(["inward"])),
-        ("token", json!(["token"])),
-    ] {
-        let mut definition = json!({"type": "oci", "url": url, "credentials": credentials});
-        if !repositories.is_null() {
-            definition["oci"] = json!({"repositories": repositories});
+async fn an_archive_that_becomes_very_large_is_refused_wherever_it_comes_from() {
+    let (bombs, good) = (bombs(), Pack::new("good", "1.0.0", &[]));
+    let packs = bombs.iter().map(|(pack, _)| pack).chain([&good]).cloned();
+    let site = Site::of(None, Wants::Nothing, &Pages::of("", &packs.collect::<Vec<_>>())).await;
+    let museum = Museum::start(None, Rules::default()).await;
+    let shelf = Shelf::open("hostile-bombs", &[&site, &museum.site]).await;
+    let name = shelf.create("bombs", json!({"type": "index", "url": site.url("/")})).await;
+    let url = museum.site.url("/");
+    let to = shelf.create("museum", json!({"type": "museum", "url": url})).await;
+    let (hand, to) = (shelf.hand(), format!("chart/{to}"));
+    for (pack, why) in &bombs {
+        let (short, bytes) = (&pack.name, &pack.bytes);
+        assert!(bytes.len() < 300 << 10, "{short}: {}", bytes.len());
+        let detail = format!("chart/{name}/{short}/1.0.0");
+        let archive = format!("{detail}/archive");
+        let body = json!({"chart": {"repository": name, "name": short, "version": "1.0.0"}});
+        // The digest is right: it is what is in it.
+        let (detail, archive, install, upload) = tokio::join!(
+            shelf.get(&detail),
+            shelf.get(&archive),
+            hand.act("install", short, &[], body),
+            push(&hand, Method::POST, &to, bytes),
+        );
+        for (what, answer, status) in [
+            ("detail", detail, 502),
+            ("archive", archive, 502),
+            ("install", install, 502),
+            ("upload", upload, 400),
+        ] {
+            let text = answer.text();
+            assert_eq!(answer.status, status, "{what} of {short}: {text}");
+            assert!(text.contains(why), "{what} of {short}: {text}");
         }
-        let name = shelf.define(short, definition).await;
-        let is_over = || async {
-            let status = shelf.status(&name).await;
-            status["state"] == "failing" || (status["state"] == "ok" && status["charts"] != 1)
-        };
-        Cluster::eventually(&format!("{short} is given up"), is_over).await;
+        assert_eq!(hand.status(short).await, "", "{short} is installed");
     }
-    assert_eq!(spy.asked().len(), 0, "somebody was led inwards");
-    let pages = pages.load(Ordering::Relaxed);
-    assert!(pages < 5_000, "{pages} pages were taken");
+    assert_eq!(museum.site.count(&Method::POST, "/"), 0, "{:?}", museum.files(""));
+    let answer = shelf.get(&format!("chart/{name}/good/1.0.0/archive")).await;
+    assert_eq!((answer.status, &answer.body), (200, &good.bytes));
     shelf.close().await;
 }

@@ -1,5 +1,5 @@
 //! Releases from the catalogue with the real helm: a version by its range, values that do not fit,
-//! archives that are fetched once, and nobody else's repositories.
+//! archives that are fetched once, and nobody else's repositories. And schemas that lead elsewhere.
 //!
 //! It is NOT where what helm makes of an act is told (`release_writes.rs`), nor where a registry is
 //! installed from (`registries.rs`).
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::chart_repos::{Shelf, says};
 use crate::cluster::{self, Cluster};
 use crate::gateway;
-use crate::helm_charts::{BOTH, Hand, options};
+use crate::helm_charts::{BOTH, Hand, archive, chart, helm, options, packed};
 use crate::museum_server::{Authority, Pack, Pages, Site, Wants};
 use crate::people::{Person, grant};
 use crate::writes::live;
@@ -164,7 +164,7 @@ async fn a_repository_serves_those_alone_who_may_read_it() {
 }
 
 #[tokio::test]
-async fn both_versions_of_helm_get_the_very_archive_and_no_host_beside_ours_is_asked() {
+async fn both_versions_of_helm_install_and_upgrade_from_the_catalogue() {
     let site = Site::of(None, Wants::Nothing, &Pages::of("", &lilies())).await;
     let cluster = cluster::shared().await;
     let first = Shelf::open("installs-both", &[&site]).await;
@@ -210,4 +210,119 @@ async fn what_is_changed_behind_a_version_is_not_installed() {
     }
     assert_eq!(shelf.hand().status("swapped").await, "");
     shelf.close().await;
+}
+
+/// A chart with this schema of its values.
+fn tulip(schema: &str) -> Vec<u8> {
+    let files = [
+        ("templates/map.yaml", MAP),
+        ("values.yaml", "petals: 6\n"),
+        ("values.schema.json", schema),
+    ];
+    chart("tulip", "1.0.0", &files)
+}
+
+/// A chart with one within it that has this schema, as a folder or as an archive.
+fn bouquet(schema: &str, is_packed: bool) -> Vec<u8> {
+    let about = |name: &str| format!("apiVersion: v2\nname: {name}\nversion: 1.0.0\n");
+    let (outer, inner) = (about("bouquet"), about("tulip"));
+    let files = [("Chart.yaml", inner.as_str()), ("values.schema.json", schema)];
+    let outer = ("bouquet/Chart.yaml", outer.as_bytes());
+    if is_packed {
+        let inner = chart("tulip", "1.0.0", &files[1..]);
+        return packed(&[outer, ("bouquet/charts/tulip.tgz", &inner)]);
+    }
+    let paths = files.map(|(path, _)| format!("bouquet/charts/tulip/{path}"));
+    let inner = [0, 1].map(|at| (paths[at].as_str(), files[at].1.as_bytes()));
+    packed(&[outer, inner[0], inner[1]])
+}
+
+#[tokio::test]
+async fn what_a_schema_refers_to_elsewhere_is_not_asked_for_and_told() {
+    let spy = Site::of(None, Wants::Nothing, &Pages::of("", &[])).await;
+    let at = spy.url("/secret");
+    let refers = |to: &str| json!({"properties": {"petals": {"$ref": to}}}).to_string();
+    let away = refers(&at);
+    let based = json!({"$id": spy.url("/values.json"), "not": {"$ref": "secret"}}).to_string();
+    let hidden = json!({"$id": spy.url("/secret?"), "not": {"$ref": "#/properties"}}).to_string();
+    let own = "values.schema.json";
+    let cases = [
+        (tulip(&away), own, at.clone()),
+        (tulip(&json!({ "$schema": at }).to_string()), own, at.clone()),
+        (tulip(&based), own, "secret".into()),
+        (tulip(&hidden), own, spy.url("/secret?")),
+        (tulip(&refers("file:///etc/hostname")), own, "file:///etc/hostname".into()),
+        (bouquet(&away, false), "charts/tulip/values.schema.json", at.clone()),
+        (bouquet(&away, true), "charts/tulip.tgz/values.schema.json", at.clone()),
+    ];
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("installs-elsewhere").await;
+    let token = cluster.token("admin");
+    for major in BOTH {
+        // Helm itself asks whoever is named.
+        let asked = spy.asked().len();
+        helm(major, token, &tulip(&away), &["template", "one", "chart.tgz"]).await;
+        helm(major, token, &tulip(&hidden), &["template", "one", "chart.tgz"]).await;
+        assert_eq!(spy.asked().len(), asked + 2, "helm {major}");
+
+        let gateway = gateway::start(options(major)).await;
+        let hand = Hand { gateway: &gateway, token, namespace: &namespace };
+        for (chart, file, reference) in &cases {
+            let mut body = json!({"chart": archive(chart), "values": {"tulip": {"petals": 1}}});
+            let installed = hand.act("install", "none", &[], body.clone()).await;
+            body["install"] = true.into();
+            let upgraded = hand.act("upgrade", "none", &[], body.clone()).await;
+            body.as_object_mut().unwrap().remove("install");
+            body["act"] = "install".into();
+            let path = format!("{}/preview", hand.at("none"));
+            let shown = hand.send(Method::POST, &path, &[], &body).await;
+            for answer in [installed, upgraded, shown] {
+                let text = answer.text();
+                assert_eq!(answer.status, 422, "{file} {reference}: {text}");
+                for word in [*file, reference.as_str(), "skipSchemaValidation"] {
+                    assert!(text.contains(word), "{word} is not in: {text}");
+                }
+            }
+        }
+        assert_eq!(hand.status("none").await, "");
+        let release = format!("skips-{major}");
+        let body = json!({"chart": archive(&tulip(&away)), "skipSchemaValidation": true});
+        hand.succeeds("install", &release, body.clone()).await;
+        hand.succeeds("upgrade", &release, body).await;
+        assert_eq!(spy.asked().len(), asked + 2, "our helm {major}");
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_refers_to_itself_is_kept_and_holds() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("installs-within").await;
+    let count = json!({"type": "integer", "minimum": 1});
+    let seven = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "properties": {"petals": {"$ref": "#/definitions/count"}},
+        "definitions": {"count": count},
+    });
+    let id = "http://127.0.0.1:1/charts/values.json";
+    let newest = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": id,
+        "properties": {"petals": {"$ref": "#/$defs/count"}},
+        "$defs": {"count": count, "all": {"$dynamicRef": "#name", "$anchor": "name"}},
+    });
+    for major in BOTH {
+        let gateway = gateway::start(options(major)).await;
+        let token = cluster.token("admin");
+        let hand = Hand { gateway: &gateway, token, namespace: &namespace };
+        for (name, schema) in [("seven", &seven), ("newest", &newest)] {
+            let chart = archive(&tulip(&schema.to_string()));
+            let name = format!("{name}-{major}");
+            hand.succeeds("install", &name, json!({ "chart": chart })).await;
+            let body = json!({"chart": chart, "values": {"petals": 0}});
+            let ended = hand.done("upgrade", &name, body).await;
+            assert_eq!(ended["error"]["class"], "values-invalid", "{ended}");
+            assert!(ended.to_string().contains("petals"), "{ended}");
+        }
+        gateway.stop().await;
+    }
 }

@@ -1,23 +1,18 @@
-//! Repositories as people make, change, try and remove them: behind TLS of a private authority,
-//! with credentials that nobody gets to see and that go to their own host alone, from a file, and
+//! Repositories as people make, change and remove them: what is wrong with them, from a file, and
 //! at two gateways. Also how other tests of charts get a gateway with repositories (`Shelf`).
 //!
-//! It is NOT where catalogues are read (`chart_catalogue.rs`), changed (`chart_uploads.rs`), or lie
-//! (`chart_hostile.rs`).
+//! It is NOT where their credentials are tested (`chart_credentials.rs`), nor where catalogues are
+//! read (`chart_catalogue.rs`), changed (`chart_uploads.rs`), or lie (`chart_hostile.rs`).
 
 use std::sync::Mutex;
 
-use axum::extract::Request;
-use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Answer, Gateway};
 use crate::helm_charts::{Hand, options};
-use crate::museum_server::{Authority, Pack, Pages, Site, Wants, index};
+use crate::museum_server::{Pack, Pages, Site, Wants, index};
 use crate::writes::live;
 
 /// A gateway that may reach these servers, and whose repositories are in a namespace of their own.
@@ -171,8 +166,15 @@ impl Shelf {
         self.gateway.stop().await;
     }
 
+    /// What trying a definition says.
+    pub async fn tried(&self, definition: &Value) -> Value {
+        let answer = tried_by(&self.hand(), definition).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
     /// An object of the namespace as the API server has it.
-    async fn object(&self, kind: &str, name: &str) -> Option<Value> {
+    pub async fn object(&self, kind: &str, name: &str) -> Option<Value> {
         let at = format!("/api/v1/namespaces/{}/{kind}", self.namespace);
         live(cluster::shared().await, &format!("{at}/binnacle.repository.{name}")).await
     }
@@ -184,197 +186,22 @@ pub fn says(text: &str, words: &[&str]) {
     assert!(words.iter().any(|word| small.contains(word)), "none of {words:?} in: {text}");
 }
 
-impl Shelf {
-    /// What trying a definition says. Few are tried at once, and other tests do it, too.
-    pub async fn tried(&self, definition: &Value) -> Value {
-        let said = Mutex::new(Value::Null);
-        let is_tried = || async {
-            let answer = self.send(Method::POST, "repository/test", definition).await;
-            assert!(matches!(answer.status, 200 | 429), "{}: {}", answer.status, answer.text());
-            if answer.status == 200 {
-                *said.lock().unwrap() = answer.json();
-            }
-            answer.status == 200
-        };
-        Cluster::eventually("the definition is tried", is_tried).await;
-        said.into_inner().unwrap()
-    }
-
-    async fn change(&self, name: &str, definition: &Value) -> Value {
-        let path = format!("repository/{name}");
-        let answer = self.send(Method::PUT, &path, definition).await;
-        assert_eq!(answer.status, 200, "{definition}: {}", answer.text());
-        self.read(&path).await
-    }
-}
-
-const PASSWORD: &str = "pw-nobody-may-read";
-const TOKEN: &str = "token-nobody-may-read";
-const PAIR: &str = "reader:pw-nobody-may-read";
-
-#[tokio::test]
-async fn a_private_authority_and_credentials_let_us_in_and_are_never_told() {
-    let packs = [Pack::new("web", "1.0.0", &[]), Pack::new("db", "2.0.0", &[])];
-    let (pages, authority) = (Pages::of("/stable", &packs), Authority::new());
-    let (certificate, key) = authority.issue(&["client.test"]);
-    let basic = json!({"username": "reader", "password": PASSWORD});
-    let pair = json!({"clientCertificate": certificate, "clientKey": key});
-    let mut servers = Vec::new();
-    for (kind, wants, given) in [
-        ("basic", Wants::Basic(PAIR), basic),
-        ("bearer", Wants::Bearer(TOKEN), json!({"token": TOKEN})),
-        ("certificate", Wants::Nothing, pair),
-    ] {
-        let tls = authority.server(kind == "certificate");
-        servers.push((kind, Site::of(Some(tls), wants, &pages).await, given));
-    }
-    let sites: Vec<_> = servers.iter().map(|(_, site, _)| site).collect();
-    let shelf = Shelf::open("charts-tls", &sites).await;
-    for (kind, site, given) in &servers {
-        let url = site.url("/stable");
-        let mut definition = json!({"name": shelf.name(kind), "type": "index", "url": url});
-        let refused = shelf.tried(&definition).await;
-        assert_eq!(refused["ok"], false, "{kind}: {refused}");
-        says(refused["error"].as_str().unwrap_or_default(), &["certificate", "authority", "trust"]);
-        definition["credentials"] = json!({"ca": authority.pem});
-        let refused = shelf.tried(&definition).await;
-        assert_eq!(refused["ok"], false, "{kind}: {refused}");
-        assert!(refused["error"].is_string(), "{kind}: {refused}");
-        definition["credentials"] = given.clone();
-        definition["credentials"]["ca"] = authority.pem.as_str().into();
-        let tried = shelf.tried(&definition).await;
-        assert_eq!((&tried["ok"], &tried["charts"]), (&json!(true), &json!(2)), "{kind}: {tried}");
-
-        let name = shelf.create(kind, definition.clone()).await;
-        assert_eq!(shelf.charts(&name).await, ["db 2.0.0", "web 1.0.0"]);
-        let status = shelf.status(&name).await;
-        assert_eq!((&status["charts"], &status["versions"]), (&json!(2), &json!(2)), "{status}");
-        assert!(status["lastSuccess"].is_string() && status["error"].is_null(), "{status}");
-        is_kept_secret(&shelf, &name, site, &definition["credentials"]).await;
-    }
-    shelf.close().await;
-}
-
-/// The credentials are in the Secret with the host they are for, and nowhere else.
-async fn is_kept_secret(shelf: &Shelf, name: &str, site: &Site, given: &Value) {
-    let secret = shelf.object("secrets", name).await.unwrap();
-    assert_eq!(secret["type"], "binnacle.dev/repository.v1");
-    let kept = |key: &str| {
-        let value = STANDARD.decode(secret["data"][key].as_str().unwrap_or_default()).unwrap();
-        String::from_utf8(value).unwrap().trim_end().to_owned()
+/// The answer to who tries a definition. Few are tried at once, and other tests do it, too.
+pub async fn tried_by(hand: &Hand<'_>, definition: &Value) -> Answer {
+    let said = Mutex::new(None);
+    let is_tried = || async {
+        let answer = hand.send(Method::POST, "repository/test", &[], definition).await;
+        let is_told = answer.status != 429;
+        *said.lock().unwrap() = Some(answer);
+        is_told
     };
-    assert_eq!(kept("host"), site.address.to_string());
-    let map = shelf.object("configmaps", name).await.unwrap();
-    assert_eq!(map["metadata"]["labels"]["binnacle.dev/repository"], "true", "{map}");
-    let one = shelf.get(&format!("repository/{name}")).await;
-    let all = shelf.get("repository").await;
-    assert_eq!(one.json()["hasCredentials"], true, "{}", one.text());
-    assert_eq!(one.json()["source"], "configMap", "{}", one.text());
-    for (field, key) in [
-        ("username", "username"),
-        ("password", "password"),
-        ("token", "token"),
-        ("clientCertificate", "tls.crt"),
-        ("clientKey", "tls.key"),
-        ("ca", "ca.crt"),
-    ] {
-        let Some(value) = given[field].as_str() else { continue };
-        assert_eq!(kept(key), value.trim_end(), "{field}");
-        // The line breaks of PEM would be escaped in JSON.
-        let part = value.lines().nth(1).unwrap_or(value);
-        for text in [one.text(), all.text(), map["data"].to_string()] {
-            assert!(!text.contains(part), "{field} is told: {text}");
-        }
-    }
+    Cluster::eventually("the definition is tried", is_tried).await;
+    said.into_inner().unwrap().unwrap()
 }
 
-/// The headers of all requests for this path.
-fn heads(site: &Site, path: &str) -> Vec<HeaderMap> {
-    let asked = site.asked().into_iter().filter(|asked| asked.target == path);
-    asked.map(|asked| asked.headers).collect()
-}
-
-#[tokio::test]
-async fn credentials_stay_with_an_edit_and_go_with_their_host() {
-    let packs = [Pack::new("web", "1.0.0", &[])];
-    let pages = Pages::of("", &packs);
-    pages.put("/other/index.yaml", "application/yaml", index(&packs));
-    let home = Site::of(None, Wants::Basic(PAIR), &pages).await;
-    let away = Site::of(None, Wants::Nothing, &pages).await;
-    let shelf = Shelf::open("charts-hosts", &[&home, &away]).await;
-    let credentials = json!({"username": "reader", "password": PASSWORD});
-    let definition = json!({"type": "index", "url": home.url("/"), "credentials": credentials});
-    let name = shelf.create("edited", definition).await;
-
-    let mut edited = json!({"name": name, "type": "index", "url": home.url("/other/")});
-    edited["interval"] = "1h".into();
-    let after = shelf.change(&name, &edited).await;
-    assert_eq!((&after["hasCredentials"], &after["interval"]), (&json!(true), &json!("1h")));
-    let is_read = || async { !heads(&home, "/other/index.yaml").is_empty() };
-    Cluster::eventually("the new address is read", is_read).await;
-    shelf.until(&name, "ok").await;
-
-    edited["url"] = away.url("/").into();
-    let after = shelf.change(&name, &edited).await;
-    assert_eq!(after["hasCredentials"], false, "{after}");
-    let is_read = || async { !heads(&away, "/index.yaml").is_empty() };
-    Cluster::eventually("the new host is read", is_read).await;
-    shelf.until(&name, "ok").await;
-    let secret = shelf.object("secrets", &name).await;
-    assert!(secret.is_none_or(|secret| secret["data"]["password"].is_null()), "the password stays");
-
-    // Back again: what was dropped does not come back.
-    edited["url"] = home.url("/").into();
-    shelf.change(&name, &edited).await;
-    let status = shelf.until(&name, "failing").await;
-    says(status["error"].as_str().unwrap(), &["401", "credential"]);
-    let told = away.asked().iter().any(|asked| asked.headers.contains_key(header::AUTHORIZATION));
-    assert!(!told, "credentials are sent to another host");
-    shelf.close().await;
-}
-
-fn moved(to: &str) -> Response {
-    (StatusCode::FOUND, [(header::LOCATION, to.to_owned())]).into_response()
-}
-
-#[tokio::test]
-async fn credentials_follow_neither_a_redirect_nor_an_address_to_another_host() {
-    let packs = [Pack::new("web", "1.0.0", &[])];
-    let away = Site::of(None, Wants::Nothing, &Pages::of("", &packs)).await;
-    let (text, there) = (index(&packs), away.url("/charts/"));
-    let text = text.replace("- charts/", &format!("- {there}"));
-    let leads = away.url("/index.yaml");
-    let answer = move |request: Request| {
-        let refused = Wants::Basic(PAIR).refuses(request.headers());
-        let answer = refused.unwrap_or_else(|| match request.uri().path() {
-            "/moved/index.yaml" => moved(&leads),
-            _ => text.clone().into_response(),
-        });
-        std::future::ready(answer)
-    };
-    let home = Site::start(None, answer).await;
-    let shelf = Shelf::open("charts-follow", &[&home, &away]).await;
-    let credentials = json!({"username": "reader", "password": PASSWORD});
-    for (short, path) in [("moved", "/moved"), ("linked", "/")] {
-        let url = home.url(path);
-        let definition = json!({"type": "index", "url": url, "credentials": credentials});
-        let name = shelf.create(short, definition).await;
-        assert_eq!(shelf.charts(&name).await, ["web 1.0.0"]);
-        if short == "linked" {
-            let answer = shelf.get(&format!("chart/{name}/web/1.0.0/archive")).await;
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            assert_eq!(answer.body, packs[0].bytes);
-        }
-    }
-    assert!(heads(&home, "/index.yaml")[0].contains_key(header::AUTHORIZATION));
-    for path in ["/index.yaml", "/charts/web-1.0.0.tgz"] {
-        let heads = heads(&away, path);
-        assert!(!heads.is_empty(), "nobody asked for {path}");
-        let told = heads.iter().any(|head| head.contains_key(header::AUTHORIZATION));
-        assert!(!told, "credentials are sent to another host for {path}");
-    }
-    shelf.close().await;
-}
+/// The password of a repository, and how a server wants it with its user's name.
+pub const PASSWORD: &str = "pw-nobody-may-read";
+pub const PAIR: &str = "reader:pw-nobody-may-read";
 
 #[tokio::test]
 async fn what_is_wrong_with_a_repository_is_said_and_nothing_is_made_of_it() {

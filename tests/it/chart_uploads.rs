@@ -3,14 +3,19 @@
 //!
 //! It is NOT where registries are written to (`registries.rs`).
 
-use http::Method;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use axum::extract::Request;
+use axum::response::IntoResponse as _;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::chart_repos::{Shelf, says};
 use crate::cluster;
 use crate::gateway::Answer;
 use crate::helm_charts::{Hand, made, packed};
-use crate::museum_server::{Authority, Museum, Pack, Rules, Wants};
+use crate::museum_server::{Authority, Museum, Pack, Rules, Site, Wants, index};
 use crate::people::{Person, grant};
 use crate::writes::live;
 
@@ -188,32 +193,93 @@ async fn what_the_server_refuses_is_explained() {
     let sites = [&full, &closed, &strict, &locked].map(|museum| &museum.site);
     let shelf = Shelf::open("uploads-refused", &sites).await;
     let wrong = json!({"username": "keeper", "password": "wrong-password"});
-    for (short, museum, given, version, words) in [
-        ("full", &full, &Value::Null, "2.0.0", ["full", "storage limit"]),
-        ("closed", &closed, &Value::Null, "2.0.0", ["disable_api", "api"]),
-        ("strict", &strict, &Value::Null, "1.0.0", ["already exists", "replaces"]),
-        ("locked", &locked, &wrong, "2.0.0", ["credentials", "unauthorized"]),
-        ("nobody", &locked, &Value::Null, "2.0.0", ["credentials", "unauthorized"]),
+    // What an upload becomes, and a signature and a deletion where they are refused as well.
+    for (short, museum, given, version, (upload, delete), words) in [
+        ("full", &full, &Value::Null, "2.0.0", (507, None), ["is full", "storage limit"]),
+        ("closed", &closed, &Value::Null, "2.0.0", (405, Some(405)), ["takes no", "DISABLE_API"]),
+        ("strict", &strict, &Value::Null, "1.0.0", (409, None), ["replaces no", "already exists"]),
+        ("locked", &locked, &wrong, "2.0.0", (502, Some(502)), ["credentials", "unauthorized"]),
+        ("nobody", &locked, &Value::Null, "2.0.0", (502, Some(502)), ["credentials", "unauth"]),
     ] {
         let name = shelf.create(short, of(museum.site.url("/"), given)).await;
         let path = format!("chart/{name}?force=true");
-        let pack = web(version, "new");
-        let answer = push(&shelf.hand(), Method::POST, &path, &pack.bytes).await;
+        let (old, new) = (web("1.0.0", ""), web(version, "new"));
+        let answer = push(&shelf.hand(), Method::POST, &path, &new.bytes).await;
         // A 401 would say that our caller's own token is bad.
-        let status = answer.status;
-        assert!(status >= 400 && status != 401 && status != 500, "{short}: {status}");
-        says(&answer.text(), &words);
+        assert_eq!(answer.status, upload, "{short}: {}", answer.text());
+        for word in words {
+            assert!(answer.text().contains(word), "{short}: {}", answer.text());
+        }
         assert!(!answer.text().contains("wrong-password"), "{}", answer.text());
         assert_eq!(shelf.versions(&name, "web").await, ["1.0.0"], "{short}");
-        if short != "full" && short != "strict" {
+        if let Some(delete) = delete {
             let at = format!("chart/{name}/web/1.0.0");
-            let answer = shelf.send(Method::DELETE, &at, &Value::Null).await;
-            let status = answer.status;
-            assert!(status >= 400 && status != 401 && status != 500, "{short}: {status}");
+            let (path, text) = (format!("{at}/provenance"), provenance(&old));
+            let answer = push(&shelf.hand(), Method::PUT, &path, text.as_bytes()).await;
+            assert_eq!(answer.status, upload, "{short}: {}", answer.text());
+            let forced = format!("{at}?force=true");
+            let answer = shelf.send(Method::DELETE, &forced, &Value::Null).await;
+            assert_eq!(answer.status, delete, "{short}: {}", answer.text());
             assert_eq!(shelf.versions(&name, "web").await, ["1.0.0"], "{short}");
         }
         assert_eq!(museum.files(""), ["web-1.0.0.tgz"], "{short}");
     }
+    shelf.close().await;
+}
+
+/// A repository with one version, which answers all that changes it with this status.
+async fn refusing(status: &Arc<AtomicU16>) -> Site {
+    let (status, text) = (status.clone(), index(&[web("1.0.0", "")]));
+    let answer = move |request: Request| {
+        let (code, text) = (status.load(Ordering::SeqCst), text.clone());
+        async move {
+            if request.method() == Method::GET {
+                return text.into_response();
+            }
+            axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+            let said = json!({"error": "the disk is on fire"}).to_string();
+            (StatusCode::from_u16(code).unwrap(), said).into_response()
+        }
+    };
+    Site::start(None, answer).await
+}
+
+#[tokio::test]
+async fn each_status_of_a_server_becomes_the_one_that_fits_who_asked_us() {
+    let status = Arc::new(AtomicU16::new(0));
+    let site = refusing(&status).await;
+    let shelf = Shelf::open("uploads-status", &[&site]).await;
+    let name = shelf.create("refusing", of(site.url("/"), &Value::Null)).await;
+    let fire = ": the disk is on fire";
+    // What it says, what we make of it for an upload and for a deletion, and our words for both.
+    for (theirs, upload, delete, [uploading, deleting]) in [
+        (400, 422, 422, ["finds fault with what it was sent"; 2]),
+        (401, 502, 502, ["does not allow it to the credentials"; 2]),
+        (403, 502, 502, ["does not allow it to the credentials"; 2]),
+        (404, 502, 404, ["answered 404 Not Found", "has no web 1.0.0"]),
+        (405, 405, 405, ["takes no charts", "deletes nothing"]),
+        (412, 409, 409, ["replaces nothing"; 2]),
+        (413, 413, 413, ["too large"; 2]),
+        (500, 502, 502, ["answered 500 Internal Server Error"; 2]),
+        (503, 502, 502, ["answered 503 Service Unavailable"; 2]),
+        (507, 507, 507, ["is full"; 2]),
+    ] {
+        status.store(theirs, Ordering::SeqCst);
+        let (path, pack) = (format!("chart/{name}"), web("2.0.0", ""));
+        let uploaded = push(&shelf.hand(), Method::POST, &path, &pack.bytes).await;
+        // Whoever uses a chart of this name.
+        let at = format!("chart/{name}/web/1.0.0?force=true");
+        let deleted = shelf.send(Method::DELETE, &at, &Value::Null).await;
+        for (answer, ours, words) in [(uploaded, upload, uploading), (deleted, delete, deleting)] {
+            let text = answer.text();
+            assert_eq!(answer.status, ours, "{theirs}: {text}");
+            assert!(text.contains(words), "{theirs}: {text}");
+            // Its own words, unless ours say it all.
+            let is_told = !matches!((theirs, ours), (405, _) | (404, 404));
+            assert_eq!(text.contains(fire), is_told, "{theirs}: {text}");
+        }
+    }
+    assert_eq!(shelf.versions(&name, "web").await, ["1.0.0"]);
     shelf.close().await;
 }
 
@@ -261,20 +327,25 @@ async fn who_may_only_read_a_repository_uploads_and_deletes_nothing() {
         let person = Person::new(cluster, &home, who).await;
         grant(cluster, Some(&home), who, person.subject.clone(), rules(verbs)).await;
         let hand = shelf.by(&person.token);
-        let more = web("2.0.0", "").bytes;
-        let statuses = [
+        let (more, text) = (web("2.0.0", "").bytes, provenance(&pack));
+        let at = format!("chart/{name}/web/1.0.0");
+        let signed = format!("{at}/provenance");
+        let answers = [
             push(&hand, Method::POST, &format!("chart/{name}"), &more).await,
-            hand.send(Method::DELETE, &format!("chart/{name}/web/1.0.0"), &[], &Value::Null).await,
+            push(&hand, Method::PUT, &signed, text.as_bytes()).await,
+            hand.send(Method::DELETE, &at, &[], &Value::Null).await,
         ];
-        for answer in statuses {
-            let wanted = if who == "reader" { 403..=403 } else { 200..=204 };
-            assert!(wanted.contains(&answer.status), "{who}: {}", answer.text());
+        for (answer, done) in answers.into_iter().zip([201, 200, 200]) {
+            let wanted = if who == "reader" { 403 } else { done };
+            assert_eq!(answer.status, wanted, "{who}: {}", answer.text());
         }
+        let files = if who == "reader" { "web-1.0.0.tgz" } else { "web-2.0.0.tgz" };
+        assert_eq!(museum.files(""), [files], "{who}");
     }
-    assert_eq!(museum.files(""), ["web-2.0.0.tgz"]);
+    assert_eq!(museum.site.count(&Method::POST, "/api/prov"), 1, "the keeper's alone");
     let stranger = Person::new(cluster, &home, "stranger").await;
     let hand = shelf.by(&stranger.token);
     let answer = push(&hand, Method::POST, &format!("chart/{name}"), &pack.bytes).await;
-    assert!(matches!(answer.status, 403 | 404), "{}: {}", answer.status, answer.text());
+    assert_eq!(answer.status, 403, "{}", answer.text());
     shelf.close().await;
 }

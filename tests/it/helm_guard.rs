@@ -107,12 +107,22 @@ fn a_child_that_does_not_listen_is_killed_after_the_grace() {
 #[test]
 fn a_childs_own_code_and_its_limits_are_those_that_the_guard_gives_it() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "ulimit -c; ulimit -v; ulimit -n; umask; exit 42";
-    let mut guard = guard(folder.path(), "60000", script);
+    let mut guard = guard(folder.path(), "60000", "cat /proc/$$/limits; umask; exit 42");
     let mut said = String::new();
     guard.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(guard.wait().unwrap().code(), Some(42));
-    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["0", "4194304", "1024", "0077"]);
+    for (name, limit) in [
+        ("Max core file size", 0_u64),
+        ("Max address space", 4 << 30),
+        ("Max data size", 1 << 30),
+        ("Max file size", 256 << 20),
+        ("Max open files", 1024),
+    ] {
+        let line = said.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        let soft_and_hard: Vec<_> = line.split_whitespace().take(2).collect();
+        assert_eq!(soft_and_hard, [limit.to_string(), limit.to_string()], "{name} in {said}");
+    }
+    assert_eq!(said.lines().last(), Some("0077"));
 }
 
 #[test]
@@ -131,16 +141,21 @@ fn what_cannot_be_run_is_told() {
     }
 }
 
+/// Writes a script that can be executed.
+pub fn script(path: &Path, text: &str) {
+    // By a process of its own: what a thread of ours still has open cannot be executed.
+    let write = r#"printf '%s' "$2" > "$1" && chmod 755 "$1""#;
+    let mut command = Command::new("/bin/sh");
+    let status = command.args(["-c", write, "sh"]).arg(path).arg(text).status().unwrap();
+    assert!(status.success());
+}
+
 /// An engine whose helm runs `body`.
 fn engine(body: &str) -> (TempDir, Arc<Engine>) {
     let folder = tempfile::tempdir().unwrap();
     let helm = folder.path().join("helm");
     let text = format!("#!/bin/sh\n[ \"$1\" = version ] && exec printf v4.2.4\n{body}\n");
-    // By a process of its own: what a thread of ours still has open cannot be executed.
-    let write = r#"printf '%s' "$2" > "$1" && chmod 755 "$1""#;
-    let mut command = Command::new("/bin/sh");
-    let status = command.args(["-c", write, "sh"]).arg(&helm).arg(text).status().unwrap();
-    assert!(status.success());
+    script(&helm, &text);
     let state = folder.path().join("state");
     (folder, Arc::new(Engine::new(Some(helm), PathBuf::from(BINARY), state)))
 }

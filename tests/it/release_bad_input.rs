@@ -6,6 +6,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
@@ -15,12 +17,37 @@ use crate::gateway::{self, Options};
 use crate::helm_charts::{
     BOTH, Hand, archive, broken, chart, crd, huge, options, packed, slow, small, web,
 };
+use crate::log_streams::Stream;
 use crate::people::{create, delete};
+use crate::release_kills::processes;
 use crate::restarts::Plane;
 use crate::writes::live;
 
 const ABOUT: &[u8] = b"apiVersion: v2\nname: bad\nversion: 0.1.0\n";
 const SECRET: &str = "nobody-may-read-this-of-me";
+/// A secret that was stored before.
+const EARLIER: &str = "nobody-may-read-what-was";
+/// One where a text belongs.
+pub const NUMBER: u64 = 471_108_154_711;
+const TYPED: &str = "apiVersion: v1
+kind: Secret
+metadata: {name: {{ .Release.Name }}}
+stringData: {{ toJson .Values.secret }}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: {{ .Release.Name }}}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: a}}
+  template:
+    metadata: {labels: {app: a}}
+    spec:
+      containers:
+      - name: a
+        image: a
+        env: [{name: WORD, value: {{ toJson .Values.word }} }]
+";
 
 /// Neither records nor locks.
 async fn is_clean(cluster: &Cluster, namespace: &str) {
@@ -55,7 +82,8 @@ fn linked() -> Vec<u8> {
     archive.into_inner().unwrap().finish().unwrap()
 }
 
-fn archives() -> Vec<(&'static str, Vec<u8>)> {
+/// What is wrong with an archive, words of the sentence that says it, and the archive.
+fn archives() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let zeros = vec![0_u8; 6 << 20];
     let template = b"kind: Nothing".as_slice();
     let renamed = b"apiVersion: v2\nname: other\nversion: 0.1.0\n".as_slice();
@@ -64,21 +92,23 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
     let about = ("bad/Chart.yaml", ABOUT);
     let many: Vec<_> = (0..10_001).map(|number| format!("bad/files/{number}")).collect();
     let many: Vec<_> = many.iter().map(|path| (path.as_str(), b"".as_slice())).collect();
+    let with = |path: &str, data: &[u8]| packed(&[about, (path, data)]);
+    let alone = |path: &str, data: &[u8]| packed(&[(path, data)]);
     vec![
-        ("a file that unpacks to far more", packed(&[about, ("bad/zeros", zeros.as_slice())])),
-        ("too many files", packed(&[&[about][..], &many[..]].concat())),
-        ("an absolute path", packed(&[about, ("/etc/cron.d/bad", template)])),
-        ("a path upwards", packed(&[about, ("bad/../../bad", template)])),
-        ("a link", linked()),
-        ("two folders", packed(&[about, ("worse/Chart.yaml", ABOUT)])),
-        ("no folder", packed(&[("Chart.yaml", ABOUT)])),
-        ("another name than its folder", packed(&[("bad/Chart.yaml", renamed)])),
-        ("no Chart.yaml", packed(&[("bad/templates/x.yaml", template)])),
-        ("a version that is none", packed(&[("bad/Chart.yaml", version)])),
-        ("an unknown kind of chart", packed(&[("bad/Chart.yaml", kind)])),
-        ("no archive", b"PK\x03\x04 something else".to_vec()),
-        ("an archive that is cut off", web()[..300].to_vec()),
-        ("nothing", Vec::new()),
+        ("a file of 6 MiB", "more than 5242880 bytes", with("bad/zeros", &zeros)),
+        ("too many files", "more than 10000 entries", packed(&[&[about][..], &many[..]].concat())),
+        ("an absolute path", "is absolute", with("/etc/cron.d/bad", template)),
+        ("a path upwards", "leads out of it", with("bad/../../bad", template)),
+        ("a link", "a symbolic link", linked()),
+        ("two folders", "has the folders", with("worse/Chart.yaml", ABOUT)),
+        ("no folder", "is in no folder", alone("Chart.yaml", ABOUT)),
+        ("another name than its folder", "the chart's name", alone("bad/Chart.yaml", renamed)),
+        ("no Chart.yaml", "there is no Chart.yaml", alone("bad/templates/x.yaml", template)),
+        ("a version that is none", "no semantic version", alone("bad/Chart.yaml", version)),
+        ("an unknown kind of chart", "v1 and v2 are known", alone("bad/Chart.yaml", kind)),
+        ("no archive", "a gzipped tar", b"PK\x03\x04 something else".to_vec()),
+        ("an archive that is cut off", "archive cannot be read", web()[..300].to_vec()),
+        ("nothing", "in base64", Vec::new()),
     ]
 }
 
@@ -115,16 +145,17 @@ async fn a_bad_body_or_archive_is_refused_with_a_sentence_before_anything_is_mad
     let namespace = cluster.namespace("bad").await;
     let gateway = gateway::start(options(4)).await;
     let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
-    let charts = archives().into_iter().map(|(what, chart)| {
-        (what, json!({"chart": archive(&chart), "values": {"message": SECRET}}))
+    let charts = archives().into_iter().map(|(what, words, chart)| {
+        (what, words, json!({"chart": archive(&chart), "values": {"message": SECRET}}))
     });
-    let all = charts.chain(bodies());
-    let answers = all.map(|(what, body)| async move {
+    let all = charts.chain(bodies().into_iter().map(|(what, body)| (what, " ", body)));
+    let answers = all.map(|(what, words, body)| async move {
         let answer = hand.act("install", "bad", &[], body).await;
-        (what, answer)
+        (what, words, answer)
     });
-    for (what, answer) in join_all(answers).await {
+    for (what, words, answer) in join_all(answers).await {
         let text = answer.text();
+        assert!(text.contains(words), "{what}: {words:?} is not in {text}");
         assert!(matches!(answer.status, 400 | 413 | 422), "{what}: {}: {text}", answer.status);
         assert!(text.len() > 20 && text.contains(' '), "{what} has a sentence: {text:?}");
         assert!(!text.contains(SECRET) && text.len() < 4096, "{what}: {text}");
@@ -145,6 +176,9 @@ async fn a_chart_that_fails_later_says_why_and_the_next_request_is_served() {
         let endless = "{{ define \"a\" }}{{ include \"a\" . }}{{ end }}{{ include \"a\" . }}";
         let endless = chart("endless", "0.1.0", &[("templates/a.yaml", endless)]);
         let no_object = chart("loose", "0.1.0", &[("templates/a.yaml", "a: [b\nc: }\n")]);
+        // More than the guard leaves to helm, which asks for it at once and is refused.
+        let eats = "{{ repeat 2000000000 \"x\" | len }}\n";
+        let eats = chart("eats", "0.1.0", &[("templates/a.yaml", eats)]);
         let schema = json!({"replicas": -1, "password": SECRET});
         let none = json!({"password": SECRET});
         let cases = [
@@ -152,7 +186,8 @@ async fn a_chart_that_fails_later_says_why_and_the_next_request_is_served() {
             ("endless", endless, none.clone(), "render-failed"),
             ("loose", no_object, none.clone(), "render-failed"),
             ("crd", crd(), none.clone(), "crd-missing"),
-            ("huge", huge(), none, "too-large"),
+            ("huge", huge(), none.clone(), "too-large"),
+            ("eats", eats, none, "too-large"),
             ("schema", web(), schema, "values-invalid"),
         ];
         let ended = cases.map(|(name, chart, values, class)| async move {
@@ -168,6 +203,83 @@ async fn a_chart_that_fails_later_says_why_and_the_next_request_is_served() {
         }
         hand.agrees_with_helm(major, "after charts that fail").await;
         hand.succeeds("install", "good", json!({"chart": archive(&small())})).await;
+    }))
+    .await;
+}
+
+/// A Secret and a Deployment whose values may have any type.
+pub fn typed() -> Vec<u8> {
+    let values = "secret: {}\nword: plain\n";
+    chart("typed", "0.1.0", &[("values.yaml", values), ("templates/a.yaml", TYPED)])
+}
+
+/// Fails with this act, and says of what, but nowhere with which values.
+async fn fails_without_values(hand: Hand<'_>, act: &str, name: &str, of: &str, values: Value) {
+    let body = json!({"chart": archive(&typed()), "values": values});
+    let operation = hand.begun(act, name, body).await;
+    let id = operation["id"].as_str().unwrap();
+    let url = format!("{}/api/v1/operation/{}/{id}", hand.gateway.url, hand.namespace);
+    let headers = [("accept", "text/event-stream")];
+    let mut stream = Stream::open(hand.gateway.tls(), &url, hand.token, &headers).await;
+    let mut streamed = String::new();
+    loop {
+        let event = stream.next().await;
+        streamed += &event.data.to_string();
+        if event.name == "end" {
+            break;
+        }
+    }
+    let ended = hand.ended(&operation).await;
+    assert_eq!(ended["state"], "failed", "{ended}");
+    assert_eq!(ended["error"]["class"], "invalid-object", "{ended}");
+    let secrets = format!("/api/v1/namespaces/{}/secrets", hand.namespace);
+    let cluster = cluster::shared().await;
+    let lock = live(cluster, &format!("{secrets}/binnacle.operation.{name}")).await.unwrap();
+    let record = STANDARD.decode(lock["data"]["record"].as_str().unwrap()).unwrap();
+    let record = String::from_utf8(record).unwrap();
+    let log = ended["log"].to_string();
+    let detail = ended["error"]["detail"].to_string();
+    for text in [&detail, &log, &streamed, &record] {
+        assert!(text.contains(of), "{act} {name} says what is wrong with {of}: {text}");
+    }
+    // Helm keeps the error in its own record, as the description of the revision.
+    let rows = hand.get(&format!("release/{}", hand.namespace)).await.text();
+    let detail = hand.get(&hand.at(name)).await.json();
+    let described = format!("{} {}", detail["description"], detail["history"]);
+    assert!(described.contains("failed: "), "{detail}");
+    let stored = STANDARD.encode(EARLIER);
+    for value in [SECRET, EARLIER, stored.as_str(), NUMBER.to_string().as_str()] {
+        for text in [&ended.to_string(), &streamed, &record, &rows, &described] {
+            assert!(!text.contains(value), "{act} {name} repeats {value}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_value_whose_type_is_wrong_is_nowhere_in_what_is_said_of_the_failure() {
+    let cluster = cluster::shared().await;
+    join_all(BOTH.map(|major| async move {
+        let namespace = cluster.namespace(&format!("typed{major}")).await;
+        let gateway = gateway::start(options(major)).await;
+        let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+        // Applied by the client: the API server gets a patch, and repeats all that is there.
+        let earlier = json!({"secret": {"password": EARLIER}});
+        let mut body = json!({"chart": archive(&typed()), "values": earlier});
+        if major == 4 {
+            body["serverSideApply"] = "false".into();
+        }
+        hand.succeeds("install", "there", body).await;
+        let inner = json!({"secret": {"password": {"inner": SECRET}, "list": [SECRET, NUMBER]}});
+        let lines = format!("{{password: {SECRET}}}\nmore: {SECRET}\n");
+        let fails = |act, name, of, values| fails_without_values(hand, act, name, of, values);
+        tokio::join!(
+            fails("install", "number", "stringData", json!({"secret": {"password": NUMBER}})),
+            fails("install", "inner", "stringData", inner.clone()),
+            fails("install", "lines", "stringData", json!({"secret": lines})),
+            fails("install", "word", "env", json!({"word": [SECRET]})),
+            fails("upgrade", "there", "stringData", inner),
+        );
+        gateway.stop().await;
     }))
     .await;
 }
@@ -201,6 +313,40 @@ async fn a_namespace_that_is_missing_or_going_is_told_and_one_can_be_made() {
     body["createNamespace"] = true.into();
     hand.succeeds("install", "early", body).await;
     assert_eq!(hand.status("early").await, "deployed");
+}
+
+#[tokio::test]
+async fn a_namespace_that_goes_while_helm_waits_in_it_ends_the_operation() {
+    let cluster = cluster::shared().await;
+    join_all(BOTH.map(|major| async move {
+        let namespace = cluster.namespace(&format!("goes{major}")).await;
+        let gateway = gateway::start(options(major)).await;
+        let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+        let body = json!({"chart": archive(&slow()), "wait": "legacy", "timeout": "50s"});
+        let operation = hand.begun("install", "slow", body).await;
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/slow");
+        let is_made = || async { live(cluster, &path).await.is_some() };
+        Cluster::eventually("helm has made what it waits for", is_made).await;
+        let here = Path::new(&namespace);
+        assert!(!processes(here).is_empty(), "helm {major} is at work");
+        delete(cluster, &format!("/api/v1/namespaces/{namespace}")).await;
+        // Each question for it on the way is answered with 200.
+        let ended = hand.ended(&operation).await;
+        assert_eq!(ended["state"], "failed", "{ended}");
+        let class = ended["error"]["class"].as_str().unwrap();
+        let fitting = ["not-found", "namespace-missing", "namespace-terminating"];
+        assert!(fitting.contains(&class), "{ended}");
+        assert!(!ended["error"]["message"].as_str().unwrap().is_empty(), "{ended}");
+        Cluster::eventually("helm is gone", || async { processes(here).is_empty() }).await;
+        let path = format!("/api/v1/namespaces/{namespace}");
+        let is_gone = || async { live(cluster, &path).await.is_none() };
+        Cluster::eventually("the namespace is gone", is_gone).await;
+        assert_eq!(hand.operation(&operation).await["error"]["class"], class);
+        assert_eq!(hand.status("slow").await, "");
+        assert_eq!(hand.rows().await.len(), 0);
+        gateway.stop().await;
+    }))
+    .await;
 }
 
 /// A program in helm's place, which says that it is a helm of this version.

@@ -3,7 +3,7 @@
 //!
 //! The table is told by `release_writes.rs`, which has the other outcomes.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway};
@@ -14,20 +14,26 @@ use crate::writes::live;
 
 /// Helm 4 asks the API server who owns the number, helm 3 takes it.
 fn conflict(major: u32) -> Vec<Step> {
-    let three = || with(json!({"replicas": 3}));
-    let mut forced = three();
-    forced["forceConflicts"] = true.into();
-    let install = good("install", with(json!({"message": "one"})), "deployed");
-    let mut steps = vec![install, good("scale", json!({}), "")];
+    let (three, back) = (|| with(json!({"replicas": 3})), || json!({"revision": 1}));
+    let forced = |mut body: Value| {
+        body["forceConflicts"] = true.into();
+        body
+    };
+    let scale = || good("scale", json!({}), "");
+    let counts = |number: u32| good("replicas", number.into(), "");
+    let mut steps = vec![good("install", with(json!({"message": "one"})), "deployed"), scale()];
     if major == 4 {
         steps.push(step("upgrade", three(), "failed", "conflict", "failed"));
-        steps.push(step("rollback", json!({"revision": 1}), "failed", "conflict", "failed"));
-        steps.push(good("upgrade", forced, "deployed"));
+        steps.push(step("rollback", back(), "failed", "conflict", "failed"));
+        steps.extend([counts(5), good("upgrade", forced(three()), "deployed"), counts(3), scale()]);
+        steps.extend([good("rollback", forced(back()), "deployed"), counts(1)]);
     } else {
-        steps.push(good("upgrade", three(), "deployed"));
-        steps.push(good("scale", json!({}), ""));
-        steps.push(good("rollback", json!({"revision": 1}), "deployed"));
+        steps.extend([good("upgrade", three(), "deployed"), counts(3), scale()]);
+        steps.extend([good("rollback", back(), "deployed"), counts(1)]);
     }
+    // Neither of the two writes the number.
+    steps.extend([scale(), good("test", json!({}), "deployed"), counts(5)]);
+    steps.push(good("uninstall", json!({}), ""));
     steps
 }
 
@@ -75,6 +81,8 @@ async fn quota(gateway: &Gateway, major: u32) {
     let hand = Hand { gateway, token: cluster.token("admin"), namespace: &namespace };
     hand.succeeds("install", "web", with(json!({"service": true, "replicas": 0}))).await;
     hand.succeeds("upgrade", "web", with(json!({"service": false, "replicas": 0}))).await;
+    let hooked = with(json!({"service": false, "replicas": 0, "hook": "done"}));
+    hand.succeeds("install", "hooked", hooked).await;
     let object = json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"},
         "spec": {"hard": {"services": "0", "pods": "0"}},
@@ -95,4 +103,11 @@ async fn quota(gateway: &Gateway, major: u32) {
         good("uninstall", json!({}), ""),
     ];
     tell_as(hand, hand, major, "web", steps).await;
+    // Before it is deleted its pod is to run. (Of a Job whose pod is refused helm only sees that it
+    // does not end: that is a timeout.)
+    let steps = vec![
+        step("uninstall", json!({}), "failed", "quota", "uninstalling"),
+        good("uninstall", json!({"hooks": false}), ""),
+    ];
+    tell_as(hand, hand, major, "hooked", steps).await;
 }

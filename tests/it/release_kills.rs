@@ -1,8 +1,9 @@
 //! The real binary killed (-9) at random moments of installs and upgrades: nothing of it runs on,
 //! another instance tells what became of the release, and it can be recovered through the API.
 //!
-//! The kills of a run are side by side. `BINNACLE_KILLS=50` asks for more than three. It is NOT where operations
-//! are cancelled (`release_writes.rs`), nor where other acts are killed (`release_killed.rs`).
+//! The kills of a run are side by side. `BINNACLE_KILLS=50` asks for more than four. It is NOT
+//! where operations are cancelled (`release_writes.rs`), nor where what hangs is killed, or helm
+//! with it (`release_killed.rs`, `release_cut.rs`).
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,9 +18,10 @@ use crate::helm_charts::{Hand, archive, made, options, program, web};
 use crate::lifecycle::POLL;
 use crate::spawned::Binary;
 
-/// Kills of an ordinary run, and how many are side by side: each has a gateway of its own.
-const KILLS: usize = 3;
-const AT_ONCE: usize = 3;
+/// Kills of an ordinary run, and how many are side by side: each has a gateway of its own. Install
+/// and upgrade with helm 4 and helm 3.
+const KILLS: usize = 4;
+const AT_ONCE: usize = 4;
 /// Until an operation is called interrupted, and twice that for a machine that is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Within which a kill comes, from the request on: an install of this chart takes about half.
@@ -46,15 +48,16 @@ pub async fn started(folder: &Path, settings: &[String]) -> Binary {
     Binary::start(folder, &settings).await
 }
 
-/// Processes that run in this folder or know of it.
-pub fn processes(folder: &Path) -> Vec<String> {
+/// Processes that run in this folder or know of it: numbers and commands.
+pub fn processes(folder: &Path) -> Vec<(u32, String)> {
     let folder = folder.display().to_string();
     let of = |process: std::fs::DirEntry| {
+        let id: u32 = process.file_name().to_str()?.parse().ok()?;
         let read = |name: &str| std::fs::read(process.path().join(name)).unwrap_or_default();
         let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
         let shown = format!("{command}{}", String::from_utf8_lossy(&read("environ")));
         // What ended and was not reaped shows neither.
-        shown.contains(&folder).then_some(command)
+        shown.contains(&folder).then_some((id, command))
     };
     std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect()
 }

@@ -18,6 +18,7 @@ use crate::cluster::{self, Cluster};
 use crate::helm_charts::{BOTH, archive, chart, web};
 use crate::lifecycle::{Answer, POLL, in_time};
 use crate::museum_server::{Pack, Pages, Site, Wants};
+use crate::release_bad_input::typed;
 use crate::release_kills::settings;
 use crate::spawned::{Binary, authority, command};
 
@@ -29,6 +30,7 @@ const SET: &str = "mark-of-a-set";
 const STRING: &str = "mark-of-a-set-string";
 const YAML: &str = "mark-of-yaml";
 const NUMBER: &str = "mark-where-a-number-belongs";
+const TYPE: &str = "mark-of-a-wrong-type";
 const BROKEN: &str = "mark-of-values-that-are-broken";
 const PIECE: &str = "mark-of-a-set-with-a-comma";
 const ADDRESS: &str = "mark-of-an-address";
@@ -36,8 +38,8 @@ const PAIR: &str = "reader:mark-of-a-repository";
 const PASSWORD: &str = "mark-of-a-repository";
 const WRONG: &str = "mark-of-a-wrong-password";
 const TOKEN: &str = "mark-of-a-token";
-const MARKS: [&str; 12] =
-    [VALUE, SET, STRING, YAML, NUMBER, BROKEN, PIECE, ADDRESS, PAIR, PASSWORD, WRONG, TOKEN];
+const MARKS: [&str; 13] =
+    [VALUE, SET, STRING, YAML, NUMBER, TYPE, BROKEN, PIECE, ADDRESS, PAIR, PASSWORD, WRONG, TOKEN];
 
 /// A binary whose words all go to a file.
 struct Talker {
@@ -156,6 +158,10 @@ async fn refusals(talker: &Talker) {
     let number = with("values", json!({"replicas": NUMBER}));
     let failed = talker.ends(Method::POST, &all, number, "failed").await;
     assert_eq!(failed["error"]["class"], "values-invalid", "{failed}");
+    let values = json!({"secret": format!("{TYPE}\nand {TYPE}\n")});
+    let typed = json!({"name": "typed", "chart": archive(&typed()), "values": values});
+    let failed = talker.ends(Method::POST, &all, typed, "failed").await;
+    assert_eq!(failed["error"]["class"], "invalid-object", "{failed}");
     for (key, value) in [
         ("values", json!(format!("password: [{BROKEN}\nb: }}"))),
         ("values", json!(format!("password: {BROKEN}: {BROKEN}"))),

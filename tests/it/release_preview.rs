@@ -11,6 +11,7 @@ use crate::cluster::{self, Cluster};
 use crate::gateway;
 use crate::helm_charts::{BOTH, Hand, archive, broken, chart, crd, options, web};
 use crate::people::{Person, create, grant};
+use crate::release_bad_input::{NUMBER, typed};
 use crate::writes::live;
 
 const SECRET: &str = "what-nobody-may-read";
@@ -203,6 +204,45 @@ spec:
         assert!(fits || problem["class"] == "quota", "{shown}");
         assert!(fits || problem.to_string().contains("cores"), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn a_preview_does_not_repeat_a_value_whose_type_is_wrong() {
+    let cluster = cluster::shared().await;
+    join_all(BOTH.map(|major| async move {
+        let namespace = cluster.namespace(&format!("preview-typed{major}")).await;
+        let gateway = gateway::start(options(major)).await;
+        let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+        let body = |values: Value| json!({"chart": archive(&typed()), "values": values});
+        let lines = format!("{{password: {SECRET}}}\nmore: {SECRET}\n");
+        let cases = [
+            ("Secret", json!({"secret": {"password": NUMBER}})),
+            ("Secret", json!({"secret": {"password": {"inner": SECRET}, "list": [NUMBER]}})),
+            ("Secret", json!({"secret": lines})),
+            ("Deployment", json!({"word": NUMBER})),
+        ];
+        for act in ["install", "upgrade"] {
+            for (kind, values) in &cases {
+                let shown = preview(&hand, act, body(values.clone())).await;
+                let object = of(&shown, kind);
+                let problem = &object["problem"];
+                assert_eq!(problem["class"], "invalid-object", "{act} of {values}: {object}");
+                assert!(!problem.to_string().contains(&NUMBER.to_string()), "{act}: {problem}");
+                let is_shown = of(&shown, "Secret").to_string().contains(&NUMBER.to_string());
+                assert!(!is_shown, "{act} of {values}: {shown}");
+            }
+            // Applied by the client: then the API server repeats the Secret that is there.
+            let mut earlier = body(json!({"secret": {"password": SECRET}}));
+            if major == 4 {
+                earlier["serverSideApply"] = "false".into();
+            }
+            if act == "install" {
+                hand.succeeds("install", "web", earlier).await;
+            }
+        }
+        gateway.stop().await;
+    }))
+    .await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //!
 //! It is NOT where what helm makes of an act is compared with what helm says (`release_writes.rs`).
 
+use std::path::Path;
 use std::process::Stdio;
 
 use futures::StreamExt as _;
@@ -12,9 +13,13 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
-use crate::gateway;
-use crate::helm_charts::{BOTH, Hand, archive, helm_command, made, options, slow, small, web};
+use crate::gateway::{self, Options};
+use crate::helm_charts::{
+    BOTH, Hand, archive, helm_command, made, options, program, slow, small, web,
+};
+use crate::helm_guard::script;
 use crate::people::{Person, grant};
+use crate::writes::live;
 
 fn slowly() -> Value {
     json!({"chart": archive(&slow()), "wait": "legacy", "timeout": "60s"})
@@ -304,6 +309,88 @@ async fn a_protected_release_is_left_alone_until_somebody_lifts_it_who_may() {
     Cluster::eventually("who may lift it can", lifted).await;
     hand.succeeds("rollback", "dear", json!({"revision": 1})).await;
     hand.succeeds("uninstall", "dear", json!({})).await;
+}
+
+/// Children of one engine at once; what is begun then waits for its turn.
+const CHILDREN: usize = 4;
+
+/// helm 4 that leaves `helm.began.<number>` beside itself and then waits for `helm.open`.
+fn held_back(path: &Path) {
+    let helm = program(4).display();
+    let text = format!(
+        r#"#!/bin/sh
+if [ "$1" != version ]; then
+    : > "$0.began.$$"
+    while [ ! -e "$0.open" ]; do sleep 0.05; done
+fi
+exec '{helm}' "$@"
+"#
+    );
+    script(path, &text);
+}
+
+/// How many of those have begun.
+fn begun(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("helm.began.")).count()
+}
+
+#[tokio::test]
+async fn what_is_protected_while_an_act_waits_for_its_turn_is_left_alone() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("turns").await;
+    let folder = tempfile::tempdir().unwrap();
+    let helm = folder.path().join("helm");
+    held_back(&helm);
+    let extra = vec!["--helm".into(), helm.display().to_string()];
+    let gateway = gateway::start(Options { extra, ..options(4) }).await;
+    let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+    let (mut first, mut queued) = (Vec::new(), Vec::new());
+    for number in 0..CHILDREN {
+        first.push(hand.begun("install", &format!("first-{number}"), saying("one")).await);
+    }
+    let all = || async { begun(folder.path()) == CHILDREN };
+    Cluster::eventually("every place is taken", all).await;
+    for name in ["dear", "late", "plain"] {
+        let args = ["install", name, "chart.tgz", "-n", &namespace];
+        made(4, hand.token, &small(), &args).await;
+        queued.push(hand.begun("upgrade", name, saying("two")).await);
+    }
+
+    let record = format!("/api/v1/namespaces/{namespace}/secrets/sh.helm.release.v1.dear.v1");
+    let kind = [("content-type", "application/merge-patch+json")];
+    let label = json!({"metadata": {"labels": {"binnacle.dev/protected": "true"}}}).to_string();
+    let (status, _, body) = cluster.request(Method::PATCH, hand.token, &record, &kind, label).await;
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    let late = hand.act("protect", "late", &[], json!({})).await;
+    assert_eq!(late.status, 409, "{}", late.text());
+    assert!(late.text().contains(queued[1]["id"].as_str().unwrap()), "{}", late.text());
+    for operation in &queued {
+        assert_eq!(hand.operation(operation).await["state"], "queued");
+    }
+
+    std::fs::write(folder.path().join("helm.open"), "").unwrap();
+    for operation in &first {
+        assert_eq!(hand.ended(operation).await["state"], "succeeded");
+    }
+    for (operation, revision) in queued.iter().zip([1, 1, 2]) {
+        let ended = hand.ended(operation).await;
+        assert_eq!(ended["revision"], revision, "{ended}");
+        let name = ended["release"].as_str().unwrap();
+        let map = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+        let message = live(cluster, &map).await.unwrap()["data"]["message"].clone();
+        if name == "plain" {
+            assert_eq!((&ended["state"], message), (&json!("succeeded"), json!("two")), "{ended}");
+            continue;
+        }
+        assert_eq!((&ended["state"], message), (&json!("failed"), json!("hello")), "{ended}");
+        assert_eq!(ended["error"]["class"], "forbidden", "{ended}");
+        let detail = ended["error"]["detail"].as_str().unwrap();
+        assert!(detail.contains("protected"), "{detail}");
+        is_refused(&hand, name).await;
+    }
+    assert_eq!(begun(folder.path()), CHILDREN + 1, "helm ran for the other one alone");
+    hand.agrees_with_helm(4, "when all had their turn").await;
 }
 
 #[tokio::test]

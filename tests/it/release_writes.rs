@@ -17,7 +17,8 @@ use crate::writes::live;
 
 /// One row of the table.
 pub struct Step {
-    /// Of the API; `cancelled …` is called off when it is under way, `scale` is kubectl's.
+    /// Of the API; `cancelled …` is called off when it is under way, `scale` is kubectl's, and
+    /// `replicas` is no act, but looks whether the Deployment asks for so many.
     act: &'static str,
     body: Value,
     state: &'static str,
@@ -75,6 +76,12 @@ pub async fn tell_as(hand: Hand<'_>, eye: Hand<'_>, major: u32, name: &str, step
             scale(&hand, name).await;
             continue;
         }
+        if row.act == "replicas" {
+            let path = format!("/apis/apps/v1/namespaces/{}/deployments/{name}", hand.namespace);
+            let deployment = live(cluster::shared().await, &path).await.unwrap();
+            assert_eq!(deployment["spec"]["replicas"], row.body, "{what}");
+            continue;
+        }
         if row.act == "unlock" {
             let answer = hand.act("unlock", name, &[], row.body).await;
             assert_eq!(answer.status, 200, "{what}: {}", answer.text());
@@ -89,6 +96,8 @@ pub async fn tell_as(hand: Hand<'_>, eye: Hand<'_>, major: u32, name: &str, step
             let sentence = ended["error"]["message"].as_str().unwrap_or_default();
             assert_eq!(sentence.is_empty(), class.is_empty(), "{what}: {ended}");
             assert!(ended["finishedAt"].is_string(), "{what}: {ended}");
+            let engine = if state == "succeeded" { "engine done" } else { "engine failed" };
+            assert_eq!(way(&ended), ["lock done", engine, "release done", "record done"], "{what}");
             if row.act == "test" && state == "succeeded" {
                 let log = ended["log"].to_string();
                 assert!(log.contains("line 1"), "{what}: the pod's own words are in {log}");
@@ -97,6 +106,12 @@ pub async fn tell_as(hand: Hand<'_>, eye: Hand<'_>, major: u32, name: &str, step
         assert_eq!(eye.status(name).await, row.status, "{what}");
         eye.agrees_with_helm(major, &what).await;
     }
+}
+
+/// The steps of an operation, and what came of each.
+fn way(operation: &Value) -> Vec<String> {
+    let steps = operation["steps"].as_array().unwrap_or_else(|| panic!("{operation}")).iter();
+    steps.map(|step| format!("{} {}", step["name"], step["state"]).replace('"', "")).collect()
 }
 
 /// By hand, which makes kubectl the owner of the number.

@@ -63,6 +63,13 @@ pub async fn authority(folder: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A signal to processes that are all there, one after the other.
+pub fn signal(name: &str, ids: &[u32]) {
+    let mut command = std::process::Command::new("kill");
+    let sent = command.arg(name).args(ids.iter().map(u32::to_string)).status().unwrap();
+    assert!(sent.success(), "kill {name} {ids:?}");
+}
+
 /// A running binary.
 pub struct Binary {
     pub child: Child,
@@ -77,7 +84,11 @@ pub struct Binary {
 impl Binary {
     /// Starts it with its state in `folder/state` and waits until it has said where it listens.
     pub async fn start(folder: &Path, args: &[&str]) -> Binary {
-        let mut command = command(folder);
+        Self::of(command(folder), folder, args).await
+    }
+
+    /// The same of a command that was told more, as of its environment.
+    pub async fn of(mut command: Command, folder: &Path, args: &[&str]) -> Binary {
         command.args(["--listen", "127.0.0.1:0", "--insecure-listen", "127.0.0.1:0"]);
         command.arg("--state-dir").arg(folder.join("state")).args(args).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -143,11 +154,10 @@ impl Binary {
     }
 
     pub fn terminate(&self) {
-        let id = self.child.id().unwrap().to_string();
-        let sent = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(sent.success());
+        signal("-TERM", &[self.child.id().unwrap()]);
     }
 
+    /// `None` after a signal that it did not heed.
     pub async fn exit_code(&mut self) -> Option<i32> {
         in_time("it ends", self.child.wait()).await.unwrap().code()
     }
