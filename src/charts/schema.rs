@@ -119,7 +119,7 @@ impl Part {
 
 fn read(file: &str, text: &[u8]) -> Result<(), BadSchema> {
     let text = text.strip_prefix(MARK).unwrap_or(text);
-    // Helm takes it for none.
+    // It refers to nothing, and helm says itself what is wrong with it.
     if text.is_empty() {
         return Ok(());
     }
