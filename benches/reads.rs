@@ -15,6 +15,7 @@ use common::fill::create;
 use common::load::{Answer, Client, Load, Target, load};
 use common::process::{ADMIN, Binnacle, sum};
 use common::recorder::Recorder;
+use common::stub::Stub;
 use common::{figure, median, mib, millis, section};
 use serde_json::{Value, json};
 
@@ -140,8 +141,9 @@ fn running(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// A detail through us beside one GET of the same pod at the API server: the same user, the same
-/// number of connections, both with TLS or both without.
+/// A detail through us beside one GET of the same pod at the API server, and, where that speaks
+/// TLS, beside one through the barest second hop: the same user, the same number of connections,
+/// all with TLS or none.
 async fn detail(cluster: &Cluster, binnacle: &Binnacle, pod: &Pod, what: &str) {
     let api = cluster.api.target.as_ref().unwrap();
     let ours = if cluster.api.is_tls() { &binnacle.tls } else { &binnacle.plain };
@@ -150,9 +152,16 @@ async fn detail(cluster: &Cluster, binnacle: &Binnacle, pod: &Pod, what: &str) {
     // What a load tells of CPU is the gateway's: it means nothing for the API server's own.
     load(process, api, &pod.get, WARM).await;
     load(process, ours, &pod.detail, WARM).await;
+    let token = cluster.api.token.as_deref().unwrap_or_default();
+    let hop = cluster.api.is_tls().then(|| Stub::hop(&cluster.kubeconfig));
+    let hop = hop.as_ref().map(|hop| (hop, hop.target.clone().with_token(token)));
+    if let Some((hop, target)) = &hop {
+        load(&hop.process, target, &pod.get, WARM).await;
+    }
     for connections in [1, MANY] {
         let each = Load { connections, ..DETAILS };
         let (mut gets, mut details, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+        let mut hops = Vec::new();
         for _ in 0..ROUNDS {
             let get = load(process, api, &pod.get, each).await;
             let detail = load(process, ours, &pod.detail, each).await;
@@ -160,6 +169,11 @@ async fn detail(cluster: &Cluster, binnacle: &Binnacle, pod: &Pod, what: &str) {
             gets.push(get.percentile(0.50));
             details.push(detail.percentile(0.50));
             cpu.push(detail.cpu);
+            if let Some((hop, target)) = &hop {
+                let passed = load(&hop.process, target, &pod.get, each).await;
+                assert_eq!(passed.failed, 0, "no round means anything");
+                hops.push((passed.percentile(0.50), passed.cpu));
+            }
         }
         let (get, detail) = (median(gets), median(details));
         let with = format!("{connections} connection(s)");
@@ -171,6 +185,16 @@ async fn detail(cluster: &Cluster, binnacle: &Binnacle, pod: &Pod, what: &str) {
         let ratio = detail.as_secs_f64() / get.as_secs_f64().max(1e-9);
         let goal = "<= 1.2 (of a real API server)";
         figure(format_args!("{with}: detail over GET"), format_args!("{ratio:.2}"), goal);
+        if hops.is_empty() {
+            continue;
+        }
+        let (times, cpu): (Vec<_>, Vec<_>) = hops.into_iter().unzip();
+        let hop = median(times);
+        let ratio = |of: Duration, to: Duration| of.as_secs_f64() / to.as_secs_f64().max(1e-9);
+        figure(format_args!("{with}: CPU of the bare hop a GET"), micros(median(cpu)), "");
+        let (bare, ours) = (ratio(hop, get), ratio(detail, hop));
+        figure(format_args!("{with}: the bare hop over GET"), format_args!("{bare:.2}"), "");
+        figure(format_args!("{with}: detail over the bare hop"), format_args!("{ours:.2}"), "");
     }
 }
 

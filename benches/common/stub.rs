@@ -1,9 +1,11 @@
 //! A bare hyper server over rustls, in a process of its own: the limit that a page is compared
 //! with, and the API server behind the passthrough.
 //!
-//! It sends bytes and understands nothing: `…/bytes-N` is N bytes, all else one fixed body.
+//! It sends bytes and understands nothing: `…/bytes-N` is N bytes, all else one fixed body. Or it
+//! passes all on, as the barest second hop.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::io::Read as _;
 use std::iter::{once, repeat_n};
 use std::path::{Path, PathBuf};
@@ -11,14 +13,19 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Request, Response, Uri};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Either, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kube::client::ConfigExt as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,6 +33,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tower::BoxError;
 
 use super::load::Target;
 use super::process::{Heard, Process};
@@ -35,6 +43,9 @@ const BLOCK: usize = 16 << 20;
 const CHUNK: usize = 64 << 10;
 /// Far above what a bench opens.
 const CONNECTIONS: usize = 256;
+/// Files that tell the server what to be.
+const BODY: &str = "body";
+const UPSTREAM: &str = "upstream";
 
 /// The server as a bench sees it.
 pub struct Stub {
@@ -47,13 +58,23 @@ pub struct Stub {
 impl Stub {
     /// Starts this very program again, as a server of `body`.
     pub fn start(body: &[u8]) -> Self {
+        Self::with(BODY, body)
+    }
+
+    /// The same, as the barest passthrough to the API server of a kubeconfig: what any second
+    /// hop over TLS costs.
+    pub fn hop(kubeconfig: &Path) -> Self {
+        Self::with(UPSTREAM, kubeconfig.to_str().unwrap().as_bytes())
+    }
+
+    fn with(file: &str, content: &[u8]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let pair = rcgen::generate_simple_self_signed(names).unwrap();
         let certificate = pair.cert.pem();
         std::fs::write(folder.path().join("cert.pem"), &certificate).unwrap();
         std::fs::write(folder.path().join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
-        std::fs::write(folder.path().join("body"), body).unwrap();
+        std::fs::write(folder.path().join(file), content).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg(super::STUB).arg(folder.path());
         let process = Process::start("the bare server", &mut command, Heard::Stdout);
@@ -94,6 +115,23 @@ pub async fn serve(folder: &Path) {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
+    if let Ok(kubeconfig) = std::fs::read_to_string(folder.join(UPSTREAM)) {
+        let upstream = Upstream::of(Path::new(&kubeconfig)).await;
+        return listen(folder, move |request| upstream.clone().pass(request)).await;
+    }
+    let fixed = Bytes::from(std::fs::read(folder.join(BODY)).unwrap());
+    let bodies = Bodies { fixed, block: Bytes::from(vec![b'x'; BLOCK]) };
+    listen(folder, move |request| ready(Ok(answer(&request, &bodies)))).await;
+}
+
+/// Accepts with the folder's certificate, for ever.
+async fn listen<A, B>(
+    folder: &Path,
+    answer: impl Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+) where
+    A: Future<Output = Result<Response<B>, BoxError>> + Send,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let certificate = CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -104,26 +142,48 @@ pub async fn serve(folder: &Path) {
         .with_single_cert(vec![certificate], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let fixed = Bytes::from(std::fs::read(folder.join("body")).unwrap());
-    let bodies = Bodies { fixed, block: Bytes::from(vec![b'x'; BLOCK]) };
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("listening on {}", listener.local_addr().unwrap());
     loop {
         let seat = Arc::clone(&seats).acquire_owned().await.unwrap();
         let Ok((tcp, _)) = listener.accept().await else { continue };
-        let (acceptor, bodies) = (acceptor.clone(), bodies.clone());
+        let (acceptor, answer) = (acceptor.clone(), answer.clone());
         tokio::spawn(async move {
             let _ = tcp.set_nodelay(true);
             if let Ok(tls) = acceptor.accept(tcp).await {
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let response = answer(&request, &bodies);
-                    async move { Ok::<_, Infallible>(response) }
-                });
+                let service = service_fn(answer);
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
             }
             drop(seat);
         });
+    }
+}
+
+/// The API server behind a hop: requests go there as they came, answers come back as they are.
+#[derive(Clone)]
+struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, Incoming>,
+    server: Uri,
+}
+
+impl Upstream {
+    async fn of(kubeconfig: &Path) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        let connector = config.rustls_https_connector().unwrap();
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Self { client, server: config.cluster_url }
+    }
+
+    async fn pass(self, mut request: Request<Incoming>) -> Result<Response<Incoming>, BoxError> {
+        let mut parts = self.server.into_parts();
+        parts.path_and_query = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from_parts(parts)?;
+        request.headers_mut().remove(HOST);
+        Ok(self.client.request(request).await?)
     }
 }
 
