@@ -215,3 +215,5 @@ error-chart-dependency = The chart { $name } is not complete: { $reason }
 error-chart-air-gap = { $reference } is in no configured repository that you may read. Behind the air gap (--charts-air-gapped) charts come from configured repositories alone: configure one of the type oci that contains it, or send the chart as an archive.
 error-chart-schema-elsewhere = The schema of values { $file } refers to { $reference }, which is not within it: helm would fetch that, from any host or from the disk of this server. Put it into the schema itself, or leave the schema out with skipSchemaValidation.
 error-release-protect-late = { $name } is marked as protected, and that holds from the next act on. But an act is at work already: { $act } by { $user } since { $since } (operation { $id } on { $instance }). Look again when it is over, or cancel it.
+error-too-many-namespaces = A path may name at most { $most } namespaces. Name fewer, or none for all of them.
+error-custom-objects-in-part = You may not list these objects in all namespaces at once, and no more than { $most } namespaces are looked into one by one: some may be missing. Name the namespaces.

@@ -2,9 +2,11 @@
 //!
 //! Every room gets its own part of the configuration here; no request is handled here.
 
+mod certificate;
 mod choose;
 mod extras;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +20,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::choose::{Chosen, choose, is_in_pod};
+pub use self::certificate::ca;
+use self::choose::choose;
 use self::extras::{Extras, extras};
 use crate::api::helm_door;
 use crate::api::proxy_listen::{self, ProxyFilter};
@@ -29,18 +32,13 @@ use crate::api::{
 use crate::auth::{self, Authorizer};
 use crate::cache::{Cache, State, Usage};
 use crate::charts::refresh::{self, Refresher};
-use crate::config::{Config, Drain, Front, ProxyRules, Reads};
+use crate::config::{Config, Drain, Effective, Front, Listeners, ProxyRules, Reads};
 use crate::demo::Demo;
 use crate::serve::{self, Server};
 use crate::telemetry::Metrics;
-use crate::tls::{self, Keeper, TlsError, Wanted};
+use crate::tls::Keeper;
 use crate::upstream::{Cluster, Discovery, Tunnels};
 
-/// Our Service, and the Secret that the first replica makes beside it.
-const IN_CLUSTER_NAME: &str = "binnacle";
-const IN_CLUSTER_SECRET: &str = "binnacle-tls";
-/// Between attempts to read our certificate while the API server is away at start.
-const CERTIFICATE_RETRY: Duration = Duration::from_secs(2);
 /// From the kill of a drain until listeners must have returned.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
@@ -65,7 +63,53 @@ pub struct Running {
     demo: Option<Demo>,
 }
 
-/// Brings everything up: cluster, certificate, listeners, cache. Serves when it returns.
+/// What we listen on, before anybody is asked for anything, a kubeconfig's plugin too: a port in use
+/// is told at once.
+struct Bound {
+    https: TcpListener,
+    http: Option<TcpListener>,
+    proxy: Option<TcpListener>,
+}
+
+impl Bound {
+    async fn to(listeners: &Listeners) -> anyhow::Result<Self> {
+        Ok(Self {
+            https: bind(listeners.https).await?,
+            http: bind_if(listeners.http).await?,
+            proxy: bind_if(listeners.proxy).await?,
+        })
+    }
+}
+
+/// Where a person finds us, for the log.
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = |one: &TcpListener| one.local_addr().map_err(|_| fmt::Error);
+        write!(f, "https://{}", address(&self.https)?)?;
+        match &self.http {
+            Some(http) => write!(f, " and http://{}", address(http)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Looks into the files that settings name, as a start would. Nothing is started, and no host is asked.
+///
+/// # Errors
+/// An `Exit` that names the setting.
+pub async fn check(config: &Config) -> anyhow::Result<()> {
+    let Config { web, front, charts, cluster, certificate, effective, .. } = config;
+    extras::local((web, front, charts), effective)?;
+    choose::asked(cluster, effective).await?;
+    certificate::check(certificate, effective).await
+}
+
+/// A setting whose value only a look into what it names finds wrong: one line, and exit code 64.
+fn refused(effective: &Effective, key: &str, reason: &dyn fmt::Display) -> anyhow::Error {
+    effective.refuse(key, reason).into()
+}
+
+/// Brings everything up: cluster, listeners, certificate, cache. Serves when it returns.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     install_provider();
     let Config {
@@ -79,16 +123,17 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         proxy,
         charts,
         drain,
+        effective,
         ..
     } = config;
     let filter = proxy_filter(&proxy)?;
-    let chosen = choose(&cluster).await?;
+    let local = extras::local((&web, &front, &charts), &effective)?;
+    let bound = Bound::to(&listeners).await?;
+    let chosen = choose(&cluster, &effective).await?;
     let upstream = Cluster::new(&chosen.name, chosen.config.clone())?;
-    let from = certificate_source(&certificate, &state_dir, listeners.https, &chosen, &upstream)?;
-    let keeper = Arc::new(open_certificate(from).await?);
-    let https = bind(listeners.https).await?;
-    let http = bind_if(listeners.http).await?;
-    let proxied = bind_if(listeners.proxy).await?;
+    let from = certificate::source(&certificate, &state_dir, &listeners, &chosen, &upstream)?;
+    let opened = certificate::open(from, &bound, &front.base_path, &effective).await?;
+    let (keeper, Bound { https, http, proxy: proxied }) = (Arc::new(opened), bound);
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (cache, usage) = shared(&reads, &upstream, &tasks, &stop);
@@ -97,7 +142,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let demo_admin = chosen.demo.as_ref().map(|_| Demo::users()[0].token.to_owned());
     let callers = Callers { local_token: local_token.clone(), demo_admin };
     let (snapshots, watched) = (state_dir.join("charts/catalogues"), &upstream);
-    let extras = extras(web, &front, &chosen, watched, usage, (charts, state_dir))?;
+    let extras = extras((web, local, charts, state_dir), &effective, &chosen, watched, usage)?;
     let refresher = refresh::start(&extras.catalogues, &snapshots, &tasks, &stop);
     tasks.spawn(extras.catalogues.clone().keep(stop.clone()));
     let server = Server::default();
@@ -341,69 +386,11 @@ fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// The certificate of our own authority as PEM, from where it is kept: a Secret (configured, or in
-/// a cluster), else the state directory. Nothing is started or made.
-pub async fn ca(config: &Config) -> anyhow::Result<String> {
-    let Config { certificate, cluster, state_dir, .. } = config;
-    anyhow::ensure!(
-        certificate.files.is_none(),
-        "--tls-cert is served as it is: there is no authority of our own"
-    );
-    let asked = cluster.demo || cluster.kubeconfig.is_some() || cluster.context.is_some();
-    let in_pod = !asked && is_in_pod();
-    if certificate.secret.is_none() && !in_pod {
-        return Ok(tls::read_ca(state_dir)?);
-    }
-    install_provider();
-    let chosen = choose(cluster).await?;
-    let own = || (chosen.config.default_namespace.clone(), IN_CLUSTER_SECRET.to_owned());
-    let (namespace, name) = certificate.secret.clone().unwrap_or_else(own);
-    let upstream = Cluster::new(&chosen.name, chosen.config.clone())?;
-    Ok(tls::read_ca_of(upstream.server_client(), &namespace, &name).await?)
-}
-
-/// Given files, else a Secret (configured, or in a cluster), else the state directory.
-fn certificate_source(
-    certificate: &crate::config::Certificate,
-    state_dir: &std::path::Path,
-    listen: SocketAddr,
-    chosen: &Chosen,
-    upstream: &Cluster,
-) -> anyhow::Result<(tls::Source, Wanted)> {
-    let crate::config::Certificate { files, names, secret } = certificate;
-    let own_namespace = chosen.config.default_namespace.as_str();
-    let service = chosen.in_cluster.then_some((own_namespace, IN_CLUSTER_NAME));
-    let wanted = tls::wanted_names(names, listen.ip(), service)?;
-    let in_cluster = || (own_namespace.to_owned(), IN_CLUSTER_SECRET.to_owned());
-    let secret = secret.clone().or_else(|| chosen.in_cluster.then(in_cluster));
-    let source = match (files.clone(), secret) {
-        (Some((cert, key)), _) => tls::Source::Files { cert, key },
-        (None, Some((namespace, name))) => {
-            tls::Source::Secret { client: upstream.server_client(), namespace, name }
-        }
-        (None, None) => tls::Source::StateDir(state_dir.to_owned()),
-    };
-    Ok((source, wanted))
-}
-
 /// What people call this replica: a pod's name in a cluster.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "binnacle".to_owned() } else { name.chars().take(63).collect() }
-}
-
-/// Opens the certificate; while the API server that keeps it is away, we wait for it and say so.
-async fn open_certificate((source, wanted): (tls::Source, Wanted)) -> anyhow::Result<Keeper> {
-    loop {
-        match Keeper::open(source.clone(), wanted.clone()).await {
-            Err(error @ TlsError::Away { .. }) => {
-                tracing::warn!(%error, "the certificate cannot be read yet");
-                tokio::time::sleep(CERTIFICATE_RETRY).await;
-            }
-            other => return Ok(other?),
-        }
-    }
 }
 
 /// 256 random bits, as text.

@@ -183,7 +183,8 @@ pub struct Drain {
 }
 
 /// The process ends before it began: for bad usage (64), or because it was only asked for help (0).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct Exit {
     pub code: u8,
     /// Ready to print: to stdout if the code is 0, else to stderr.

@@ -2,10 +2,11 @@
 //!
 //! All wiring is in `app`.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use binnacle::app::{self, Running};
-use binnacle::config::{self, Command, Config};
+use binnacle::config::{self, Command, Config, Exit};
 use binnacle::demo::{Demo, DemoOptions};
 use binnacle::helm::guard;
 use binnacle::telemetry;
@@ -30,21 +31,34 @@ fn main() -> ExitCode {
     };
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("binnacle: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref::<Exit>() {
+            Some(exit) => {
+                eprintln!("{}", exit.message);
+                ExitCode::from(exit.code)
+            }
+            None => {
+                eprintln!("binnacle: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve(config) => runtime()?.block_on(serve(config)),
+        Command::Serve(config) => {
+            let runtime = runtime()?;
+            let outcome = runtime.block_on(serve(config));
+            // A name that is being resolved, or a file that does not answer, holds up no exit.
+            runtime.shutdown_background();
+            outcome
+        }
         Command::Demo { listen, pods, kubeconfig_out } => {
             let options = DemoOptions { listen, pods: pods.unwrap_or(0), simulate: true };
             runtime()?.block_on(demo(options, kubeconfig_out))
         }
         Command::ConfigCheck(config) => {
+            runtime()?.block_on(app::check(&config))?;
             print!("{}", config.effective);
             Ok(())
         }
@@ -95,6 +109,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How this machine itself reaches a listener: nobody can connect to "any address".
+fn reachable(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("localhost:{}", address.port()),
+        false => address.to_string(),
+    }
+}
+
 /// Which cluster and why, what to try, and a line for each listener.
 fn announce(running: &Running, base: &str) {
     let https = format!("https://{}{base}", running.https);
@@ -104,7 +126,11 @@ fn announce(running: &Running, base: &str) {
             eprintln!("open {https}/?token={token}");
             eprintln!("or   curl -k -H 'Authorization: Bearer {token}' {https}/api/v1/pod");
         }
-        None => eprintln!("try  curl -k {https}/api/v1/pod"),
+        None => {
+            let token = running.gateway.callers.demo_admin.as_deref().unwrap_or("$TOKEN");
+            let url = format!("https://{}{base}/api/v1/pod", reachable(running.https));
+            eprintln!("try  curl -k -H \"Authorization: Bearer {token}\" {url}");
+        }
     }
     eprintln!("listening on {https}");
     if let Some(address) = running.http {

@@ -2,7 +2,7 @@
 //! path.
 //!
 //! Pure: text in, query out. Odd values are ignored as the contract says, each with a warning;
-//! only a filter on an unknown column and a broken label selector are errors.
+//! only a filter on an unknown column, a broken label selector and too many namespaces are errors.
 
 mod labels;
 
@@ -14,7 +14,7 @@ use crate::kinds::{Cell, KindDef, Row};
 
 /// Filters and sort keys taken from one query: each costs a pass over the rows.
 const KEYS: usize = 16;
-/// Namespaces taken from one path.
+/// Namespaces in one path: each may cost a review and a list.
 const NAMESPACES: usize = 1_000;
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -77,6 +77,9 @@ pub enum BadQuery {
     },
     Selector {
         reason: String,
+    },
+    TooManyNamespaces {
+        most: usize,
     },
 }
 
@@ -151,8 +154,7 @@ impl ListQuery {
     }
 
     fn filtering(&mut self, text: &str, kind: &KindDef) -> Result<Vec<Filter>, BadQuery> {
-        // Events ignore filters in the contract.
-        if text.is_empty() || kind.name == "event" {
+        if text.is_empty() {
             return Ok(Vec::new());
         }
         let parts: Vec<_> = text.split(',').take(2 * KEYS + 1).collect();
@@ -233,18 +235,16 @@ pub fn columns(kind: &KindDef) -> Vec<&'static str> {
 }
 
 /// Namespaces of a list path's (decoded) segment: a comma list, blanks trimmed, empty parts
-/// dropped; nothing left means all namespaces.
-pub fn namespaces(segment: &str) -> Vec<CompactString> {
-    let mut names: Vec<CompactString> = segment
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .take(NAMESPACES)
-        .map(CompactString::from)
-        .collect();
+/// dropped; nothing left means all namespaces. More than `NAMESPACES` are refused, not cut.
+pub fn namespaces(segment: &str) -> Result<Vec<CompactString>, BadQuery> {
+    let names = segment.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let mut names: Vec<CompactString> = names.map(CompactString::from).collect();
     names.sort();
     names.dedup();
-    names
+    if names.len() > NAMESPACES {
+        return Err(BadQuery::TooManyNamespaces { most: NAMESPACES });
+    }
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -344,7 +344,24 @@ mod tests {
 
     #[test]
     fn the_namespaces_of_a_path_are_a_trimmed_comma_list() {
-        assert_eq!(namespaces(" "), [] as [&str; 0]);
-        assert_eq!(namespaces("b, a,,a"), ["a", "b"]);
+        assert_eq!(namespaces(" ").unwrap(), [] as [&str; 0]);
+        assert_eq!(namespaces("b, a,,a").unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn more_namespaces_than_are_looked_into_are_an_error_and_not_cut() {
+        let names = |number: usize| (0..number).map(|at| format!("n{at},")).collect::<String>();
+        let most = NAMESPACES;
+        assert_eq!(namespaces(&names(most).repeat(2)).unwrap().len(), most);
+        assert_eq!(namespaces(&names(most + 1)), Err(BadQuery::TooManyNamespaces { most }));
+    }
+
+    #[test]
+    fn events_are_filtered_by_their_columns_like_every_kind() {
+        let kind = crate::kinds::by_name("event").unwrap();
+        let query = ListQuery::parse(Some("filterBy=reason,Back"), kind).unwrap();
+        assert_eq!(query.filters[0].key, Key::Cell(kind.column("reason").unwrap()));
+        let error = ListQuery::parse(Some("filterBy=colour,red"), kind).unwrap_err();
+        assert!(matches!(error, BadQuery::UnknownFilter { .. }));
     }
 }

@@ -102,24 +102,13 @@ impl Default for Limits {
     }
 }
 
-/// How listeners are told to end; clones are one and the same. SIGTERM's order is in [`Drain::run`].
+/// How listeners are told to end; clones are one and the same. `app` has the order of SIGTERM.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     /// Accept no more, finish what was accepted, then close.
     pub stop: CancellationToken,
     /// Close now. Tunnels have to watch it themselves: after an HTTP/1 upgrade their bytes are not ours.
     pub kill: CancellationToken,
-}
-
-impl Drain {
-    /// Keeps accepting for `pause` (until load balancers have noticed that we are not ready), then stops,
-    /// and kills what is left after `grace`. The listeners return when they are done.
-    pub async fn run(&self, pause: Duration, grace: Duration) {
-        sleep(pause).await;
-        self.stop.cancel();
-        sleep(grace).await;
-        self.kill.cancel();
-    }
 }
 
 /// What listeners count, for metrics.
@@ -207,8 +196,9 @@ impl Server {
         for _ in 0..BACKLOG {
             // Who waited in the kernel's queue for a seat gets the next that is free.
             let seat = tokio::select! {
-                seat = Arc::clone(&seats).acquire_owned() => seat,
+                biased;
                 () = self.drain.kill.cancelled() => break,
+                seat = Arc::clone(&seats).acquire_owned() => seat,
             };
             let Ok(seat) = seat else { break };
             match timeout(BACKLOG_WAIT, listener.accept()).await {
@@ -478,17 +468,5 @@ mod tests {
         assert!(only_this_one(&io::ErrorKind::ConnectionAborted.into()));
         let no_files = io::Error::from_raw_os_error(24);
         assert!(!only_this_one(&no_files));
-    }
-
-    #[tokio::test]
-    async fn a_drain_stops_before_it_kills() {
-        let drain = Drain::default();
-        let run = drain.run(Duration::from_millis(1), Duration::from_millis(50));
-        let watch = async {
-            drain.stop.cancelled().await;
-            assert!(!drain.kill.is_cancelled());
-            drain.kill.cancelled().await;
-        };
-        tokio::join!(run, watch);
     }
 }

@@ -1,6 +1,6 @@
 //! One version of a chart as its archive tells it: what Chart.yaml says, README, values, schema,
 //! and what is known of its signature; its icon and the archive itself. And the chart that an
-//! install names by repository, name and range.
+//! install names, by repository, name and range or by where it is in any registry.
 //!
 //! What a repository has is the catalogue's part (`charts`); the rights are the repository's.
 
@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
-use super::body::{TURN, turn};
+use super::body::{TURN, too_many, turn};
 use super::charts::{chart_name, in_catalogue};
 use super::error::ApiError;
+use super::passthrough::user_name;
 use super::respond::{Freshness, Reply};
 use super::target::{encoded, segment};
 use super::{CONTRACT, Caller, Gateway, Shared, repositories};
@@ -28,9 +29,10 @@ use crate::charts::archive::Archive;
 use crate::charts::catalogue::{Chart, Version};
 use crate::charts::dependencies;
 use crate::charts::icon::Icon;
+use crate::charts::oci::BadPull::{Broken, Status, Timeout, Unreachable};
 use crate::charts::provenance::{SIGNED, Signature};
 use crate::charts::repository::Repository;
-use crate::charts::store::BadChart;
+use crate::charts::store::{BadChart, FetchPlace};
 use crate::charts::{readme, versions};
 use crate::kinds::time;
 use crate::upstream::User;
@@ -174,6 +176,9 @@ fn no_version(chart: &Chart, version: &str) -> ApiError {
 }
 
 fn unavailable(name: &str, version: &Version, error: &BadChart) -> ApiError {
+    if matches!(error, BadChart::Busy(_)) {
+        return too_many();
+    }
     let reason = error.to_string();
     let args = [("name", name), ("version", &*version.version), ("reason", reason.as_str())];
     ApiError::with_status(StatusCode::BAD_GATEWAY, "error-chart-unavailable", &args)
@@ -191,6 +196,34 @@ pub async fn chart_from_catalogue(
     let wanted = Wanted::named(gateway, user, repository, name, version).await?;
     let (archive, bytes) = wanted.archive(gateway).await?;
     Ok((Arc::unwrap_or_clone(archive), bytes))
+}
+
+/// The archive that an install names by `oci://…`, in memory: its place is to be kept until another
+/// one bounds that. No caller has more than a few, and the registry may be slow.
+pub async fn chart_from_registry(
+    gateway: &Gateway,
+    user: &User,
+    reference: &str,
+) -> Result<(Bytes, FetchPlace), ApiError> {
+    if gateway.charts.has_air_gap()
+        && !dependencies::is_within(&repositories::readable(gateway, user).await?, reference)
+    {
+        let reference = dependencies::shown(reference);
+        let args = [("reference", reference.as_str())];
+        return Err(ApiError::bad_request("error-chart-air-gap", &args));
+    }
+    let caller = user_name(gateway, user).await;
+    gateway.store.pull(&caller, reference).await.map_err(|error| {
+        let status = match &error {
+            BadChart::Busy(_) => return too_many(),
+            BadChart::Pull(Unreachable(..) | Timeout(_) | Status(..) | Broken(..)) => {
+                StatusCode::BAD_GATEWAY
+            }
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let reason = error.to_string();
+        ApiError::with_status(status, "error-chart-pull", &[("reason", reason.as_str())])
+    })
 }
 
 /// `GET /api/v1/chart/{repository}/{name}/{version}`.

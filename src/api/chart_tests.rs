@@ -3,6 +3,7 @@
 use futures::StreamExt as _;
 
 use super::*;
+use crate::charts::store::Busy;
 use crate::i18n::Locale;
 
 fn archive() -> Archive {
@@ -24,6 +25,14 @@ fn chart(versions: &[&str]) -> Chart {
     let versions =
         versions.iter().map(|version| Version { version: (*version).into(), ..Version::default() });
     Chart { name: "web".into(), versions: versions.collect(), ..Chart::default() }
+}
+
+#[test]
+fn who_finds_no_place_to_fetch_is_told_to_ask_again() {
+    let error = unavailable("web", &Version::default(), &BadChart::Busy(Busy));
+    assert_eq!(error.status, StatusCode::TOO_MANY_REQUESTS);
+    let slow = BadChart::Slow(std::time::Duration::from_secs(5));
+    assert_eq!(unavailable("web", &Version::default(), &slow).status, StatusCode::BAD_GATEWAY);
 }
 
 #[test]

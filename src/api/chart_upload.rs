@@ -101,9 +101,8 @@ pub async fn sign(
 ) -> Result<Response, ApiError> {
     let (head, sent) = request.into_parts();
     let wanted = Wanted::of(&gateway, &user, head.uri.path(), 1).await?;
-    let Wanted { repository, chart, version, .. } = &wanted;
-    may_change(&gateway, &user, repository).await?;
-    let client = writable(repository).await?;
+    may_change(&gateway, &user, &wanted.repository).await?;
+    let client = writable(&wanted.repository).await?;
     let sent = body::up_to(LONGEST, sent).await?;
     let (archive, _) = wanted.archive(&gateway).await?;
     if !is_signature_of(&archive, &String::from_utf8_lossy(&sent)) {
@@ -113,17 +112,23 @@ pub async fn sign(
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return Err(ApiError::with_status(status, "error-chart-provenance", &args));
     }
-    let (name, of) = (chart.as_str(), version);
-    let (version, force) = (version.version.as_str(), wants_force(&head.uri));
-    let signed = if repository.definition.kind == Kind::Museum {
-        let what = format!("a provenance file of {name} {version}");
-        Museum { client: &client, url: &repository.base }.sign(&what, sent, force).await
-    } else {
-        push::sign(&client, &tag(repository, name, version)?, sent, force).await
+    let force = wants_force(&head.uri);
+    let work = async move {
+        let Wanted { repository, chart, version: of, .. } = &wanted;
+        let (name, version) = (chart.as_str(), of.version.as_str());
+        let signed = if repository.definition.kind == Kind::Museum {
+            let what = format!("a provenance file of {name} {version}");
+            Museum { client: &client, url: &repository.base }.sign(&what, sent, force).await
+        } else {
+            push::sign(&client, &tag(repository, name, version)?, sent, force).await
+        };
+        gateway.store.forget_provenance(repository, name, of).await;
+        signed.map_err(|error| refused(&error))?;
+        // Other replicas remember as well that nobody had signed: until there is another mark.
+        read_anew(&gateway, &user, repository).await;
+        Ok::<_, ApiError>(told(repository, name, version))
     };
-    gateway.store.forget_provenance(repository, name, of).await;
-    signed.map_err(|error| refused(&error))?;
-    Ok(body::answer(StatusCode::OK, &told(repository, name, version)))
+    Ok(body::answer(StatusCode::OK, &to_its_end(work).await?))
 }
 
 /// `DELETE /api/v1/chart/{repository}/{name}/{version}[?force=true]`: 409 while a release that the
@@ -158,7 +163,8 @@ pub async fn delete(
     Ok(body::answer(StatusCode::OK, &to_its_end(work).await?))
 }
 
-/// Goes on when the client leaves: what was written to a repository has to get into the catalogue.
+/// Goes on when the client leaves: what was written to a repository has to get into the catalogue,
+/// and to the other replicas.
 async fn to_its_end(
     work: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
 ) -> Result<Value, ApiError> {

@@ -36,7 +36,8 @@ use crate::upstream::User;
 const NAMED: usize = 100;
 /// Versions of one chart where nobody asks for pages. Hardly any chart has more.
 const VERSIONS: usize = 1_000;
-/// Lists that are made at once: they compute, each with a row in memory for every chart there is.
+/// Lists, and charts, that are shown at once: they compute, a list with a row in memory for every
+/// chart there is.
 const LISTS: usize = 4;
 /// In every order, the same chart of two repositories stays together.
 const TIES: [Sort; 2] =
@@ -297,13 +298,20 @@ pub async fn one(
     let query = ListQuery::parse(request.uri().query(), &CHART)?;
     let found = repositories::found(&gateway, &user, &repository).await?;
     let catalogue = found.loaded.load().catalogue.clone();
-    let chart = in_catalogue(&catalogue, &repository, &name)?;
+    in_catalogue(&catalogue, &repository, &name)?;
     let locale = gateway.locale_of(request.headers());
     let (uses, unknown) = uses(&gateway, &user, &name).await?;
-    let mut body = shown(&gateway.base_path, &repository, chart, query.page);
-    body["releases"] = uses.iter().map(|one| one.shown(chart)).collect();
-    body["errors"] = unknown.iter().map(|error| error.as_item(locale)).collect();
-    let reply = Reply::json(body.to_string(), Freshness::default().with_live());
+    let errors: Value = unknown.iter().map(|error| error.as_item(locale)).collect();
+    let (base, page) = (gateway.base_path.clone(), query.page);
+    // Each release may be compared with every version: neither number has a bound that is small.
+    let body = in_place(&CHOOSING, move || {
+        let chart = in_catalogue(&catalogue, &repository, &name)?;
+        let mut body = shown(&base, &repository, chart, page);
+        body["releases"] = uses.iter().map(|one| one.shown(chart)).collect();
+        body["errors"] = errors;
+        Ok::<_, ApiError>(body.to_string())
+    });
+    let reply = Reply::json(body.await??, Freshness::default().with_live());
     Ok(reply.warned(&query.warnings).respond(&gateway, request.headers()))
 }
 

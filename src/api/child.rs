@@ -13,7 +13,7 @@ use super::related::{self, Chosen, Subject, known};
 use super::respond::{Freshness, Reply};
 use super::sets::sets;
 use super::target::{Target, live};
-use super::{Caller, Shared, view};
+use super::{Caller, Shared, usage, view};
 use crate::cache::Page;
 use crate::kinds::detail::whole;
 use crate::kinds::{Child, KindDef};
@@ -132,11 +132,14 @@ async fn new_set(subject: &Subject<'_>) -> Result<Reply, ApiError> {
 
 async fn old_sets(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
     let Subject { gateway, user, locale, .. } = *subject;
-    let wanted = std::slice::from_ref(&subject.row.namespace);
-    let (sets, (joins, mut errors)) = tokio::join!(
+    let (kind, wanted) = (known("replicaset")?, std::slice::from_ref(&subject.row.namespace));
+    let (sets, (mut joins, mut errors), (usage, unknown)) = tokio::join!(
         sets(subject),
-        open_joins(gateway, user, known("replicaset")?, wanted, locale),
+        open_joins(gateway, user, kind, wanted, locale),
+        usage::shown(gateway, user, kind, wanted, locale),
     );
+    joins.usage = usage;
+    errors.extend(unknown);
     let rows = match sets {
         Ok(sets) => sets.old,
         Err(error) if error.status == http::StatusCode::FORBIDDEN => {
@@ -145,5 +148,6 @@ async fn old_sets(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, Ap
         }
         Err(error) => return Err(error),
     };
-    Ok(Chosen { page: Page::of(&rows, query), joins, errors, ..Chosen::default() })
+    let usage = joins.usage.as_ref().map(|usage| usage.of_rows(kind, &rows, &joins));
+    Ok(Chosen { page: Page::of(&rows, query), usage, joins, errors, views: Vec::new() })
 }

@@ -7,6 +7,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -15,15 +16,21 @@ use super::related::{self, Part, Subject};
 use super::respond::{Freshness, Reply};
 use super::target::{self, encoded, live, segment};
 use super::{Caller, Gateway, Shared, list, view};
+use crate::auth::Attributes;
 use crate::cache::{ListError, Listing, Page};
 use crate::i18n::Locale;
 use crate::kinds::Row;
 use crate::kinds::custom::{CUSTOM, own, type_meta};
 use crate::query::{self, ListQuery};
-use crate::upstream::{Served, User};
+use crate::upstream::{Failure, Served, User};
 
 /// Objects that the detail of a definition shows.
 const FIRST: usize = 10;
+/// Namespaces that are asked about for one list of who may not list everywhere: as many as a path
+/// may name. Nothing of it is remembered, so it has a bound; each costs the API server about 1 ms.
+const REVIEWS: usize = 1_000;
+/// Of those, side by side: one request must not crowd out others.
+const REVIEWS_AT_ONCE: usize = 16;
 
 /// What `/crd/{namespace}/{crd}…` names.
 struct Place {
@@ -31,6 +38,16 @@ struct Place {
     namespaces: Vec<CompactString>,
     full_name: CompactString,
     served: Served,
+}
+
+/// What a caller may list of a kind.
+#[derive(Default)]
+struct Found {
+    listing: Option<Listing>,
+    /// Why there is no listing.
+    denied: Option<ApiError>,
+    /// Not all namespaces were looked into.
+    partly: Option<ApiError>,
 }
 
 /// `GET /api/v1/crd/{namespace}/{crd}/object`.
@@ -140,7 +157,7 @@ impl Place {
         full_name: CompactString,
     ) -> Result<Self, ApiError> {
         // Before discovery, which is shared: a mistake here must not tell what exists.
-        let namespaces = query::namespaces(&namespaces);
+        let namespaces = query::namespaces(&namespaces)?;
         for name in &namespaces {
             list::is_namespace(name)?;
         }
@@ -184,17 +201,13 @@ impl Place {
         query: &ListQuery,
         locale: Locale,
     ) -> Result<(Vec<u8>, Option<ApiError>), ApiError> {
-        let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
-        let namespaces = if self.served.namespaced { self.namespaces.as_slice() } else { &[] };
-        let _turn = gateway.live.turn(user).await?;
-        let listing = view::listed(gateway, user, &CUSTOM, &at, namespaces).await;
-        let (page, columns, denied) = match listing {
-            Ok(Listing { store, scope, columns }) => (store.select(&scope, query), columns, None),
-            Err(ListError::Failed(failure)) if failure.code() == Some(StatusCode::FORBIDDEN) => {
-                (Page::default(), Vec::new(), Some(ApiError::from(failure)))
-            }
-            Err(error) => return Err(error.into()),
+        let Found { listing, denied, partly } = Box::pin(self.found(gateway, user)).await?;
+        let (page, columns) = match listing {
+            Some(Listing { store, scope, columns, .. }) => (store.select(&scope, query), columns),
+            None => (Page::default(), Vec::new()),
         };
+        let errors = denied.iter().chain(&partly).map(|error| error.as_item(locale));
+        let errors: Vec<Value> = errors.collect();
         let items = page.rows.iter().map(|row| {
             let mut item: Value = serde_json::from_slice(&row.json)?;
             item["typeMeta"] = self.type_meta();
@@ -209,9 +222,88 @@ impl Place {
             "listMeta": { "totalItems": page.total },
             "columns": columns,
             "items": items.map_err(|error| ApiError::internal(&error))?,
-            "errors": denied.iter().map(|error| error.as_item(locale)).collect::<Vec<_>>(),
+            "errors": errors,
         });
         Ok((list.to_string().into_bytes(), denied))
+    }
+
+    /// All that was asked for, or else what of it is in namespaces in which the caller may list.
+    async fn found(&self, gateway: &Gateway, user: &User) -> Result<Found, ApiError> {
+        let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
+        let namespaces = if self.served.namespaced { self.namespaces.as_slice() } else { &[] };
+        let turn = gateway.live.turn(user).await?;
+        let denied = match view::listed(gateway, user, &CUSTOM, &at, namespaces).await {
+            Ok(listing) => return Ok(Found { listing: Some(listing), ..Found::default() }),
+            Err(error) => Some(denial(error)?),
+        };
+        if !self.served.namespaced || namespaces.len() == 1 {
+            return Ok(Found { denied, ..Found::default() });
+        }
+        // Reviews keep nothing in memory, and nobody waiting.
+        drop(turn);
+        let (permitted, partly) = self.permitted(gateway, user).await?;
+        if permitted.is_empty() {
+            return Ok(Found { denied, partly, ..Found::default() });
+        }
+        let _turn = gateway.live.turn(user).await?;
+        match view::listed(gateway, user, &CUSTOM, &at, &permitted).await {
+            Ok(listing) => Ok(Found { listing: Some(listing), partly, ..Found::default() }),
+            // A right that was taken away meanwhile.
+            Err(error) => Ok(Found { denied: Some(denial(error)?), partly, ..Found::default() }),
+        }
+    }
+
+    /// The namespaces among those asked for in which the caller may list, and a word where there
+    /// are too many to ask about: then those with other rights of the caller come first.
+    async fn permitted(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+    ) -> Result<(Vec<CompactString>, Option<ApiError>), ApiError> {
+        let mut candidates = match self.namespaces.as_slice() {
+            [] => view::known_namespaces(gateway, user).await,
+            named => named.to_vec(),
+        };
+        let mut partly = None;
+        if candidates.len() > REVIEWS {
+            let (authorizer, cluster) = (&gateway.authorizer, &gateway.cluster);
+            if let Ok((_, mut all)) = authorizer.visible(cluster, user, &candidates).await {
+                all.sort_by_key(|one| !one.is_own);
+                candidates = all.into_iter().map(|one| one.name).collect();
+            }
+            candidates.truncate(REVIEWS);
+            let (id, most) = ("error-custom-objects-in-part", REVIEWS.to_string());
+            let too_many = StatusCode::PAYLOAD_TOO_LARGE;
+            partly = Some(ApiError::with_status(too_many, id, &[("most", &most)]));
+        }
+        let reviews = futures::stream::iter(candidates).map(|namespace| async move {
+            let asked = self.list_in(&namespace);
+            let allowed = gateway.authorizer.review(&gateway.cluster, user, &asked).await?;
+            Ok::<_, Failure>(allowed.then_some(namespace))
+        });
+        let allowed: Vec<_> = reviews.buffered(REVIEWS_AT_ONCE).try_collect().await?;
+        Ok((allowed.into_iter().flatten().collect(), partly))
+    }
+
+    fn list_in(&self, namespace: &str) -> Attributes {
+        Attributes {
+            verb: "list".into(),
+            group: self.served.group.clone(),
+            version: self.version().into(),
+            resource: self.served.plural.clone(),
+            namespace: namespace.into(),
+            ..Attributes::default()
+        }
+    }
+}
+
+/// The words of a denial; any other failure stays one.
+fn denial(error: ListError) -> Result<ApiError, ApiError> {
+    match error {
+        ListError::Failed(failure) if failure.code() == Some(StatusCode::FORBIDDEN) => {
+            Ok(failure.into())
+        }
+        error => Err(error.into()),
     }
 }
 

@@ -2,7 +2,8 @@
 //! first and tried (dry run); what stands on another object of the same file cannot be. Should one
 //! fail in the middle all the same, the answer says which exist now.
 //!
-//! It creates and never updates, as the contract has it.
+//! It creates and never updates, as the contract has it. Like kubectl it takes no field that the
+//! API server does not know.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use serde_json::{Value, json};
 
 use super::body::{self, JSON, send};
 use super::error::ApiError;
+use super::raw::STRICT;
 use super::target::{self, encoded};
 use super::written::Wrote;
-use super::{Caller, Gateway, Shared, list};
+use super::{Caller, Gateway, Shared, list, view};
 use crate::kinds::KINDS;
 use crate::upstream::{Failure, Served, User};
 
@@ -62,9 +64,13 @@ pub async fn deploy(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let spec: Spec = body::read(&gateway, &head.headers, body).await?;
-    let plan = plan(&gateway, &user, objects(&spec.content)?, &spec.namespace).await?;
+    let plan = match plan(&gateway, &user, objects(&spec.content)?, &spec.namespace).await {
+        Ok(plan) => plan,
+        // What is wrong with it tells what the cluster serves.
+        Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
+    };
     for planned in plan.iter().filter(|planned| !planned.waits) {
-        let tried = post(&gateway, &user, planned, "?dryRun=All").await;
+        let tried = post(&gateway, &user, planned, "&dryRun=All").await;
         tried.map_err(|failure| {
             let args = [("object", planned.shown.as_str())];
             ApiError::from(failure).followed_by("error-nothing-created", &args)
@@ -251,9 +257,10 @@ async fn post(
     gateway: &Gateway,
     user: &User,
     planned: &Planned,
-    query: &str,
+    more: &str,
 ) -> Result<Value, Failure> {
-    let (path, body) = (format!("{}{query}", planned.path), planned.object.to_string());
+    let path = format!("{}?{STRICT}{more}", planned.path);
+    let body = planned.object.to_string();
     send(gateway, user, Method::POST, &path, JSON, Bytes::from(body)).await
 }
 

@@ -48,13 +48,17 @@ pub async fn detail(
     Ok(reply.respond(&gateway, request.headers()))
 }
 
-/// The lists in a node's detail follow the request's query; no other detail takes one.
+/// The lists in a node's detail follow the request's query, its events without the filter, which is
+/// by the pods' columns; no other detail takes one.
 fn queries(raw: Option<&str>, kind: &KindDef) -> Result<Queries, ApiError> {
     if !kind.relations.contains(&Relation::NodePods) {
         return Ok(Queries::default());
     }
     let pods = ListQuery::parse(raw, known("pod")?)?;
-    let mut events = ListQuery::parse(raw, known("event")?)?;
+    let all = url::form_urlencoded::parse(raw.unwrap_or_default().as_bytes());
+    let mut rest = url::form_urlencoded::Serializer::new(String::new());
+    rest.extend_pairs(all.filter(|(name, _)| name != "filterBy"));
+    let mut events = ListQuery::parse(Some(&rest.finish()), known("event")?)?;
     // Said once, by the pods.
     events.warnings.clear();
     Ok(Queries { pods, events })
@@ -171,7 +175,7 @@ async fn resolve(subject: &Subject<'_>) -> (References, Vec<Value>) {
 }
 
 /// The errors without those that say the same again, as several reads of one kind do.
-fn distinct(errors: Vec<Value>) -> Vec<Value> {
+pub fn distinct(errors: Vec<Value>) -> Vec<Value> {
     let mut seen = HashSet::new();
     let said = |error: &Value| {
         let message = error.pointer("/ErrStatus/message").and_then(Value::as_str);

@@ -274,6 +274,10 @@ impl From<BadQuery> for ApiError {
             BadQuery::Selector { reason } => {
                 Self::bad_request("error-bad-label-selector", &[("reason", &reason)])
             }
+            BadQuery::TooManyNamespaces { most } => {
+                let most = most.to_string();
+                Self::bad_request("error-too-many-namespaces", &[("most", &most)])
+            }
         }
     }
 }

@@ -36,8 +36,9 @@ use crate::upstream::User;
 const PROTOCOLS: [&str; 1] = ["exec.binnacle.v1"];
 /// Bytes of a client's message: what somebody may paste at once.
 const MESSAGE: usize = 256 << 10;
-/// Messages between the socket and the session; a full queue holds up whoever fills it.
-const QUEUE: usize = 8;
+/// Messages between the socket and the session; a full queue holds up whoever fills it. One that is
+/// on its way and one that comes: so much may lie there where a process does not read.
+const QUEUE: usize = 2;
 pub(super) const TRANSPORT: &str = "websocket";
 
 /// A client's text message; a binary one is `stdin`.
@@ -85,8 +86,10 @@ pub(super) async fn upgrade<F: Future<Output = ()> + Send + 'static>(
         Ok(accepted) => accepted,
         Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
     };
-    let place = gateway.shells.place()?;
-    let opened = terminal::open(&gateway, &user, session, locale).await?;
+    // Strangers get no place, however slowly the API server says who they are.
+    let permit = terminal::permit(&gateway, &user, session).await?;
+    let place = permit.heed(&gateway, gateway.shells.place(&user))?;
+    let opened = terminal::open(&gateway, &user, permit, locale).await?;
     gateway.shells.tasks.spawn(async move {
         let _place = place;
         match upgrading.socket().await {

@@ -12,9 +12,11 @@ use serde::Serialize;
 
 use super::usage::Usages;
 use super::view::View;
+use crate::auth::Scope;
 use crate::kinds::{
     Allocated, Counts, Facts, Join, KindDef, Link, Outcome, Phase, PodsOf, Row, Uid,
 };
+use crate::upstream::Failure;
 
 /// The views that joins look into; `None` when not needed or not permitted.
 #[derive(Default)]
@@ -115,6 +117,18 @@ impl Joins {
     pub fn views(&self) -> impl Iterator<Item = &View> {
         let usage = self.usage.as_ref().and_then(Usages::view);
         [&self.events, &self.pods, &self.replica_sets].into_iter().flatten().chain(usage)
+    }
+
+    /// Why not all is looked into that belongs to the rows of this scope.
+    pub fn left_out(&self, rows: &Scope) -> impl Iterator<Item = &Failure> {
+        let usage = self.usage.as_ref().map(|usage| match usage {
+            Usages::Shared { scope, .. } => scope,
+            Usages::Own { view, .. } => &view.scope,
+        });
+        let views = [&self.pods, &self.events, &self.replica_sets].into_iter().flatten();
+        let scopes = views.map(|view| &view.scope).chain(usage);
+        let short = scopes.filter(move |scope| !scope.reach().contains(rows.reach()));
+        short.filter_map(Scope::rest)
     }
 
     /// The row's list item with the joins of its kind, appended to `out`.

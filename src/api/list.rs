@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
+use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -53,7 +54,7 @@ pub fn namespaces_in(segment: &str) -> Result<Vec<CompactString>, ApiError> {
     let decoded = percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| ApiError::bad_request("error-bad-path", &[("reason", segment)]))?;
-    let names = query::namespaces(&decoded);
+    let names = query::namespaces(&decoded)?;
     names.iter().try_for_each(|name| is_namespace(name))?;
     Ok(names)
 }
@@ -92,6 +93,13 @@ async fn answer(
         }
         Err(NoView::Failed(error)) => return Err(error),
     };
+    let left_out = primary.iter().flat_map(|rows| joins.left_out(&rows.scope));
+    errors.extend(left_out.map(|why| ApiError::from(why.clone()).as_item(locale)));
+    // Nobody could be asked about some namespaces, though the rows of the others are current.
+    let unasked = primary.iter().filter(|rows| rows.age.is_zero());
+    let unasked = unasked.filter_map(|rows| rows.scope.rest());
+    let unasked = unasked.filter(|why| why.code() != Some(StatusCode::FORBIDDEN));
+    errors.extend(unasked.map(|why| ApiError::from(why.clone()).as_item(locale)));
     let freshness = Freshness::of(primary.iter().chain(joins.views()));
     let recipe = primary.as_ref().filter(|_| errors.is_empty());
     let recipe = recipe.and_then(|rows| Recipe::of(kind, asked, rows, &joins));

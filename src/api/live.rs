@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::Body;
 use axum::extract::{FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::ApiError;
-use super::live_diff::{Change, change};
+use super::live_diff::Change;
 use super::live_held::Whole;
 use super::live_hub::{Ask, Live, Seen, lock};
 use super::{CONTRACT, Caller, Gateway, view};
@@ -156,8 +157,8 @@ impl News {
         Self { event: "whole", tag, data: whole.body.clone(), retry: None }
     }
 
-    fn change(whole: &Whole, data: Vec<u8>) -> Self {
-        Self { event: "change", tag: Some(whole.tag.clone()), data: data.into(), retry: None }
+    fn change(whole: &Whole, data: Bytes) -> Self {
+        Self { event: "change", tag: Some(whole.tag.clone()), data, retry: None }
     }
 
     /// `stale`: what was sent may be out of date; `error`: there is no such stream.
@@ -246,7 +247,7 @@ impl Reader {
             return None;
         }
         loop {
-            if let Some(news) = self.news() {
+            if let Some(news) = self.news().await {
                 self.over = news.is_last();
                 return Some(news);
             }
@@ -262,16 +263,22 @@ impl Reader {
         }
     }
 
-    /// What this reader has not been told yet.
-    fn news(&mut self) -> Option<News> {
+    /// What this reader has not been told yet. Nothing is taken for told before it is returned.
+    async fn news(&mut self) -> Option<News> {
         let Seen { whole, trouble, end, .. } = self.seen.borrow_and_update().clone();
         let known = self.sent.as_ref().map(|sent| sent.tag.as_str());
         if let Some(whole) = whole.filter(|whole| known != Some(whole.tag.as_str())) {
-            let sent = self.sent.replace(whole.clone());
-            match sent.map(|sent| change(&sent.body, &whole.body)) {
-                Some(Change::Nothing) => {}
-                Some(Change::Members(data)) => return Some(News::change(&whole, data)),
-                Some(Change::Whole) | None => return Some(News::whole(&whole)),
+            let change = match &self.sent {
+                Some(sent) => whole.since(sent).await,
+                None => Change::Whole,
+            };
+            // If his right has ended meanwhile, that is what comes next.
+            self.seen.borrow().whole.as_ref()?;
+            self.sent = Some(whole.clone());
+            match change {
+                Change::Nothing => {}
+                Change::Members(data) => return Some(News::change(&whole, data)),
+                Change::Whole => return Some(News::whole(&whole)),
             }
         }
         if let Some(error) = end {
@@ -377,6 +384,24 @@ pub fn paced<T: Send + 'static>(
         let piece = taken.next().await?;
         Some((piece, (taken, telling)))
     })
+}
+
+/// A body of these pieces that breaks off when nothing of it was taken for `write`: a good end
+/// would look like its own.
+pub fn whole<E: Into<BoxError> + Send + 'static>(
+    pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    write: Duration,
+) -> Body {
+    // What ends otherwise than with the last one was given up.
+    let told = pieces.map(|piece| Some(piece.map_err(Into::into))).chain(stream::iter([None]));
+    let told = Some(Box::pin(paced(told, write)));
+    Body::from_stream(stream::unfold(told, |told| async move {
+        let mut told = told?;
+        match told.next().await {
+            Some(data) => Some((data?, Some(told))),
+            None => Some((Err(BoxError::from("nobody took it")), None)),
+        }
+    }))
 }
 
 /// Copies of what follows one another, one at a time: a body of which a part lies in a connection

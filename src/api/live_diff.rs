@@ -15,17 +15,18 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// What became of a body.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Both say the same.
     Nothing,
     /// The members that changed, as one JSON object.
-    Members(Vec<u8>),
+    Members(Bytes),
     /// It is to be sent again: a change would be no shorter, or there is no word for it.
     Whole,
 }
@@ -37,7 +38,7 @@ pub fn change(old: &[u8], new: &[u8]) -> Change {
     }
     match members(old, new) {
         Some(out) if out == b"{}" => Change::Nothing,
-        Some(out) if out.len() < new.len() => Change::Members(out),
+        Some(out) if out.len() < new.len() => Change::Members(out.into()),
         _ => Change::Whole,
     }
 }

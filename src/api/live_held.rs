@@ -1,5 +1,5 @@
-//! The bodies that live answers hold, to tell what changed in them: so many bytes for all callers
-//! together and for each. They are free again when the last who keeps a body drops it.
+//! The bodies that live answers hold, to tell what changed in them, and what did: so many bytes for
+//! all callers together and for each. They are free again when the last who keeps a body drops it.
 //!
 //! It chooses none to let go: who gets no room is told so, and keeps what it has.
 
@@ -7,9 +7,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use http::StatusCode;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::ApiError;
+use super::live_diff::{Change, change};
 use super::live_hub::lock;
 use crate::upstream::{Fingerprint, User};
 
@@ -17,6 +23,14 @@ use crate::upstream::{Fingerprint, User};
 const IN_ALL: usize = 256 << 20;
 /// Of those, of one caller: four of the largest, and no caller takes what is for others.
 const OF_ONE: usize = IN_ALL / 8;
+/// Two bodies of together so many bytes are compared where they are, in less than a millisecond;
+/// longer ones by a thread of their own, for which others do not wait.
+const LONG: usize = 256 << 10;
+/// Long ones that are compared at once: the machine has others to serve.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+/// Bodies of which one is told the difference, each once however many readers have it. Readers who
+/// are behind in more different ways get the whole: that is made already.
+const PREDECESSORS: usize = 4;
 
 /// What is held.
 #[derive(Default)]
@@ -28,12 +42,24 @@ struct Sums {
     each: HashMap<Fingerprint, usize>,
 }
 
+/// Some bytes of what a caller may hold; free again when it is dropped.
+struct Room {
+    bytes: usize,
+    who: Fingerprint,
+    sums: Arc<Mutex<Sums>>,
+}
+
+/// A change, and the room that it takes.
+type Told = (Change, Option<Arc<Room>>);
+type Telling = Shared<BoxFuture<'static, Told>>;
+
 /// The body of a plain answer, on one line, and its ETag.
 pub struct Whole {
     pub tag: String,
     pub body: Bytes,
-    who: Fingerprint,
-    sums: Arc<Mutex<Sums>>,
+    room: Room,
+    /// What changed since other bodies, by their tags.
+    since: Mutex<Vec<(String, Telling)>>,
 }
 
 impl Held {
@@ -42,33 +68,90 @@ impl Held {
     /// # Errors
     /// 429 where the caller holds too much, 503 where all do.
     pub fn hold(&self, user: &User, tag: String, body: Bytes) -> Result<Arc<Whole>, ApiError> {
-        let who = user.fingerprint();
-        let mut sums = lock(&self.0);
-        let own = sums.each.get(&who).copied().unwrap_or_default() + body.len();
+        let room = Room::of(&self.0, user.fingerprint(), body.len())?;
+        Ok(Arc::new(Whole { tag, body, room, since: Mutex::default() }))
+    }
+}
+
+impl Room {
+    fn of(sums: &Arc<Mutex<Sums>>, who: Fingerprint, bytes: usize) -> Result<Self, ApiError> {
+        let mut held = lock(sums);
+        let own = held.each.get(&who).copied().unwrap_or_default() + bytes;
         if own > OF_ONE {
             let (busy, most) = (StatusCode::TOO_MANY_REQUESTS, (OF_ONE >> 20).to_string());
             let args = [("most", most.as_str())];
             return Err(ApiError::with_status(busy, "error-live-too-much-of-one", &args));
         }
-        if sums.all + body.len() > IN_ALL {
+        if held.all + bytes > IN_ALL {
             let busy = StatusCode::SERVICE_UNAVAILABLE;
             return Err(ApiError::with_status(busy, "error-live-too-much", &[]));
         }
-        sums.all += body.len();
-        sums.each.insert(who, own);
-        Ok(Arc::new(Whole { tag, body, who, sums: self.0.clone() }))
+        held.all += bytes;
+        held.each.insert(who, own);
+        Ok(Self { bytes, who, sums: sums.clone() })
     }
 }
 
-impl Drop for Whole {
+impl Drop for Room {
     fn drop(&mut self) {
         let mut sums = lock(&self.sums);
-        sums.all = sums.all.saturating_sub(self.body.len());
+        sums.all = sums.all.saturating_sub(self.bytes);
         let own = sums.each.get(&self.who).copied().unwrap_or_default();
-        match own.saturating_sub(self.body.len()) {
+        match own.saturating_sub(self.bytes) {
             0 => sums.each.remove(&self.who),
             left => sums.each.insert(self.who, left),
         };
+    }
+}
+
+impl Whole {
+    /// What changed since a reader was sent another body: found once for all who were sent that
+    /// one. Where there is no room for it, the whole is.
+    pub async fn since(&self, sent: &Self) -> Change {
+        let told = {
+            let mut since = lock(&self.since);
+            let known = since.iter().find(|(tag, _)| *tag == sent.tag).map(|(_, told)| told);
+            match known.cloned() {
+                Some(told) => told,
+                None if since.len() >= PREDECESSORS => return Change::Whole,
+                None => {
+                    let told = self.compare(sent).shared();
+                    since.push((sent.tag.clone(), told.clone()));
+                    told
+                }
+            }
+        };
+        told.await.0
+    }
+
+    /// It holds neither of the two, but their bytes until they are compared.
+    fn compare(&self, sent: &Self) -> BoxFuture<'static, Told> {
+        let (old, new) = (sent.body.clone(), self.body.clone());
+        let (who, sums) = (self.room.who, self.room.sums.clone());
+        let is_long = old.len() + new.len() > LONG;
+        let compare = move || change(&old, &new);
+        let comparing = async move {
+            let change = if is_long {
+                // A task: a reader who is slow, or has left, must not keep the turn.
+                let apart = async move {
+                    let turn = AT_ONCE.acquire().await;
+                    let compare = move || {
+                        let _turn = turn;
+                        compare()
+                    };
+                    spawn_blocking(compare).await.unwrap_or(Change::Whole)
+                };
+                AbortOnDropHandle::new(tokio::spawn(apart)).await.unwrap_or(Change::Whole)
+            } else {
+                compare()
+            };
+            let Change::Members(data) = &change else { return (change, None) };
+            match Room::of(&sums, who, data.len()) {
+                Ok(room) => (change, Some(Arc::new(room))),
+                Err(_) => (Change::Whole, None),
+            }
+        };
+        comparing.boxed()
     }
 }
 
@@ -103,5 +186,71 @@ mod tests {
         assert_eq!(hold(&held, "one more", 1).err(), Some(503));
         all.pop();
         assert!(hold(&held, "one more", OF_ONE).is_ok());
+    }
+
+    /// A body of one member that changes, beside `long` bytes that do not.
+    fn body(held: &Held, turn: usize, long: usize) -> Arc<Whole> {
+        let user = User::bearer("a", &http::HeaderMap::new()).unwrap();
+        let body = format!("{{\"long\":\"{}\",\"turn\":{turn}}}", "x".repeat(long));
+        held.hold(&user, turn.to_string(), body.into()).unwrap()
+    }
+
+    /// The very bytes of a change.
+    async fn members(new: &Whole, old: &Whole) -> Bytes {
+        let Change::Members(data) = new.since(old).await else { panic!("no change") };
+        data
+    }
+
+    #[tokio::test]
+    async fn readers_who_were_sent_the_same_share_one_change_and_others_have_their_own() {
+        let held = Held::default();
+        for long in [1_000, LONG] {
+            let [older, old, new] = [1, 2, 3].map(|turn| body(&held, turn, long));
+            let (one, two) = tokio::join!(members(&new, &old), members(&new, &old));
+            let third = members(&new, &old).await;
+            assert_eq!(one, "{\"turn\":3}");
+            assert!([two, third].iter().all(|other| other.as_ptr() == one.as_ptr()), "made once");
+            let late = members(&new, &older).await;
+            assert!(late == one && late.as_ptr() != one.as_ptr());
+            let bodies = older.body.len() + old.body.len() + new.body.len();
+            assert_eq!(lock(&held.0).all, bodies + one.len() + late.len(), "both are counted");
+            drop((older, old, new));
+            assert_eq!(lock(&held.0).all, 0, "and free again");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_behind_in_another_way_than_many_others_gets_the_whole() {
+        let held = Held::default();
+        let new = body(&held, 100, 1_000);
+        let old: Vec<Arc<Whole>> =
+            (0..=PREDECESSORS).map(|turn| body(&held, turn, 1_000)).collect();
+        for old in &old[..PREDECESSORS] {
+            members(&new, old).await;
+        }
+        assert_eq!(new.since(&old[PREDECESSORS]).await, Change::Whole);
+        members(&new, &old[0]).await;
+    }
+
+    #[tokio::test]
+    async fn a_change_that_there_is_no_room_for_is_the_whole() {
+        let held = Held::default();
+        let (old, new) = (body(&held, 1, 1_000), body(&held, 2, 1_000));
+        let _rest = hold(&held, "a", OF_ONE - old.body.len() - new.body.len()).unwrap();
+        assert_eq!(new.since(&old).await, Change::Whole);
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_leaves_meanwhile_leaves_the_comparison_to_the_others() {
+        let held = Held::default();
+        let [old, new, newer, last] = [1, 2, 3, 4].map(|turn| body(&held, turn, LONG));
+        let turns = AT_ONCE.acquire_many(2).await.unwrap();
+        for left in [&new, &newer] {
+            assert_eq!(left.since(&old).now_or_never(), None);
+        }
+        drop(turns);
+        let others = tokio::time::timeout(std::time::Duration::from_secs(60), members(&last, &old));
+        assert_eq!(others.await.expect("nobody keeps a turn"), "{\"turn\":4}");
+        assert_eq!(members(&new, &old).await, "{\"turn\":2}");
     }
 }

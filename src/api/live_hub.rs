@@ -463,7 +463,7 @@ impl Drop for Work {
 
 /// Returns when the caller's token says of itself that it is over: an API server that is away
 /// does not.
-async fn expiry(user: &User) {
+pub(super) async fn expiry(user: &User) {
     let Some(at) = user.expires() else { return std::future::pending().await };
     loop {
         let left = at.saturating_sub(Timestamp::now().as_second());

@@ -1,6 +1,7 @@
 //! What evaluations tell their readers, and what is held for that.
 
 use super::*;
+use crate::auth::ALLOWED_FOR;
 
 fn found(streams: &Streams, tag: &str) -> Result<Found, Arc<ApiError>> {
     let user = ask("/pod").user;
@@ -93,6 +94,12 @@ fn a_path_begins_with_its_kind_but_for_custom_objects() {
     assert_eq!(kind("/crd/widgets.example.com"), Some("crd"));
     assert_eq!(kind("/crd/shop/widgets.example.com/object"), None);
     assert_eq!(kind("/overview"), None);
+}
+
+#[test]
+fn a_right_that_ends_takes_a_list_with_it_within_15_seconds() {
+    let check = Pace::default().check;
+    assert!(check + ALLOWED_FOR <= Duration::from_secs(15), "{check:?} and {ALLOWED_FOR:?}");
 }
 
 #[test]

@@ -54,14 +54,14 @@ const PROTOCOLS: [&str; 1] = ["v1.logs.binnacle"];
 const RETRY: (u64, u64) = (500, 2_500);
 /// Looks at a right that may bring neither yes nor no from an API server that does answer: a
 /// minute, as looks come by default. Whoever lost the right may bring about a 429 himself.
-const UNJUDGED: u32 = 6;
+pub const UNJUDGED: u32 = 6;
 
 /// What may be chosen of following.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Between two looks whether a right still stands: a revoked right may be used for so long.
     pub recheck: Duration,
-    /// Readers at once: each costs some KiB when it is quiet, some MiB at most.
+    /// Readers at once: each costs some KiB when it is quiet, some hundred at most.
     pub all: usize,
     /// Of those, of one caller.
     pub of_one: usize,
@@ -79,7 +79,7 @@ impl Default for Limits {
 
 /// How many places each caller has taken of those that there are.
 #[derive(Clone, Default)]
-struct Taken(Arc<Mutex<HashMap<Fingerprint, usize>>>);
+pub struct Taken(Arc<Mutex<HashMap<Fingerprint, usize>>>);
 
 /// Logs that are followed now.
 #[derive(Default)]
@@ -88,6 +88,7 @@ pub struct Follows {
     ending: CancellationToken,
     readers: Taken,
     sources: Taken,
+    pub filters: Taken,
 }
 
 /// Places that are taken together; given back when dropped.
@@ -108,7 +109,7 @@ impl Follows {
 
     /// Readers that there are now.
     pub fn count(&self) -> usize {
-        locked(&self.readers.0).values().sum()
+        self.readers.count()
     }
 
     /// Tells every reader, and later ones, that this server ends.
@@ -134,7 +135,12 @@ impl Follows {
 }
 
 impl Taken {
-    fn take(&self, user: &User, count: usize, (all, of_one): (usize, usize)) -> Option<Seat> {
+    /// Places that are taken.
+    pub fn count(&self) -> usize {
+        locked(&self.0).values().sum()
+    }
+
+    pub fn take(&self, user: &User, count: usize, (all, of_one): (usize, usize)) -> Option<Seat> {
         let who = user.fingerprint();
         let mut taken = locked(&self.0);
         let own = taken.get(&who).copied().unwrap_or_default() + count;
@@ -183,7 +189,7 @@ pub async fn follow(
     };
     let first = source.first().await?;
     // Strangers get neither a pattern compiled nor a place.
-    source.filter = log_source::filter(query)?;
+    source.filter = log_source::filter(&gateway.follows.filters, &source.user, query).await?;
     let seat = gateway.follows.seat(&user)?;
     let queue = Arc::new(Queue::default());
     let lines = queue.clone();
@@ -273,7 +279,8 @@ fn shutdown() -> End {
     End { retry: Some(retry), ..Reason::Shutdown.into() }
 }
 
-/// A log's body that breaks off when the right to read it is gone, or this server ends.
+/// A log's body that breaks off when the right to read it is gone, this server ends, or nobody
+/// takes it.
 pub fn judged(
     gateway: &Arc<Gateway>,
     user: &User,
@@ -289,14 +296,19 @@ pub fn judged(
             () = gateway.follows.ending.cancelled() => shutdown(),
         }
     };
-    broken_off(opening, ended, seat)
+    // A task: the look at the right goes on while nobody takes the log.
+    let ended = AbortOnDropHandle::new(tokio::spawn(ended));
+    let ended = async { ended.await.unwrap_or_else(|error| End::of(Reason::Failed, &error)) };
+    broken_off(opening, ended, seat, SILENT.1)
 }
 
-/// The body until it is `ended`, and then an error: a good end would look like the log's own.
+/// The body until it is `ended`, or nothing of it is taken for so long, and then an error: a good
+/// end would look like the log's own.
 fn broken_off(
     opening: Opening,
     ended: impl Future<Output = End> + Send + 'static,
     seat: Seat,
+    patience: Duration,
 ) -> Body {
     let log = opening
         .map_err(io::Error::other)
@@ -313,7 +325,7 @@ fn broken_off(
         let more = data.is_ok().then_some((log, ended, seat));
         Some((data, more))
     });
-    Body::from_stream(frames)
+    live::whole(frames, patience)
 }
 
 /// Somebody who is about to follow.

@@ -1,5 +1,8 @@
 //! Places for readers, and how news look on either kind of stream.
 
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
+
 use super::*;
 use crate::upstream::UpstreamError;
 
@@ -58,27 +61,76 @@ fn a_right_stands_while_nobody_can_be_asked_but_not_for_ever_without_a_verdict()
     assert_eq!(standing.hear(Ok(false)), Some(Reason::Denied.into()));
 }
 
+/// Returns when nobody has a place.
+async fn all_given_back(follows: &Follows) {
+    let given_back = async {
+        while follows.count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), given_back).await.expect("places are given back");
+}
+
 #[tokio::test]
 async fn a_followed_file_has_a_place_until_it_breaks_off_or_its_reader_is_gone() {
     let follows = Follows::default();
     let silent = || -> Opening { Box::pin(std::future::pending()) };
     let denied = std::future::ready(End::from(Reason::Denied));
-    let body = broken_off(silent(), denied, follows.seat(&user("a")).unwrap());
+    let body = broken_off(silent(), denied, follows.seat(&user("a")).unwrap(), SILENT.1);
     assert_eq!(follows.count(), 1);
     let words = body.collect().await.err().unwrap().to_string();
     assert!(words.contains("denied"), "{words}");
-    assert_eq!(follows.count(), 0);
+    all_given_back(&follows).await;
 
     let refusal = Failure::status(StatusCode::BAD_REQUEST, b"waiting to start");
     let refused: Opening = Box::pin(std::future::ready(Err(refusal)));
     let seat = follows.seat(&user("a")).unwrap();
-    let body = broken_off(refused, std::future::pending(), seat);
+    let body = broken_off(refused, std::future::pending(), seat, SILENT.1);
     let words = body.collect().await.err().unwrap().to_string();
     assert!(words.contains("waiting to start"), "{words}");
 
     let seat = follows.seat(&user("a")).unwrap();
-    drop(broken_off(silent(), std::future::pending(), seat));
-    assert_eq!(follows.count(), 0);
+    drop(broken_off(silent(), std::future::pending(), seat, SILENT.1));
+    all_given_back(&follows).await;
+}
+
+/// An opened log that always has more.
+async fn endless() -> Opening {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = server.accept().await.unwrap();
+        tcp.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        while tcp.write_all(&[b'x'; 4096]).await.is_ok() {}
+    });
+    Box::pin(async move {
+        let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut to, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.unwrap();
+        tokio::spawn(connection);
+        let answer = to.send_request(http::Request::new(Body::empty())).await.unwrap();
+        Ok(answer.into_body())
+    })
+}
+
+#[tokio::test]
+async fn a_followed_file_that_nobody_takes_gives_its_place_back_and_breaks_off() {
+    let follows = Follows::default();
+    let seat = follows.seat(&user("a")).unwrap();
+    let soon = Duration::from_millis(20);
+    let body = broken_off(endless().await, std::future::pending(), seat, soon);
+    let mut data = body.into_data_stream();
+    assert!(!data.next().await.unwrap().unwrap().is_empty());
+    all_given_back(&follows).await;
+    let end = async {
+        loop {
+            if let Err(error) = data.next().await.expect("no good end") {
+                return error.to_string();
+            }
+        }
+    };
+    let words = timeout(Duration::from_secs(60), end).await.unwrap();
+    assert!(words.contains("nobody took"), "{words}");
 }
 
 #[tokio::test]

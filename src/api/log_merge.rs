@@ -23,7 +23,8 @@ use super::error::ApiError;
 use super::log_follow::{Reading, Seat, right};
 use super::log_lines::parameter;
 use super::log_source::{self, HAND_OVER, Names, Said, Source, Wanted};
-use super::log_stream::{End, Filter, QUEUE, Queue, Reason};
+use super::log_source_filter::Filter;
+use super::log_stream::{End, Held, QUEUE, Queue, Reason};
 use super::logs::{names, pods_of, source};
 use super::related::known;
 use super::target::{Target, segment};
@@ -73,7 +74,7 @@ pub async fn follow(
         let args = [("namespace", target.namespace.as_str())];
         return Err(ApiError::with_status(StatusCode::FORBIDDEN, "error-no-log-right", &args));
     }
-    let filter = log_source::filter(query)?;
+    let filter = log_source::filter(&gateway.follows.filters, &user, query).await?;
     let pods = known("pod")?.resource;
     let namespace = target.namespace;
     let work = Workload {
@@ -373,7 +374,7 @@ impl Crew {
 #[derive(Default)]
 struct Merge {
     held: BTreeMap<(Timestamp, u64), Said>,
-    bytes: usize,
+    bytes: Held,
     count: u64,
     /// When lines came, in that order, with their times.
     arrivals: VecDeque<(Instant, Timestamp)>,
@@ -389,7 +390,7 @@ impl Merge {
     fn push(&mut self, now: Instant, said: Said) {
         // A word of the kubelet's has no time: it goes out with the next line.
         let at = said.line.at.unwrap_or(Timestamp::MIN);
-        self.bytes += said.line.text.len();
+        self.bytes.add(said.line.text.len());
         self.count += 1;
         self.held.insert((at, self.count), said);
         self.arrivals.push_back((now, at));
@@ -401,7 +402,7 @@ impl Merge {
             let first = self.held.first_key_value().map(|((at, _), _)| *at);
             if first.is_some_and(|at| self.until.is_some_and(|until| at <= until)) {
                 let (_, said) = self.held.pop_first()?;
-                self.bytes -= said.line.text.len();
+                self.bytes.sub(said.line.text.len());
                 self.newest = self.newest.max(said.line.at);
                 return Some(said);
             }
@@ -430,7 +431,7 @@ impl Merge {
     }
 
     fn is_full(&self) -> bool {
-        self.arrivals.len() > QUEUE.0 || self.bytes > QUEUE.1
+        self.arrivals.len() > QUEUE.0 || self.bytes.bytes() > self.bytes.most()
     }
 
     fn is_empty(&self) -> bool {

@@ -26,7 +26,7 @@ fn lines_that_come_within_the_window_go_out_by_their_times() {
     assert_eq!(due(&mut merge, after(499)), Vec::<String>::new());
     assert_eq!(due(&mut merge, after(500)), ["b5", "a10"]);
     assert_eq!(due(&mut merge, after(600)), ["b20", "a30"]);
-    assert!(merge.is_empty() && merge.bytes == 0);
+    assert!(merge.is_empty() && merge.bytes.bytes() == 0);
     // Too late to be in order: it goes out in its turn.
     merge.push(after(700), said("c", 1));
     assert_eq!(due(&mut merge, after(1_200)), ["c1"]);

@@ -4,6 +4,8 @@
 //!
 //! Everything is read as the caller. Who reads it, and how fast, is `log_follow`'s part.
 
+use std::collections::VecDeque;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +22,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::ApiError;
+use super::log_follow::Taken;
 use super::log_lines::parameter;
-use super::log_stream::{End, Entry, Filter, Line, Mark, Reader, Reason};
+use super::log_source_filter::Filter;
+use super::log_stream::{End, Entry, Line, Mark, Reader, Reason};
 use super::logs::{file_options, log_path, open};
 use super::{Gateway, body, view};
 use crate::upstream::{Failure, UpstreamError, User};
@@ -37,8 +41,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 const TRIES: u32 = 5;
 /// Filtering may take this long, and a quarter of the time that the log has been followed.
 const FILTERING: Duration = Duration::from_secs(1);
-/// So long lines are read without a pause; then it is the turn of others.
-const TURN: Duration = Duration::from_millis(5);
+/// Lines that are filtered together: the way to the filters' thread costs more than most lines.
+const TOGETHER: usize = 64;
+/// So long lines are read without a pause; then it is the turn of others, who may be a thousand.
+const TURN: Duration = Duration::from_millis(1);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What a follower asks for.
@@ -121,15 +127,17 @@ impl Wanted {
     }
 }
 
-/// Which lines to tell, if not all. Compiled, a pattern may have half a MiB: that is not done for
-/// callers whom nobody knows yet.
-pub fn filter(query: &str) -> Result<Option<Arc<Filter>>, ApiError> {
-    let pattern = parameter(query, "filter").filter(|pattern| !pattern.is_empty());
-    let filter = pattern.map(|pattern| Filter::new(&pattern)).transpose();
-    let filter = filter.map_err(|error| {
-        ApiError::bad_request("error-bad-log-filter", &[("reason", &error.to_string())])
-    })?;
-    Ok(filter.map(Arc::new))
+/// Which lines to tell, if not all. A pattern takes time and memory: nothing for callers whom
+/// nobody knows yet.
+pub async fn filter(
+    kept: &Taken,
+    user: &User,
+    query: &str,
+) -> Result<Option<Arc<Filter>>, ApiError> {
+    match parameter(query, "filter").filter(|pattern| !pattern.is_empty()) {
+        Some(pattern) => Filter::of(kept, user, &pattern).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Whose line it is.
@@ -242,6 +250,7 @@ impl Source {
             return Err(Reason::Gone.into());
         }
         let mut turn = Instant::now();
+        let together = if self.filter.is_some() { TOGETHER } else { 1 };
         while let Some(frame) = log.frame().await {
             let frame = match frame {
                 Ok(frame) => frame,
@@ -249,8 +258,9 @@ impl Source {
             };
             let Ok(data) = frame.into_data() else { continue };
             let mut chunk = &data[..];
-            while let Some(line) = reader.next(&mut chunk) {
-                self.say(line, filtering, to).await?;
+            while !chunk.is_empty() {
+                let lines = iter::from_fn(|| reader.next(&mut chunk)).take(together).collect();
+                self.say(lines, filtering, to).await?;
                 if turn.elapsed() > TURN {
                     tokio::task::yield_now().await;
                     turn = Instant::now();
@@ -258,24 +268,25 @@ impl Source {
             }
         }
         if let Some(line) = reader.rest() {
-            self.say(line, filtering, to).await?;
+            self.say(vec![line], filtering, to).await?;
         }
         Ok(Ok(()))
     }
 
     async fn say(
         &self,
-        line: Line,
+        mut lines: Vec<Line>,
         filtering: &mut Filtering,
         to: &mpsc::Sender<Said>,
     ) -> Result<(), End> {
-        if let Some(filter) = &self.filter
-            && !filtering.accepts(filter, &line.text)?
-        {
-            return Ok(());
+        if let Some(filter) = &self.filter {
+            lines = filtering.kept(filter, lines).await?;
         }
-        let said = Said { names: self.names.clone(), line };
-        to.send(said).await.map_err(|_| Reason::Completed.into())
+        for line in lines {
+            let said = Said { names: self.names.clone(), line };
+            to.send(said).await.map_err(|_| End::from(Reason::Completed))?;
+        }
+        Ok(())
     }
 
     /// Whether a log that was opened by the pod's name is that of another pod, which has a source
@@ -334,7 +345,7 @@ fn broken(error: &hyper::Error) -> Failure {
     UpstreamError::Broken(error.to_string()).into()
 }
 
-/// The time that a filter has taken.
+/// The time that a filter has worked, without its waiting.
 struct Filtering {
     begun: Instant,
     spent: Duration,
@@ -347,14 +358,20 @@ impl Default for Filtering {
 }
 
 impl Filtering {
-    fn accepts(&mut self, filter: &Filter, text: &str) -> Result<bool, End> {
-        let begun = Instant::now();
-        let accepts = filter.accepts(text);
-        self.spent += begun.elapsed();
-        if self.spent > FILTERING + self.begun.elapsed() / 4 {
-            return Err(Reason::Filter.into());
+    /// The lines that match.
+    async fn kept(&mut self, filter: &Arc<Filter>, lines: Vec<Line>) -> Result<Vec<Line>, End> {
+        let (mut left, mut kept) = (VecDeque::from(lines), Vec::new());
+        while !left.is_empty() {
+            let judged = filter.judge(left).await;
+            let (rest, more, time) = judged.ok_or_else(|| End::from(Reason::Failed))?;
+            left = rest;
+            kept.extend(more);
+            self.spent += time;
+            if self.spent > FILTERING + self.begun.elapsed() / 4 {
+                return Err(Reason::Filter.into());
+            }
         }
-        Ok(accepts)
+        Ok(kept)
     }
 }
 

@@ -52,6 +52,10 @@ fn a_container_is_over_when_nobody_will_start_it_again() {
     assert!(!is_over(&json!({"spec": {"containers": [{"name": "main"}]}}), "main"));
 }
 
+fn user() -> User {
+    User::bearer("a", &HeaderMap::new()).unwrap()
+}
+
 fn wanted(query: &str) -> Result<Wanted, ApiError> {
     Wanted::of(query, &HeaderMap::new())
 }
@@ -105,13 +109,18 @@ fn a_line_is_told_with_what_was_asked_for() {
     assert_eq!(told, expected);
 }
 
-#[test]
-fn a_filter_that_takes_all_the_time_is_ended() {
-    let filter = Filter::new("a").unwrap();
+#[tokio::test]
+async fn a_filter_that_takes_all_the_time_is_ended() {
+    let filter = filter(&Taken::default(), &user(), "filter=a%2B$").await.unwrap().unwrap();
+    let lines = || {
+        let mut chunk = &b"baa\nab\na\n"[..];
+        iter::from_fn(|| Reader::default().next(&mut chunk)).collect::<Vec<_>>()
+    };
     let mut filtering = Filtering::default();
-    assert_eq!(filtering.accepts(&filter, "a"), Ok(true));
+    let kept = filtering.kept(&filter, lines()).await.unwrap();
+    assert_eq!(kept.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["baa", "a"]);
     filtering.spent = FILTERING * 2 + filtering.begun.elapsed();
-    assert_eq!(filtering.accepts(&filter, "a"), Err(Reason::Filter.into()));
+    assert_eq!(filtering.kept(&filter, lines()).await, Err(Reason::Filter.into()));
 }
 
 #[test]
@@ -125,12 +134,14 @@ fn what_began_after_its_reader_is_read_from_its_beginning() {
     assert!(whole.from.is_none());
 }
 
-#[test]
-fn a_pattern_is_compiled_apart_from_all_that_is_read_of_strangers() {
+#[tokio::test]
+async fn a_pattern_is_compiled_apart_from_all_that_is_read_of_strangers() {
     assert!(wanted("filter=(").is_ok());
-    assert_eq!(filter("filter=(").err().unwrap().status.as_u16(), 400);
-    assert!(filter("filter=").unwrap().is_none());
-    assert!(filter("filter=a%2B").unwrap().unwrap().accepts("aa"));
+    assert_eq!(
+        filter(&Taken::default(), &user(), "filter=(").await.err().unwrap().status.as_u16(),
+        400
+    );
+    assert!(filter(&Taken::default(), &user(), "filter=").await.unwrap().is_none());
 }
 
 #[tokio::test]

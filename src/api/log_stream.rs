@@ -1,17 +1,18 @@
 //! A followed log on its way to one reader: lines out of the kubelet's bytes, the place in the log
-//! that each has, a filter, and the bounded queue between a log and a reader that may be slow.
+//! that each has, and the bounded queue between a log and a reader that may be slow.
 //!
 //! Pure but for the queue's waiting. It opens nothing and knows no rights: that is `log_follow`.
+//! Which lines are left out says `log_source_filter`.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use compact_str::CompactString;
 use jiff::Timestamp;
-use regex::{Regex, RegexBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -20,15 +21,13 @@ use tokio::time::{Instant, sleep_until};
 /// Longest line, with its time, in bytes. What nobody reads on a screen is cut: some JSON of a
 /// program fits, a file that was printed does not.
 const LONGEST: usize = 64 << 10;
-/// Longest filter, in bytes; people type them.
-const FILTER_LENGTH: usize = 1_000;
-/// A compiled filter, and its tables while it searches: ten Unicode classes fit, a bomb does not.
-const FILTER_SIZE: usize = 512 << 10;
-/// What of a line a filter looks at: with the size above, a line costs less than a second at worst.
-const FILTERED: usize = 8 << 10;
-/// Lines and bytes that wait for a reader: some seconds of a busy log, and the most that one
-/// reader costs us.
-pub const QUEUE: (usize, usize) = (1_000, 1 << 20);
+/// Lines and bytes that wait for a reader: some seconds of a busy log.
+pub const QUEUE: (usize, usize) = (1_000, 256 << 10);
+/// Bytes that wait for all readers; with more, as many of them may wait for one as an event has.
+const IN_ALL: usize = 64 << 20;
+/// Bytes of an event, whose last line may be longer: some events lie between us and a connection
+/// that takes nothing.
+const PIECE: usize = 64 << 10;
 /// Lines of one event, and how long a line may wait for others: less than people notice.
 const BATCH: (usize, Duration) = (64, Duration::from_millis(100));
 
@@ -201,38 +200,6 @@ impl Reader {
     }
 }
 
-/// A regular expression that lines must match.
-#[derive(Debug, Clone)]
-pub struct Filter(Regex);
-
-/// Why there is no filter.
-#[derive(Debug, thiserror::Error)]
-pub enum BadFilter {
-    #[error("it has {0} bytes, and {most} is the most", most = FILTER_LENGTH)]
-    TooLong(usize),
-    #[error(transparent)]
-    Refused(#[from] regex::Error),
-}
-
-impl Filter {
-    pub fn new(pattern: &str) -> Result<Self, BadFilter> {
-        if pattern.len() > FILTER_LENGTH {
-            return Err(BadFilter::TooLong(pattern.len()));
-        }
-        let mut builder = RegexBuilder::new(pattern);
-        Ok(Self(builder.size_limit(FILTER_SIZE).dfa_size_limit(FILTER_SIZE).build()?))
-    }
-
-    /// Whether the first [`FILTERED`] bytes of a line match; in time linear to them.
-    pub fn accepts(&self, text: &str) -> bool {
-        let mut end = text.len().min(FILTERED);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.0.is_match(&text[..end])
-    }
-}
-
 /// Why a follower is told no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -317,10 +284,51 @@ pub struct Queue {
     taken: Notify,
 }
 
+/// Bytes that wait for one reader, and among those of all until they are let go.
+#[derive(Debug)]
+pub struct Held {
+    bytes: usize,
+    all: &'static AtomicUsize,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        static ALL: AtomicUsize = AtomicUsize::new(0);
+        Self { bytes: 0, all: &ALL }
+    }
+}
+
+impl Held {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn sub(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// How many there may be.
+    pub fn most(&self) -> usize {
+        if self.all.load(Ordering::Relaxed) > IN_ALL { PIECE } else { QUEUE.1 }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.sub(self.bytes);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     lines: VecDeque<Entry>,
-    bytes: usize,
+    bytes: Held,
     missed: u64,
     pods: Option<Value>,
     end: Option<End>,
@@ -374,9 +382,8 @@ impl Queue {
 
 impl Waiting {
     fn has_room(&self, entry: &Entry) -> bool {
-        let (lines, bytes) = QUEUE;
-        let is_full = self.lines.len() >= lines || self.bytes + entry.json.len() > bytes;
-        self.lines.is_empty() || !is_full
+        let is_long = self.bytes.bytes() + entry.json.len() > self.bytes.most();
+        self.lines.is_empty() || (self.lines.len() < QUEUE.0 && !is_long)
     }
 
     fn push(&mut self, entry: Entry, now: Instant) {
@@ -385,7 +392,7 @@ impl Waiting {
             self.missed += 1;
         }
         self.since.get_or_insert(now);
-        self.bytes += entry.json.len();
+        self.bytes.add(entry.json.len());
         self.lines.push_back(entry);
     }
 
@@ -398,7 +405,7 @@ impl Waiting {
 
     fn pop(&mut self) -> Option<Entry> {
         let entry = self.lines.pop_front()?;
-        self.bytes -= entry.json.len();
+        self.bytes.sub(entry.json.len());
         Some(entry)
     }
 
@@ -415,11 +422,15 @@ impl Waiting {
             return self.end.take().map(News::End).ok_or(None);
         };
         let due = since + wait;
-        if self.lines.len() < most && self.end.is_none() && now < due {
+        let is_event = self.lines.len() >= most || self.bytes.bytes() >= PIECE;
+        if !is_event && self.end.is_none() && now < due {
             return Err(Some(due));
         }
         let (mut id, mut data) = (None, String::from("["));
         for _ in 0..most {
+            if data.len() >= PIECE {
+                break;
+            }
             let Some(entry) = self.pop() else { break };
             if data.len() > 1 {
                 data.push(',');

@@ -1,4 +1,4 @@
-//! Lines out of bytes, places in a log, filters and the queue, without a kubelet.
+//! Lines out of bytes, places in a log and the queue, without a kubelet.
 
 use super::*;
 
@@ -123,19 +123,6 @@ fn a_time_alone_is_behind_all_of_its_lines_and_nonsense_is_no_place() {
     }
 }
 
-#[test]
-fn a_filter_is_a_regular_expression_of_bounded_size_over_the_beginning_of_a_line() {
-    let filter = Filter::new(r"(?i)\berror\b.*time-?out").unwrap();
-    assert!(filter.accepts("ERROR: a timeout") && !filter.accepts("errors and timeouts"));
-    let late = format!("{}error timeout", "ä".repeat(FILTERED));
-    assert!(!filter.accepts(&late));
-    let words = Filter::new("(").unwrap_err().to_string();
-    assert!(words.contains("unclosed group"), "{words}");
-    let bomb = Filter::new(r"(\w{50}){50}").unwrap_err().to_string();
-    assert!(bomb.contains("size limit"), "{bomb}");
-    assert!(matches!(Filter::new(&"a".repeat(1_001)), Err(BadFilter::TooLong(1_001))));
-}
-
 fn entry(text: &str) -> Entry {
     Entry { json: format!("{text:?}"), id: Some(text.to_owned()) }
 }
@@ -158,7 +145,7 @@ fn lines_are_told_together_when_there_are_many_or_the_first_has_waited() {
     waiting.end = Some(Reason::Completed.into());
     assert!(matches!(waiting.next(now), Ok(News::Lines { .. })), "for nothing more to come");
     assert_eq!(waiting.next(now), Ok(News::End(Reason::Completed.into())));
-    assert_eq!((waiting.bytes, waiting.next(now)), (0, Err(None)));
+    assert_eq!((waiting.bytes.bytes(), waiting.next(now)), (0, Err(None)));
 }
 
 #[test]
@@ -173,7 +160,7 @@ fn a_slow_reader_gets_the_newest_lines_and_is_told_how_many_it_missed() {
     assert!(data.starts_with(r#"["5","6""#), "{data}");
     for _ in 0..4 {
         waiting.push(Entry { json: "x".repeat(QUEUE.1 / 2), id: None }, now);
-        assert!(waiting.bytes <= QUEUE.1, "{}", waiting.bytes);
+        assert!(waiting.bytes.bytes() <= QUEUE.1, "{:?}", waiting.bytes);
     }
 }
 
@@ -185,8 +172,63 @@ fn who_may_no_longer_read_a_log_gets_nothing_of_what_waits() {
         waiting.push(entry("a"), now);
         waiting.end(reason.into());
         assert_eq!(waiting.next(now), Ok(News::End(reason.into())));
-        assert_eq!(waiting.bytes, 0);
+        assert_eq!(waiting.bytes.bytes(), 0);
     }
+}
+
+/// Lines of 20 KB with a number each.
+fn long(number: usize) -> Entry {
+    Entry { json: format!("\"{number:03}{}\"", "x".repeat(20_000)), id: Some(number.to_string()) }
+}
+
+#[test]
+fn an_event_ends_at_its_size_and_no_line_is_lost_or_moved() {
+    let (mut waiting, now) = (Waiting::default(), Instant::now());
+    let (mut lines, mut events) = (Vec::new(), 0);
+    for number in 0..BATCH.0 {
+        waiting.push(long(number), now);
+        // As a reader that keeps up with it.
+        while let Ok(News::Lines { id, data }) = waiting.next(now) {
+            assert!(data.len() <= PIECE + long(0).json.len() + 2, "{} bytes", data.len());
+            let all: Vec<String> = serde_json::from_str(&data).unwrap();
+            lines.extend(all.iter().map(|line| line[..3].parse::<usize>().unwrap()));
+            assert_eq!(id, lines.last().map(usize::to_string));
+            events += 1;
+        }
+    }
+    assert!(lines.iter().copied().eq(0..BATCH.0), "{lines:?}");
+    assert_eq!(events, BATCH.0 / 4, "lines are told together");
+    // A line longer than an event is one by itself.
+    waiting.push(Entry { json: "x".repeat(2 * PIECE), id: None }, now);
+    waiting.push(long(0), now);
+    let Ok(News::Lines { data, .. }) = waiting.next(now) else { panic!("no lines") };
+    assert_eq!(data.len(), 2 * PIECE + 2);
+}
+
+#[test]
+fn readers_who_never_read_have_little_each_when_there_are_many_and_give_it_back() {
+    static ALL: AtomicUsize = AtomicUsize::new(0);
+    let waiting = || Waiting { bytes: Held { bytes: 0, all: &ALL }, ..Waiting::default() };
+    let (mut readers, now) = (Vec::new(), Instant::now());
+    for others in [0, IN_ALL] {
+        ALL.fetch_add(others, Ordering::Relaxed);
+        let mut reader = waiting();
+        for number in 0..BATCH.0 {
+            reader.push(long(number), now);
+        }
+        readers.push(reader);
+        ALL.fetch_sub(others, Ordering::Relaxed);
+    }
+    let held: Vec<usize> = readers.iter().map(|reader| reader.bytes.bytes()).collect();
+    assert!(held[0] > PIECE && held[0] <= QUEUE.1, "{held:?}");
+    assert!(held[1] > 0 && held[1] <= PIECE, "{held:?}");
+    assert_eq!(ALL.load(Ordering::Relaxed), held.iter().sum::<usize>());
+    let Ok(News::Missed(missed)) = readers[1].next(now) else { panic!("nothing is missed") };
+    assert_eq!(missed as usize + readers[1].lines.len(), BATCH.0);
+    readers[0].end(Reason::Denied.into());
+    assert_eq!(ALL.load(Ordering::Relaxed), held[1], "nobody gets it any more");
+    drop(readers);
+    assert_eq!(ALL.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

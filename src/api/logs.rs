@@ -1,34 +1,37 @@
 //! Logs: which containers of a workload have one, a window of one container's log, and the whole of
 //! it as a stream.
 //!
-//! Every byte is read as the caller, nothing of it is kept. What the lines of a window are is
-//! `log_lines`' part.
+//! Every byte is read as the caller, nothing of it is kept. What a window shows, `log_lines` knows.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use bytes::Bytes;
 use compact_str::CompactString;
+use futures::{StreamExt as _, stream};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
+use super::body::too_many;
 use super::error::ApiError;
 use super::log_lines::{Line, Position, Selection, lines, parameter, select};
 use super::related::known;
 use super::respond::{Freshness, Reply};
 use super::target::{Target, segment};
 use super::view::{NoView, View};
-use super::{Caller, Gateway, Shared, body, log_follow, log_source, view};
+use super::{Caller, Gateway, Shared, body, live, log_follow, log_source, view};
 use crate::kinds::{KindDef, Link, Row, Uid};
-use crate::upstream::{Failure, Identity, UpstreamError, User};
+use crate::upstream::{Failure, Identity, Turns, UpstreamError, User};
 
 /// What has logs, and where its objects describe the containers.
 const SOURCES: [(&str, &str); 8] = [
@@ -46,9 +49,20 @@ const SOURCES: [(&str, &str); 8] = [
 const LINES: usize = 5_000;
 /// Bytes that a window is looked for in, from the log's beginning; the contract's number.
 const BYTES: usize = 500_000;
-/// Lines have no longest length, so the last of them are bounded by this, too: enough for lines of
-/// 3 KiB, little enough for some readers at once.
-const LIMIT: usize = 16 << 20;
+/// Lines have no longest length, so the last of them are bounded by this, too: 1.6 KiB for each.
+const LIMIT: usize = 8 << 20;
+/// Bytes that a window may be looked for in, and that its answer may have, without a place: lines
+/// of 200 bytes fit.
+const FREE: usize = 1 << 20;
+/// Places of longer ones: of one caller, and of all. With its answer, whose escapes may take six
+/// times as much, each has some 60 MiB at worst.
+const LONG_OF_ONE: usize = 2;
+static LONG: Semaphore = Semaphore::const_new(8);
+static OWN: LazyLock<Turns> = LazyLock::new(|| Turns::new(LONG_OF_ONE));
+/// The longest wait for such a place, and for a reader to take the next piece of a long answer.
+const WAIT: Duration = Duration::from_secs(20);
+/// Bytes of a long answer that are given to a connection at once.
+const PIECE: usize = 64 << 10;
 /// The longest message of an error that is read; kubelets write a line.
 const ERROR_LIMIT: usize = 64 << 10;
 /// How long a window, or the head of a file, may take: who waits for it waits for a page.
@@ -182,11 +196,13 @@ pub async fn window(
     };
     let path = log_path(&path, &container, &options);
     let reading = timeout(TIME, read(&gateway, &user, &path, position)).await;
-    let log = match reading.unwrap_or_else(|_| Err(UpstreamError::Timeout.into())) {
-        Ok(log) => log,
+    let mut log = match reading.unwrap_or_else(|_| Err(UpstreamError::Timeout.into())) {
+        Ok(Some(log)) => log,
+        Ok(None) => return Err(too_many()),
         Err(failure) if is_about_the_log(&failure) => Newest::of(&failure),
         Err(failure) => return Err(failure.into()),
     };
+    let place = log.place.take();
     let lines = lines(&log.bytes);
     let shown = select(&lines, &wanted);
     let is_all_read = match position {
@@ -205,8 +221,47 @@ pub async fn window(
     };
     let details = Details { info, selection: &shown.selection, logs: shown.lines };
     let answer = serde_json::to_vec(&details).map_err(|error| ApiError::internal(&error))?;
+    let place = match place {
+        _ if answer.len() <= FREE => None,
+        None => Some(self::place(&user, WAIT).await.ok_or_else(too_many)?),
+        held => held,
+    };
     let reply = Reply::json(answer, Freshness::default().with_live());
-    Ok(reply.respond(&gateway, request.headers()))
+    let response = reply.respond(&gateway, request.headers());
+    let Some(place) = place else { return Ok(response) };
+    Ok(response.map(|body| held(body, place, WAIT)))
+}
+
+/// The place of a long log, until its answer is taken.
+struct Place {
+    _own: OwnedSemaphorePermit,
+    _all: SemaphorePermit<'static>,
+}
+
+/// `None` when none is free in time.
+async fn place(user: &User, wait: Duration) -> Option<Place> {
+    let place = async {
+        let own = OWN.of(user).acquire_owned().await.ok()?;
+        Some(Place { _own: own, _all: LONG.acquire().await.ok()? })
+    };
+    timeout(wait, place).await.ok().flatten()
+}
+
+/// A body that has its place until it is taken, or nothing of it was for so long. Pieces are
+/// copies: what lies in a connection holds no more than itself.
+fn held(body: Body, place: Place, patience: Duration) -> Body {
+    let begun = (body.into_data_stream(), Bytes::new(), place);
+    let pieces = stream::unfold(begun, |(mut body, mut left, place)| async move {
+        while left.is_empty() {
+            match body.next().await? {
+                Ok(data) => left = data,
+                Err(error) => return Some((Err(error), (body, left, place))),
+            }
+        }
+        let piece = left.split_to(left.len().min(PIECE));
+        Some((Ok(Bytes::copy_from_slice(&piece)), (body, left, place)))
+    });
+    live::whole(pieces, patience)
 }
 
 /// The pod, and the container if there is one, of `…/log/{namespace}/{pod}[/{container}]`.
@@ -291,26 +346,32 @@ fn is_about_the_log(failure: &Failure) -> bool {
     }
 }
 
-/// A log as far as a window is looked for in it.
+/// A log as far as a window is looked for in it; `None` when it is long and there is no place.
 async fn read(
     gateway: &Gateway,
     user: &User,
     path: &str,
     position: Position,
-) -> Result<Newest, Failure> {
+) -> Result<Option<Newest>, Failure> {
     let mut body = open(gateway, user, path).await?;
     let mut log = Newest::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| UpstreamError::Broken(error.to_string()))?;
         let Ok(data) = frame.into_data() else { continue };
+        if log.place.is_none() && log.bytes.len() + data.len() > FREE {
+            log.place = place(user, WAIT).await;
+            if log.place.is_none() {
+                return Ok(None);
+            }
+        }
         log.push(&data, LIMIT);
         // Kubelets end here by themselves; what stands in for one may not know the option.
         if position == Position::Beginning && log.bytes.len() > BYTES {
             log.bytes.truncate(BYTES);
-            return Ok(log);
+            return Ok(Some(log));
         }
     }
-    Ok(log.end(LIMIT))
+    Ok(Some(log.end(LIMIT)))
 }
 
 /// The newest bytes of a log.
@@ -319,18 +380,20 @@ struct Newest {
     bytes: Vec<u8>,
     /// There were more.
     is_cut: bool,
+    /// Of a long one.
+    place: Option<Place>,
 }
 
 impl Newest {
     /// What is shown in place of a log.
     fn of(failure: &Failure) -> Self {
-        Self { bytes: failure.to_string().into_bytes(), is_cut: false }
+        Self { bytes: failure.to_string().into_bytes(), ..Self::default() }
     }
 
-    /// Holds twice the limit before it is cut, so that bytes are not moved with every chunk.
+    /// Holds more than the limit before it is cut, so that bytes are not moved with every chunk.
     fn push(&mut self, data: &[u8], limit: usize) {
         self.bytes.extend_from_slice(data);
-        if self.bytes.len() > 2 * limit {
+        if self.bytes.len() > limit + limit / 4 {
             self.cut(limit);
         }
     }

@@ -80,7 +80,7 @@ fn of_a_log_too_large_the_newest_whole_lines_stay() {
         let mut log = Newest::default();
         for chunk in chunks {
             log.push(chunk.as_bytes(), limit);
-            assert!(log.bytes.len() <= 2 * limit);
+            assert!(log.bytes.len() <= limit + limit / 4);
         }
         let log = log.end(limit);
         (String::from_utf8(log.bytes).unwrap(), log.is_cut)
@@ -90,6 +90,30 @@ fn of_a_log_too_large_the_newest_whole_lines_stay() {
     assert_eq!(read(&["1\n2\n", "3\n4\n", "5\n6\n", "7\n8\n"], 5), ("7\n8\n".into(), true));
     assert_eq!(read(&["aaaaaaaa"], 5), ("aaaaa".into(), true));
     assert_eq!(read(&[], 5), (String::new(), false));
+}
+
+#[tokio::test]
+async fn a_long_log_waits_for_a_place_and_has_it_until_its_answer_is_taken() {
+    let user = |token: &str| User::bearer(token, &http::HeaderMap::new()).unwrap();
+    let none = async |token: &str| place(&user(token), Duration::ZERO).await.is_none();
+    let soon = Duration::from_millis(20);
+    let mut places = Vec::new();
+    for number in 0..8 {
+        let token = format!("person-{}", number / LONG_OF_ONE);
+        places.push(place(&user(&token), WAIT).await.unwrap());
+        let is_full = number % LONG_OF_ONE == LONG_OF_ONE - 1;
+        assert_eq!(none(&token).await, is_full, "{number}: one caller has some of them");
+    }
+    assert!(none("other").await, "all are taken");
+
+    let answer = || Body::from(vec![b'x'; 3 * PIECE + 1]);
+    let whole = held(answer(), places.pop().unwrap(), WAIT).collect().await.unwrap().to_bytes();
+    assert_eq!(whole, vec![b'x'; 3 * PIECE + 1]);
+    places.push(place(&user("other"), WAIT).await.expect("it was taken"));
+
+    let mut left = held(answer(), places.pop().unwrap(), soon).into_data_stream();
+    assert_eq!(left.next().await.unwrap().unwrap().len(), PIECE);
+    assert!(place(&user("next"), WAIT).await.is_some(), "nobody takes it");
 }
 
 #[test]

@@ -167,7 +167,11 @@ const FOLLOW: &[Parameter] = &[
     ("tailLines", "int", "Begins so many lines before the end."),
     ("sinceSeconds", "int", "Begins so many seconds ago."),
     ("sinceTime", "time", "Begins at this time; not together with sinceSeconds."),
-    ("filter", "string", "A regular expression: lines without a match are left out."),
+    (
+        "filter",
+        "string",
+        "A regular expression: lines without a match are left out. The first 2 KiB of a line are looked at, at most 10 groups.",
+    ),
     ("from", "string", "The id of the last event that was read, as Last-Event-ID."),
     ("container", "string", "Of a workload: this container only."),
 ];

@@ -15,13 +15,14 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::ApiError;
 use super::live;
-use super::log_follow::Seat;
+use super::log_follow::{Seat, UNJUDGED};
 use super::logs::X_ACCEL_BUFFERING;
 use super::passthrough::user_name;
 use super::target::segment;
@@ -74,6 +75,7 @@ pub async fn read(
         queue: VecDeque::new(),
         over: false,
         looked: Instant::now(),
+        judged: Instant::now(),
         _seat: seat,
     };
     Ok(events(reader))
@@ -241,6 +243,8 @@ struct Reader {
     queue: VecDeque<Event>,
     over: bool,
     looked: Instant,
+    /// When it was last certain that he may look on.
+    judged: Instant,
     _seat: Seat,
 }
 
@@ -252,6 +256,13 @@ impl Reader {
             }
             if self.over {
                 return None;
+            }
+            // Whoever reads slowly finds news each time, and never waits.
+            if self.looked + self.pause() <= Instant::now() {
+                self.look().await;
+                if self.over {
+                    continue;
+                }
             }
             if let Some(told) = &mut self.told {
                 told.borrow_and_update();
@@ -287,10 +298,15 @@ impl Reader {
         self.state = told;
     }
 
-    /// Until there may be news; looks again at what others run, and at the right to look on.
+    /// Between two looks.
+    fn pause(&self) -> Duration {
+        if self.told.is_some() { self.gateway.follows.recheck() } else { POLL }
+    }
+
+    /// Until there may be news, or it is time to look again.
     async fn wait(&mut self) {
         let ending = self.gateway.streams.ending();
-        let pause = if self.told.is_some() { self.gateway.follows.recheck() } else { POLL };
+        let again = self.looked + self.pause();
         let told = &mut self.told;
         let changed = async {
             match told {
@@ -300,21 +316,29 @@ impl Reader {
             }
         };
         tokio::select! {
-            () = changed => return,
+            () = changed => {}
             () = ending.cancelled() => {
                 let away = StatusCode::SERVICE_UNAVAILABLE;
-                return self.end(&ApiError::with_status(away, "error-shutting-down", &[]));
+                self.end(&ApiError::with_status(away, "error-shutting-down", &[]));
             }
-            () = sleep_until(self.looked + pause) => {}
+            () = sleep_until(again) => {}
+        }
+    }
+
+    /// Looks again at what others run, and at the right to look on.
+    async fn look(&mut self) {
+        if is_expired(&self.user) {
+            return self.end(&ApiError::unauthorized());
         }
         self.looked = Instant::now();
+        let most = self.gateway.follows.recheck() * UNJUDGED;
         match found(&self.gateway, &self.user, &self.namespace, &self.id).await {
             Ok(found) => {
+                self.judged = self.looked;
                 self.told = found.watch();
                 self.found = found;
             }
-            // An API server that is away takes no right, and no lock.
-            Err(error) if error.status.is_server_error() => {}
+            Err(error) if is_passing(error.status, self.judged.elapsed() < most) => {}
             Err(error) => self.end(&error),
         }
     }
@@ -327,6 +351,16 @@ impl Reader {
         });
         self.queue.push_back(Event::default().event("end").data(words.to_string()));
     }
+}
+
+/// Whether an error takes no right: an API server that is away takes none, and no lock. One that
+/// is there and does not judge takes it in the end, since whoever lost it may bring about a 429.
+fn is_passing(status: StatusCode, is_fresh: bool) -> bool {
+    status.is_server_error() || (status == StatusCode::TOO_MANY_REQUESTS && is_fresh)
+}
+
+fn is_expired(user: &User) -> bool {
+    user.expires().is_some_and(|at| at <= Timestamp::now().as_second())
 }
 
 /// Lines of an operation elsewhere from this one on.
@@ -374,6 +408,19 @@ mod tests {
         assert_eq!(lock_of("shop", "web.v1.iaaaaaaa").unwrap(), place);
         for odd in ["web", "web.iaaa", "../x.iaaaaaaa"] {
             assert_eq!(lock_of("shop", odd).unwrap_err().status, StatusCode::NOT_FOUND, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_look_that_is_refused_for_load_ends_no_stream_for_a_while_and_a_denial_does_at_once() {
+        let passing =
+            |code: u16, is_fresh| is_passing(StatusCode::from_u16(code).unwrap(), is_fresh);
+        assert!(passing(429, true) && !passing(429, false));
+        for away in [500, 502, 503, 504] {
+            assert!(passing(away, true) && passing(away, false), "{away}");
+        }
+        for denied in [401, 403, 404] {
+            assert!(!passing(denied, true), "{denied}");
         }
     }
 

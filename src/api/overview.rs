@@ -1,5 +1,5 @@
 //! The start page in one answer: workloads by state, how many there are of every other kind,
-//! capacity and what is asked of it, warnings by reason, versions. Each number is of what the
+//! capacity, what is asked of it and used, warnings by reason, versions. Each number is of what the
 //! caller may list; what is missing is named in `errors`.
 //!
 //! It reads the shared stores and lists nothing where those are current.
@@ -12,11 +12,13 @@ use compact_str::CompactString;
 use futures::future::join_all;
 use serde_json::{Map, Value, json};
 
+use super::detail::distinct;
 use super::error::ApiError;
 use super::join::Joins;
 use super::list::namespaces_in;
 use super::related::known;
 use super::respond::{Freshness, Reply};
+use super::usage::{self, Usages};
 use super::view::{self, NoView, View};
 use super::{Caller, Gateway, Shared};
 use crate::kinds::{Allocated, Cell, Counts, Facts, KINDS, KindDef, Row, by_name, time};
@@ -35,14 +37,18 @@ pub async fn overview(
     let wanted = if last == "overview" { Vec::new() } else { namespaces_in(last)? };
     let locale = gateway.locale_of(request.headers());
     // One question first: bad credentials must not cause one for each kind.
-    if let Err(NoView::Failed(error)) = view::scope(&gateway, &user, known("pod")?, &wanted).await {
+    let pods = known("pod")?;
+    if let Err(NoView::Failed(error)) = view::scope(&gateway, &user, pods, &wanted).await {
         return Err(error);
     }
     let kinds = KINDS.iter().filter(|kind| kind.is_kept());
     let (asked, wanted) = ((&*gateway, &user), wanted.as_slice());
     let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, wanted).await));
-    let (opened, version) =
-        tokio::join!(join_all(open), gateway.discovery.version(&gateway.cluster, &user));
+    let (opened, version, (usage, unknown)) = tokio::join!(
+        join_all(open),
+        gateway.discovery.version(&gateway.cluster, &user),
+        usage::shown(&gateway, &user, pods, wanted, locale),
+    );
     let (mut views, mut errors) = (Vec::new(), Vec::new());
     for (kind, view) in opened {
         match view {
@@ -54,9 +60,18 @@ pub async fn overview(
         errors.push(ApiError::from(failure).as_item(locale));
         String::new()
     });
-    let freshness = Freshness::of(views.iter().map(|(_, view)| view));
-    let capacity = capacity(&gateway, &user, &views, wanted.is_empty()).await;
-    let (objects, joins, rest) = joined(views);
+    errors.extend(unknown);
+    let measured = usage.as_ref().and_then(Usages::view);
+    let freshness = Freshness::of(views.iter().map(|(_, view)| view).chain(measured));
+    let capacity = capacity(asked, &views, usage.as_ref(), wanted.is_empty()).await;
+    let (objects, mut joins, rest) = joined(views);
+    joins.usage = usage;
+    let counted = rest.iter().filter(|(kind, _)| kind.list.counts != Counts::None);
+    for view in counted.map(|(_, view)| view).chain(&joins.pods) {
+        let left_out = joins.left_out(&view.scope);
+        errors.extend(left_out.map(|why| ApiError::from(why.clone()).as_item(locale)));
+    }
+    let errors = distinct(errors);
     let mut kubelets: BTreeMap<String, usize> = BTreeMap::new();
     rows(&rest, "node", |node| {
         let column = by_name("node").and_then(|kind| kind.column("version"));
@@ -119,8 +134,13 @@ fn rows(views: &Views, name: &str, visit: impl FnMut(&std::sync::Arc<Row>)) {
     }
 }
 
-/// What the nodes have and what the pods ask of it: sums over all pods, or nothing.
-async fn capacity(gateway: &Gateway, user: &User, views: &Views, everywhere: bool) -> Value {
+/// What the nodes have, and what of it the pods ask for and use: sums over all pods, or nothing.
+async fn capacity(
+    (gateway, user): (&Gateway, &User),
+    views: &Views,
+    usage: Option<&Usages>,
+    everywhere: bool,
+) -> Value {
     let Some((kind, pods)) = views.iter().find(|(kind, _)| kind.name == "pod") else {
         return Value::Null;
     };
@@ -131,6 +151,11 @@ async fn capacity(gateway: &Gateway, user: &User, views: &Views, everywhere: boo
         "memory": { "requests": memory_requests, "limits": memory_limits },
         "pods": { "used": sums.alive },
     });
+    let used = usage.and_then(|usage| usage.total(&pods.scope).points.last().copied());
+    if let Some((_, cpu, memory)) = used {
+        capacity["cpu"]["usage"] = cpu.into();
+        capacity["memory"]["usage"] = memory.into();
+    }
     // Beside the capacity of all nodes the sums of some pods would say too little.
     let all =
         everywhere && gateway.authorizer.scope_of_all(&gateway.cluster, user, kind).await.is_ok();

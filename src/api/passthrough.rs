@@ -15,6 +15,7 @@ use serde_json::json;
 use super::caller::Asked;
 use super::error::ApiError;
 use super::target::encoded;
+use super::view::told_to_known;
 use super::websocket::Bridge;
 use super::written::Wrote;
 use super::{Gateway, Shared};
@@ -32,13 +33,15 @@ pub async fn passthrough(State(gateway): Shared, request: Request) -> Response {
 async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, ApiError> {
     // First of all: who has no credentials learns nothing, not even which paths are odd.
     let user = gateway.callers.user(&Asked::of(&request))?;
-    let (cluster, target) = split(request.uri())?;
+    let own = gateway.cluster.name();
+    let (cluster, target) = split(request.uri(), own)?;
     let root = format!("{}/clusters/{}", gateway.base_path, encoded(&cluster));
-    if cluster != gateway.cluster.name() {
-        return Err(ApiError::not_found(format!(
-            "there is no cluster {cluster:?} here; the one behind this server is {:?}",
-            gateway.cluster.name()
-        )));
+    if cluster != own {
+        let error = ApiError::not_found(format!(
+            "there is no cluster {cluster:?} here; the one behind this server is {own:?}"
+        ));
+        // A name may be an account's number: a token that is none tells nobody.
+        return Err(told_to_known(gateway, &user, error).await);
     }
     *request.uri_mut() = Uri::from(target);
     // From here on a WebSocket over HTTP/2 is the upgrade that the API server knows, reviewed as one.
@@ -185,9 +188,16 @@ pub(super) async fn user_name(gateway: &Gateway, user: &User) -> String {
 }
 
 /// The cluster's name and, byte for byte, what follows it. The base path is already gone.
-fn split(uri: &Uri) -> Result<(String, PathAndQuery), ApiError> {
+///
+/// Names may have slashes (EKS: `arn:aws:eks:…:cluster/prod`), and client-go sends even a `%2F` of
+/// its server's address as `/`: as many segments are the name as make our own, else the first is.
+fn split(uri: &Uri, own: &str) -> Result<(String, PathAndQuery), ApiError> {
     let path = uri.path().strip_prefix("/clusters/").unwrap_or_default();
-    let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let mut ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    let mut own_ends = ends.clone().take(own.matches('/').count() + 1);
+    let end = own_ends.find(|end| decoded(path.split_at(*end).0) == own).or_else(|| ends.next());
+    let (name, rest) = path.split_at(end.unwrap_or(path.len()));
     let rest = if rest.is_empty() { "/" } else { rest };
     let target = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{rest}?{query}")),
@@ -195,7 +205,7 @@ fn split(uri: &Uri) -> Result<(String, PathAndQuery), ApiError> {
     };
     // It was part of a URI, so it is one; the error is only for the type.
     let target = target.map_err(|_| bad_path(&BadPath::Relative))?;
-    Ok((percent_decode_str(name).decode_utf8_lossy().into_owned(), target))
+    Ok((decoded(name), target))
 }
 
 fn bad_path(error: &BadPath) -> ApiError {
@@ -223,7 +233,27 @@ mod tests {
             ("/clusters/main/a%20b/%2e", "main", "/a%20b/%2e"),
             ("/clusters/main/api?", "main", "/api?"),
         ] {
-            let (found, rest) = split(&uri.parse().unwrap()).unwrap();
+            for own in ["main", "arn:aws/x"] {
+                let (found, rest) = split(&uri.parse().unwrap(), own).unwrap();
+                assert_eq!((found.as_str(), rest.as_str()), (name, target), "{uri}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_name_may_have_slashes_and_come_with_them_decoded() {
+        for (uri, name, target) in [
+            ("/clusters/arn:aws/x/api?y", "arn:aws/x", "/api?y"),
+            ("/clusters/arn%3Aaws/x//api", "arn:aws/x", "//api"),
+            ("/clusters/arn:aws/x", "arn:aws/x", "/"),
+            ("/clusters/arn:aws%2fx/x/api", "arn:aws/x", "/x/api"),
+            // Not ours.
+            ("/clusters/arn:aws/other/api?y", "arn:aws", "/other/api?y"),
+            ("/clusters/arn:aws//x/api", "arn:aws", "//x/api"),
+            ("/clusters/arn:aws/x%2Fapi", "arn:aws", "/x%2Fapi"),
+            ("/clusters/arn:aws", "arn:aws", "/"),
+        ] {
+            let (found, rest) = split(&uri.parse().unwrap(), "arn:aws/x").unwrap();
             assert_eq!((found.as_str(), rest.as_str()), (name, target), "{uri}");
         }
     }

@@ -1,6 +1,7 @@
 //! `--proxy-listen`: the API server's paths at the root of a port of its own, as `kubectl proxy`
-//! has them. It asks for no credentials: who reaches the port is the kubeconfig's user, so names,
-//! paths and methods are filtered (k8s.io/kubectl/pkg/proxy), and other sites' pages are refused.
+//! has them. It asks for no credentials: who reaches the port is the kubeconfig's user unless he
+//! sends others, so names, paths and methods are filtered (k8s.io/kubectl/pkg/proxy), and other
+//! sites' pages are refused.
 //!
 //! It serves no files and no route of ours.
 
@@ -15,7 +16,7 @@ use regex::Regex;
 use super::caller::{Asked, refuse_cross_site};
 use super::error::ApiError;
 use super::{Gateway, passthrough};
-use crate::upstream::{BadPath, User};
+use crate::upstream::{BadPath, User, subprotocol_token};
 
 /// What passes: accepted hosts and paths, without the rejected paths and methods. Rejection wins.
 #[derive(Debug, Clone)]
@@ -87,7 +88,14 @@ async fn answer(front: &Front, mut request: Request) -> Result<Response, ApiErro
     if let Some(target) = target {
         *request.uri_mut() = Uri::from(target);
     }
-    let user = User::kubeconfig(request.headers());
+    // As behind `kubectl proxy` the client's own header wins (client-go
+    // transport/round_trippers.go): one that is no good is a 401, never the kubeconfig's user.
+    let brings = request.headers().contains_key(header::AUTHORIZATION)
+        || subprotocol_token(request.method(), request.headers()).is_some();
+    let user = match brings {
+        true => front.gateway.callers.user(&Asked::of(&request))?,
+        false => User::kubeconfig(request.headers()),
+    };
     passthrough::forward(&front.gateway, &user, &info, request).await
 }
 

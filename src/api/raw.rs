@@ -15,10 +15,12 @@ use super::respond::{Freshness, Reply};
 use super::target::{self, encoded, segment};
 use super::{Caller, Gateway, Shared, view};
 use crate::kinds::KINDS;
-use crate::upstream::{Identity, OBJECT_LIMIT, Served, User};
+use crate::upstream::{Failure, Identity, OBJECT_LIMIT, Served, User};
 
 /// Writes without a resource version are repeated so often when somebody else is faster.
 const TRIES: usize = 5;
+/// Fields that nobody knows are a 400 that names them: else a misspelt one vanishes in silence.
+pub const STRICT: &str = "fieldValidation=Strict";
 
 /// What the path names: `{kind}` as the contract calls it, and an object.
 struct Named {
@@ -43,7 +45,7 @@ pub async fn read(
 }
 
 /// `PUT …/_raw/…`: with a resource version the write of who saw that version, without one the last
-/// writer wins.
+/// writer wins. Fields that the API server does not know are a 400.
 pub async fn replace(
     State(gateway): Shared,
     Caller(user): Caller,
@@ -54,12 +56,13 @@ pub async fn replace(
     is_json(&head.headers)?;
     let body = body::bytes(&gateway, sent_body).await?;
     let object: Value = serde_json::from_slice(&body).map_err(|error| malformed(&error))?;
+    // Before what the cluster serves is looked at: made-up credentials learn nothing by it.
+    let sent = seen(&object)?.to_owned();
     let (served, path) = match named.place_of(&gateway, &user, &object).await {
         Ok(found) => found,
         // What is wrong with it tells what the cluster serves.
         Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
     };
-    let sent = resource_version(&object).to_owned();
     let object = if sent.is_empty() {
         last_wins(&gateway, &user, &path, object).await?
     } else {
@@ -201,6 +204,21 @@ fn resource_version(object: &Value) -> &str {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The version that a writer saw; empty when he names none. Of another type it is no such thing,
+/// and must not be taken for none: he would overwrite what he never saw.
+fn seen(object: &Value) -> Result<&str, ApiError> {
+    match object.pointer("/metadata/resourceVersion") {
+        Some(Value::String(version)) => Ok(version),
+        None | Some(Value::Null) => Ok(""),
+        Some(_) => Err(malformed(&"metadata.resourceVersion must be a string, as it was read")),
+    }
+}
+
+async fn put(gateway: &Gateway, user: &User, path: &str, body: Bytes) -> Result<Value, Failure> {
+    let path = format!("{path}?{STRICT}");
+    send(gateway, user, Method::PUT, &path, JSON, body).await
+}
+
 /// A write of who saw the version `sent`: a stale one is a 409 that shows both.
 async fn if_unchanged(
     gateway: &Gateway,
@@ -209,7 +227,7 @@ async fn if_unchanged(
     sent: &str,
     body: Bytes,
 ) -> Result<Value, ApiError> {
-    let failure = match send(gateway, user, Method::PUT, path, JSON, body).await {
+    let failure = match put(gateway, user, path, body).await {
         Ok(object) => return Ok(object),
         Err(failure) => failure,
     };
@@ -240,7 +258,7 @@ async fn last_wins(
             metadata.insert("resourceVersion".into(), resource_version(&current).into());
         }
         let body = Bytes::from(wanted.to_string());
-        match send(gateway, user, Method::PUT, path, JSON, body).await {
+        match put(gateway, user, path, body).await {
             Err(failure) if failure.code() == Some(StatusCode::CONFLICT) && tries < TRIES => {}
             other => return Ok(other?),
         }
@@ -307,6 +325,18 @@ mod tests {
         assert!(!check(json!({"kind": "Pod", "metadata": {"name": "a", "namespace": "shop"}})));
         assert!(!check(json!({"kind": "Node", "metadata": {"name": "a", "namespace": "atlas"}})));
         assert!(!check(json!(7)));
+    }
+
+    #[test]
+    fn a_version_that_is_no_string_is_not_taken_for_none() {
+        let seen = |version: Value| {
+            seen(&json!({"metadata": {"resourceVersion": version}})).map(str::to_owned).ok()
+        };
+        assert_eq!(seen(json!("41")).as_deref(), Some("41"));
+        assert_eq!(seen(Value::Null).as_deref(), Some(""));
+        for odd in [json!(41), json!(true), json!(["41"]), json!({})] {
+            assert_eq!(seen(odd.clone()), None, "{odd}");
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Chosen {
     pub usage: Option<Series>,
     pub joins: Joins,
     pub errors: Vec<Value>,
-    /// The view of the rows themselves; none when they were read live.
+    /// The views of the rows themselves and of what leads to them; none when they were read live.
     pub views: Vec<View>,
 }
 
@@ -185,6 +185,8 @@ async fn choose(
     errors.extend(unknown);
     match view {
         Ok(view) => {
+            let left_out = joins.left_out(&view.scope);
+            errors.extend(left_out.map(|why| subject.item(why.clone().into())));
             let rows = pick(&view);
             let usage = joins.usage.as_ref().filter(|_| kind.list.metrics);
             let usage = usage.map(|usage| usage.of_rows(kind, &rows, &joins));
@@ -241,11 +243,15 @@ pub async fn events(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, 
 }
 
 /// Pods of the subject: those on a node that have not ended, those that a service selects, those
-/// that anything else controls.
+/// of a deployment's replica sets, those that anything else controls.
 pub async fn pods(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
     let row = subject.row;
     let selector = labels(subject.object.pointer("/spec/selector"));
-    choose(subject, known("pod")?, query, |view| {
+    let (owners, sets, denied) = match subject.kind.name {
+        "deployment" => sets(subject).await?,
+        _ => (vec![Link::Owner(row.uid.clone())], None, None),
+    };
+    let mut chosen = choose(subject, known("pod")?, query, |view| {
         let (store, scope) = (view.store(), &view.scope);
         match subject.kind.name {
             "node" => {
@@ -254,23 +260,46 @@ pub async fn pods(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, Ap
                 pods
             }
             "service" => filtered(store, scope, |pod| selects(&selector, |key| label(pod, key))),
-            _ => linked(store, scope, &[Link::Owner(row.uid.clone())]),
+            _ => linked(store, scope, &owners),
         }
     })
-    .await
+    .await?;
+    chosen.errors.extend(denied);
+    chosen.views.extend(sets);
+    Ok(chosen)
+}
+
+/// The replica sets of the subject, a deployment, as owners of pods, the view that they are of, or
+/// the word that denies them.
+async fn sets(subject: &Subject<'_>) -> Result<(Vec<Link>, Option<View>, Option<Value>), ApiError> {
+    let Subject { gateway, user, row, .. } = *subject;
+    match view::open(gateway, user, known("replicaset")?, &subject.around()).await {
+        Ok(view) => {
+            let sets = linked(view.store(), &view.scope, &[Link::Owner(row.uid.clone())]);
+            let owners = sets.iter().map(|set| Link::Owner(set.uid.clone())).collect();
+            Ok((owners, Some(view), None))
+        }
+        Err(NoView::Denied(error)) => Ok((Vec::new(), None, Some(subject.item(error)))),
+        Err(NoView::Failed(error)) => Err(error),
+    }
 }
 
 fn has_ended(phase: Phase) -> bool {
     matches!(phase, Phase::Succeeded | Phase::Failed)
 }
 
-/// Services whose selector is part of the subject's match labels.
+/// Services whose selector is part of the labels that the subject's own selector asks for.
 pub async fn services(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
     #[derive(Deserialize)]
     struct Item {
         selector: Option<BTreeMap<String, String>>,
     }
-    let wanted = labels(subject.object.pointer("/spec/selector/matchLabels"));
+    let at = match subject.kind.name {
+        // Of before there were expressions: a plain map.
+        "replicationcontroller" => "/spec/selector",
+        _ => "/spec/selector/matchLabels",
+    };
+    let wanted = labels(subject.object.pointer(at));
     choose(subject, known("service")?, query, |view| {
         filtered(view.store(), &view.scope, |service| {
             let item = serde_json::from_slice::<Item>(&service.json).ok();

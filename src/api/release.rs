@@ -10,7 +10,9 @@ use compact_str::CompactString;
 use http::{HeaderValue, StatusCode, Uri, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
+use super::body::{self, TURN};
 use super::error::ApiError;
 use super::list::is_namespace;
 use super::release_resources::{Look, looked};
@@ -29,6 +31,8 @@ use crate::kinds::release::{RELEASE, type_meta};
 use crate::kinds::{Uid, time};
 use crate::upstream::User;
 
+/// Manifests read at once, each document by document: the tree of one takes 60 MiB at worst.
+static READING: Semaphore = Semaphore::const_new(4);
 /// What a detail shows of `Chart.yaml`.
 const OF_CHART: [&str; 14] = [
     "name",
@@ -83,7 +87,7 @@ impl Asked {
     /// The content of the revision that is asked for; 502 when nobody can read it.
     pub async fn release(&self, gateway: &Gateway, user: &User) -> Result<Release, ApiError> {
         let (_, record) = self.found(gateway, user).await?;
-        content(gateway, user, &record).await?.map_err(|why| broken(&record, &why))
+        readable(gateway, user, &record).await
     }
 }
 
@@ -98,23 +102,41 @@ pub async fn found(
 ) -> Result<(Vec<Record>, Record), ApiError> {
     let history = record::history(&gateway.cluster, user, namespace, name).await;
     let history = gateway.authorizer.heed(user, history).await?;
-    let missing = StatusCode::NOT_FOUND;
     let Some(newest) = history.first() else {
         let args = [("name", name), ("namespace", namespace)];
-        return Err(ApiError::with_status(missing, "error-no-release", &args));
+        return Err(ApiError::with_status(StatusCode::NOT_FOUND, "error-no-release", &args));
     };
     let chosen = match revision {
-        None => Some(newest),
-        Some(revision) => history.iter().find(|record| record.revision == revision),
+        None => newest,
+        Some(revision) => chosen(&history, name, revision)?,
     };
-    let Some(chosen) = chosen.cloned() else {
-        let revision = revision.unwrap_or_default().to_string();
+    let chosen = chosen.clone();
+    Ok((history, chosen))
+}
+
+/// The revision of this number; 404 with a sentence that names those that there are.
+pub fn chosen<'h>(
+    history: &'h [Record],
+    name: &str,
+    revision: u32,
+) -> Result<&'h Record, ApiError> {
+    let chosen = history.iter().find(|record| record.revision == revision);
+    chosen.ok_or_else(|| {
+        let revision = revision.to_string();
         let known = history.iter().take(20).map(|record| record.revision.to_string());
         let known = known.collect::<Vec<_>>().join(", ");
         let args = [("name", name), ("revision", revision.as_str()), ("known", known.as_str())];
-        return Err(ApiError::with_status(missing, "error-no-revision", &args));
-    };
-    Ok((history, chosen))
+        ApiError::with_status(StatusCode::NOT_FOUND, "error-no-revision", &args)
+    })
+}
+
+/// A record's content; 502 when nobody can read it, 429 when too many are read.
+pub async fn readable(
+    gateway: &Gateway,
+    user: &User,
+    record: &Record,
+) -> Result<Release, ApiError> {
+    content(gateway, user, record).await?.map_err(|why| broken(record, &why))
 }
 
 /// A record's content, or why nobody can read it.
@@ -126,6 +148,7 @@ pub async fn content(
     match record::release(&gateway.cluster, user, record).await {
         Ok(release) => Ok(Ok(release)),
         Err(ReadError::Broken(why)) => Ok(Err(why)),
+        Err(ReadError::Busy) => Err(body::too_many()),
         Err(ReadError::Failed(failure)) => {
             if failure.code() == Some(StatusCode::UNAUTHORIZED) {
                 gateway.authorizer.refused(user).await;
@@ -141,10 +164,22 @@ fn broken(record: &Record, why: &BadRelease) -> ApiError {
     ApiError::with_status(StatusCode::BAD_GATEWAY, "error-release-broken", &args)
 }
 
-/// The objects of a manifest, read where nobody waits for the thread: it may be tens of MiB.
+/// The objects of a manifest, and what of it could not be read.
 pub async fn objects(manifest: String) -> Result<(Vec<Object>, Vec<String>), ApiError> {
-    let read = tokio::task::spawn_blocking(move || manifest::objects(&manifest)).await;
-    read.map_err(|error| ApiError::internal(&error))
+    parsed(move || manifest::objects(&manifest)).await
+}
+
+/// Reads a manifest where nobody waits for the thread: it may be tens of MiB. It goes on when the
+/// caller leaves, so it has its place until it ends; 429 when there is none in time.
+pub async fn parsed<T: Send + 'static>(
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let place = body::turn(&READING, TURN).await?;
+    let read = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        read()
+    });
+    read.await.map_err(|error| ApiError::internal(&error))
 }
 
 /// `GET /api/v1/release/{namespace}/{name}`.
@@ -156,10 +191,14 @@ pub async fn detail(
     let asked = Asked::of(request.uri(), 0)?;
     let locale = gateway.locale_of(request.headers());
     let (history, record) = asked.found(&gateway, &user).await?;
-    let content = content(&gateway, &user, &record).await?;
+    let mut content = content(&gateway, &user, &record).await?;
+    let manifest = content.as_mut().ok().map(|release| std::mem::take(&mut release.manifest));
     let now = async {
         match &content {
-            Ok(release) => now(&gateway, &user, locale, &asked.namespace, release).await,
+            Ok(_) => {
+                let manifest = manifest.unwrap_or_default();
+                now(&gateway, &user, locale, &asked.namespace, manifest).await
+            }
             Err(why) => {
                 let errors = vec![broken(&record, why).as_item(locale)];
                 Ok((Look { errors, ..Look::default() }, Vec::new()))
@@ -225,9 +264,9 @@ async fn now(
     user: &User,
     locale: Locale,
     namespace: &str,
-    release: &Release,
+    manifest: String,
 ) -> Result<(Look, Vec<Value>), ApiError> {
-    let look = looked(gateway, user, locale, namespace, release.manifest.clone()).await?;
+    let look = looked(gateway, user, locale, namespace, manifest).await?;
     let urls = urls(gateway, user, &look).await;
     Ok((look, urls))
 }
@@ -401,71 +440,5 @@ pub async fn chart(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::helm::record::Status;
-
-    fn record() -> Record {
-        Record {
-            namespace: "shop".into(),
-            name: "web".into(),
-            revision: 3,
-            status: Status::PendingUpgrade,
-            labels: [("team".to_owned(), "red".to_owned())].into(),
-            secret: "sh.helm.release.v1.web.v3".into(),
-            uid: "u".into(),
-            resource_version: "9".into(),
-            created: 1_767_323_045,
-            modified: None,
-        }
-    }
-
-    #[test]
-    fn a_path_names_a_release_and_its_query_a_revision() {
-        let of = |path: &str, after| {
-            let asked = Asked::of(&path.parse().unwrap(), after)?;
-            Ok::<_, ApiError>((asked.namespace.to_string(), asked.name.to_string(), asked.revision))
-        };
-        let web = |revision| ("shop".to_owned(), "web.a".to_owned(), revision);
-        assert_eq!(of("/api/v1/release/shop/web.a", 0).unwrap(), web(None));
-        assert_eq!(of("/api/v1/release/shop/web.a/values?revision=7", 1).unwrap(), web(Some(7)));
-        for odd in ["revision=0", "revision=", "revision=-1", "revision=x"] {
-            let error = of(&format!("/release/shop/web?{odd}"), 0).unwrap_err();
-            assert_eq!(error.status.as_u16(), 400, "{odd}");
-        }
-        assert!(of("/release/Shop/web", 0).is_err());
-        assert!(of("/release/shop/a%2Fb", 0).is_err());
-    }
-
-    #[test]
-    fn without_its_content_a_revision_tells_what_its_metadata_knows() {
-        let told = told(&record(), None);
-        assert_eq!((&told["revision"], &told["status"]), (&json!(3), &json!("pending-upgrade")));
-        assert_eq!(told["lastDeployed"], "2026-01-02T03:04:05Z");
-        assert_eq!(told["labels"], json!({"team": "red"}));
-        for key in ["firstDeployed", "applyMethod", "chart", "values"] {
-            assert_eq!(told[key], Value::Null, "{key}");
-        }
-        assert_eq!((&told["hooks"], &told["notes"]), (&json!([]), &json!("")));
-    }
-
-    #[test]
-    fn a_chart_has_all_keys_and_no_others() {
-        let chart = chart_of(&json!({"name": "web", "version": "1.2.0", "odd": 1}));
-        assert_eq!(chart.as_object().unwrap().len(), OF_CHART.len());
-        assert_eq!((&chart["name"], &chart["icon"]), (&json!("web"), &Value::Null));
-    }
-
-    #[test]
-    fn a_revision_whose_content_nobody_could_read_is_still_told() {
-        let record = record();
-        let fact = Fact { chart: "web".into(), updated: Some(1_767_323_046), ..Fact::default() };
-        let known = Read::from([("u".into(), fact.into())]);
-        let history = std::slice::from_ref(&record);
-        let shown = revisions(history, &known);
-        assert_eq!((&shown[0]["chart"], &shown[0]["revision"]), (&json!("web"), &json!(3)));
-        assert_eq!(shown[0]["updated"], "2026-01-02T03:04:06Z");
-        let shown = revisions(history, &Read::new());
-        assert_eq!((&shown[0]["chart"], &shown[0]["revision"]), (&Value::Null, &json!(3)));
-    }
-}
+#[path = "release_tests.rs"]
+mod tests;

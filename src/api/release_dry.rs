@@ -6,28 +6,27 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::Gateway;
-use super::body::{JSON, MERGE, STRATEGIC, get, send};
+use super::body::{JSON, MERGE, STRATEGIC, get, send, too_many};
 use super::error::ApiError;
 use super::list::is_namespace;
+use super::raw::STRICT;
 use super::target::{self, encoded};
 use crate::auth::Attributes;
 use crate::helm::diff::{Change, changes, comparable, patch};
 use crate::helm::manifest::Object;
 use crate::helm::quota::{self, Needs};
 use crate::helm::redact::without_values;
+use crate::helm::room::Room;
 use crate::i18n::{self, Locale};
 use crate::upstream::{Failure, Served, User};
 
 const APPLY: &str = "application/apply-patch+yaml";
 /// As the engine asks: its own manager (helm `cmd/helm/main.go`).
 const OPTIONS: &str = "dryRun=All&fieldManager=helm";
-/// It is strict about unknown fields where the server applies
-/// (`kube.FieldValidationDirectiveStrict`). Of what it creates and patches client-side it asks
-/// nothing, so that such a field is only warned about: neither do we.
-const STRICT: &str = "fieldValidation=Strict";
 /// The beginning of a cause's message when the engine's own older writes are in the way.
 const OWN_CONFLICT: &str = "conflict with \"helm\"";
 /// What the engine adds to each object (helm `pkg/action/validate.go`, `setMetadataVisitor`).
@@ -74,7 +73,7 @@ pub struct Shown {
     pub change: &'static str,
     pub diff: Vec<Change>,
     /// As rendered, secrets masked; `None` of what is deleted.
-    pub rendered: Option<Value>,
+    pub rendered: Option<Box<RawValue>>,
     pub problem: Option<Problem>,
 }
 
@@ -139,13 +138,17 @@ impl Dry<'_> {
     /// What the engine would make of `object`; `old` is what it made of it last.
     ///
     /// # Errors
-    /// Refused credentials alone: what else goes wrong is the object's problem.
+    /// Refused credentials, and 429 where there is no room for its tree: what else goes wrong is
+    /// the object's problem.
     pub async fn tried(&self, object: &Object, old: Option<&Object>) -> Result<Tried, ApiError> {
         let mut tried = Tried::new(object, self.namespace);
-        tried.shown.rendered = Some(comparable(&object.value));
+        // What is sent of it, what is compared, and what comes back.
+        let room = 4 * object.weight() + old.map_or(0, Object::weight);
+        let _room = Room::of(room).await.ok_or_else(too_many)?;
+        tried.shown.rendered = to_raw_value(&comparable(&object.value())).ok();
         match self.try_out(object, old, &mut tried).await {
             Ok(()) => Ok(tried),
-            Err(failure) => self.with(tried, failure, &object.value),
+            Err(failure) => self.with(tried, failure, object),
         }
     }
 
@@ -155,15 +158,15 @@ impl Dry<'_> {
         match self.try_delete(object, &mut tried).await {
             Ok(true) => Ok(Some(tried)),
             Ok(false) => Ok(None),
-            Err(failure) => self.with(tried, failure, &object.value).map(Some),
+            Err(failure) => self.with(tried, failure, object).map(Some),
         }
     }
 
-    fn with(&self, mut tried: Tried, failure: Failure, object: &Value) -> Result<Tried, ApiError> {
+    fn with(&self, mut tried: Tried, failure: Failure, of: &Object) -> Result<Tried, ApiError> {
         if failure.code() == Some(StatusCode::UNAUTHORIZED) {
             return Err(failure.into());
         }
-        tried.shown.problem = Some(self.problem(failure, object));
+        tried.shown.problem = Some(self.problem(failure, &of.value()));
         Ok(tried)
     }
 
@@ -257,7 +260,7 @@ impl Dry<'_> {
 
     /// The object as the engine sends it.
     fn target(&self, object: &Object) -> Value {
-        let mut target = object.value.clone();
+        let mut target = object.value();
         mark(&mut target, "labels", MANAGED_BY, "Helm");
         mark(&mut target, "annotations", RELEASE_NAME, self.release);
         mark(&mut target, "annotations", RELEASE_NAMESPACE, self.namespace);
@@ -274,6 +277,8 @@ impl Dry<'_> {
     ) -> Result<Value, Failure> {
         let Way { server_side, force, migrates } = self.way;
         if server_side {
+            // As the engine: strict here (`kube.FieldValidationDirectiveStrict`), and not where it
+            // creates and patches client-side, so that an unknown field is only warned about.
             let path = format!("{}?{OPTIONS}&{STRICT}&force={force}", place.path);
             let answer = self.sent(Method::PATCH, &path, APPLY, target).await;
             let takes_over = migrates && live.is_some();
@@ -289,11 +294,11 @@ impl Dry<'_> {
             let path = format!("{}?{OPTIONS}", place.collection);
             return self.sent(Method::POST, &path, JSON, target).await;
         }
-        let old = old.map_or(&Value::Null, |old| &old.value);
+        let old = old.map_or(Value::Null, Object::value);
         let path = format!("{}?{OPTIONS}", place.path);
         // Custom kinds know no strategic patch; some of them are in Kubernetes' own groups.
         if !place.served.shown().contains('.') {
-            let strategic = patch(old, target, true);
+            let strategic = patch(&old, target, true);
             let answer = self.sent(Method::PATCH, &path, STRATEGIC, &strategic).await;
             let unknown = Some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
             match answer {
@@ -301,7 +306,7 @@ impl Dry<'_> {
                 other => return other,
             }
         }
-        self.sent(Method::PATCH, &path, MERGE, &patch(old, target, false)).await
+        self.sent(Method::PATCH, &path, MERGE, &patch(&old, target, false)).await
     }
 
     async fn sent(

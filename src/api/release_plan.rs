@@ -66,6 +66,8 @@ pub struct Asked<'a> {
 pub struct Plan {
     pub rendered: Rendered,
     pub old: Vec<Object>,
+    /// Of what was there last a part could not be read.
+    pub truncated: bool,
     pub way: Way,
     /// Files of the chart itself with definitions that are made before anything else.
     pub crds: Vec<String>,
@@ -88,26 +90,36 @@ impl Asked<'_> {
         let newest = newest.filter(|_| upgrades);
         let (mut plan, mut method) = (Plan::default(), None);
         if let Some(newest) = newest {
-            let last = self.content(newest.revision).await?;
+            let last = release::readable(self.gateway, self.user, newest).await?;
             method = Some(method_of(&last));
             // The engine compares with what was deployed last, whatever failed since.
             let deployed = history.iter().find(|record| record.status == Status::Deployed);
             let base = match deployed.filter(|record| record.revision != newest.revision) {
-                Some(record) => self.content(record.revision).await?,
+                Some(record) => {
+                    drop(last);
+                    release::readable(self.gateway, self.user, record).await?
+                }
                 None => last,
             };
-            plan.old = release::objects(base.manifest).await?.0;
+            let (old, unread) = release::objects(base.manifest).await?;
+            (plan.old, plan.truncated) = (old, !unread.is_empty());
         }
         plan.way = way(engine.major, deploy.apply, method);
         plan.creates_namespace = deploy.create_namespace;
-        fetched(self.gateway, self.user, &deploy.chart).await?;
+        let pulled = fetched(self.gateway, self.user, &deploy.chart).await?;
         let turn = turn().await?;
-        let (archive, chart) = chart_of(self.gateway, self.user, deploy).await?;
+        let mut here = deploy.clone();
+        if let Some((chart, place)) = pulled {
+            here.chart = chart;
+            // Not before: what waits for its turn is in memory, too.
+            drop(place);
+        }
+        let (archive, chart) = chart_of(self.gateway, self.user, &here).await?;
         if newest.is_none() && !deploy.skip_crds {
             plan.crds = archive.crds;
         }
         // What was fetched is what is run, whatever the registry gives a moment later.
-        let here = Deploy { chart: ChartFrom::Archive(chart.clone()), ..deploy.clone() };
+        here.chart = ChartFrom::Archive(chart.clone());
         let act = if upgrades { Act::Upgrade(here) } else { Act::Install(here) };
         let args = argv(&act, self.name, self.namespace, engine.major, method, true)?;
         let files = files(&act, Some(chart));
@@ -163,16 +175,12 @@ impl Asked<'_> {
     ) -> Result<(), ApiError> {
         let Ended { code, stdout, stderr, why } = ended;
         let done = (code, why) == (Some(0), Why::Itself);
-        if done {
-            // Tens of MiB at worst: too long for a thread that others wait for.
-            let parsed = tokio::task::spawn_blocking(move || parse(&stdout)).await;
-            if let Some(rendered) = parsed.map_err(|error| ApiError::internal(&error))? {
-                plan.rendered = rendered;
-                if !deploy.hooks {
-                    plan.rendered.hooks.clear();
-                }
-                return Ok(());
+        if done && let Some(rendered) = release::parsed(move || parse(&stdout)).await? {
+            plan.rendered = rendered;
+            if !deploy.hooks {
+                plan.rendered.hooks.clear();
             }
+            return Ok(());
         }
         let mut trouble = classify(why, &stderr);
         if done {
@@ -191,24 +199,28 @@ impl Asked<'_> {
     pub async fn rolled_back(&self, back: &Back) -> Result<Plan, ApiError> {
         let engine = self.engine().await?;
         let found = release::found(self.gateway, self.user, self.namespace, self.name, None);
-        let (_, newest) = found.await?;
-        let target = self.content(back_to(back, &newest)).await?;
-        let last = self.content(newest.revision).await?;
-        let mut way = way(engine.major, back.apply, Some(method_of(&target)));
+        let (history, newest) = found.await?;
+        let target = release::chosen(&history, self.name, back_to(back, &newest))?;
+        let (mut way, rendered) = self.stored(&engine, back, target).await?;
+        let last = release::readable(self.gateway, self.user, &newest).await?;
         way.migrates = way.server_side && method_of(&last) != SERVER_SIDE;
-        let hooks = target.hooks.into_iter().map(Hook::from).filter(|_| back.hooks).collect();
-        let (manifest, notes) = (target.manifest, target.info.notes);
-        let read = move || Rendered::of(&manifest, hooks, &notes);
-        let rendered = tokio::task::spawn_blocking(read).await;
-        let rendered = rendered.map_err(|error| ApiError::internal(&error))?;
-        let old = release::objects(last.manifest).await?.0;
-        Ok(Plan { rendered, old, way, ..Plan::default() })
+        let (old, unread) = release::objects(last.manifest).await?;
+        Ok(Plan { rendered, old, truncated: !unread.is_empty(), way, ..Plan::default() })
     }
 
-    async fn content(&self, revision: u32) -> Result<Release, ApiError> {
-        let (namespace, name) = (self.namespace.into(), self.name.into());
-        let asked = release::Asked { namespace, name, revision: Some(revision) };
-        asked.release(self.gateway, self.user).await
+    /// What a rollback to this revision applies, and how. Of the record nothing else is kept.
+    async fn stored(
+        &self,
+        engine: &Found,
+        back: &Back,
+        target: &Record,
+    ) -> Result<(Way, Rendered), ApiError> {
+        let target = release::readable(self.gateway, self.user, target).await?;
+        let way = way(engine.major, back.apply, Some(method_of(&target)));
+        let hooks = target.hooks.into_iter().map(Hook::from).filter(|_| back.hooks).collect();
+        let (manifest, notes) = (target.manifest, target.info.notes);
+        let rendered = release::parsed(move || Rendered::of(&manifest, hooks, &notes)).await?;
+        Ok((way, rendered))
     }
 
     async fn engine(&self) -> Result<Found, ApiError> {
@@ -283,8 +295,7 @@ pub fn files(act: &Act, chart: Option<Bytes>) -> Vec<(&'static str, Bytes)> {
 
 async fn turn() -> Result<Turn, ApiError> {
     let _queued = QUEUE.try_acquire().map_err(|_| body::too_many())?;
-    let turn = TURNS.acquire().await.map_err(|error| ApiError::internal(&error))?;
-    Ok(Arc::new(turn))
+    Ok(Arc::new(body::turn(&TURNS, TURN).await?))
 }
 
 /// Work that goes on when nobody waits for it any more, and is told so.
@@ -327,7 +338,8 @@ pub fn is_of(object: &Object, (group, kind): (&str, &str)) -> bool {
 
 /// Group and kind that a definition defines.
 fn defined(definition: &Object) -> Option<(String, String)> {
-    let text = |pointer: &str| definition.value.pointer(pointer)?.as_str().map(str::to_owned);
+    let value = definition.value();
+    let text = |pointer: &str| value.pointer(pointer)?.as_str().map(str::to_owned);
     Some((text("/spec/group")?, text("/spec/names/kind")?))
 }
 

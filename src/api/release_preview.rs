@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use futures::{StreamExt as _, TryStreamExt as _};
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -94,8 +94,10 @@ pub async fn preview(
             Preview { problem, truncated: true, ..asked.empty(&act) }
         }
     };
-    let preview = serde_json::to_value(preview).map_err(|error| ApiError::internal(&error))?;
-    Ok(body::answer(StatusCode::OK, &preview))
+    // Not by way of a tree: it may be long.
+    let preview = serde_json::to_string(&preview).map_err(|error| ApiError::internal(&error))?;
+    let head = [(header::CONTENT_TYPE, body::JSON), (header::CACHE_CONTROL, "no-store")];
+    Ok((head, preview).into_response())
 }
 
 impl Asked<'_> {
@@ -118,7 +120,8 @@ impl Asked<'_> {
             namespaces: namespaces.map(|object| object.name.clone()).chain(own).collect(),
             kinds: plan.kinds,
         };
-        let (tried, truncated) = self.tried(&dry, &objects, &plan.old).await?;
+        let is_whole = unreadable.is_empty();
+        let (tried, truncated) = self.tried(&dry, (&objects, is_whole), &plan.old).await?;
         let problem = match plan.problem {
             Some(problem) if problem.severity == "error" => Some(problem),
             // The engine looks for all kinds before it makes anything.
@@ -135,7 +138,7 @@ impl Asked<'_> {
             schema_errors: plan.schema_errors,
             unreadable,
             problem,
-            truncated,
+            truncated: truncated || plan.truncated,
             ..self.empty(act)
         })
     }
@@ -161,7 +164,7 @@ impl Asked<'_> {
     async fn tried(
         &self,
         dry: &Dry<'_>,
-        objects: &[Object],
+        (objects, is_whole): (&[Object], bool),
         old: &[Object],
     ) -> Result<(Vec<Tried>, bool), ApiError> {
         let key = |object: &Object| {
@@ -171,7 +174,8 @@ impl Asked<'_> {
         let before: HashMap<_, &Object> = old.iter().map(|object| (key(object), object)).collect();
         let after: HashMap<_, &Object> =
             objects.iter().map(|object| (key(object), object)).collect();
-        let gone = old.iter().filter(|object| !after.contains_key(&key(object)));
+        // What was not read may be among them.
+        let gone = old.iter().filter(|object| is_whole && !after.contains_key(&key(object)));
         let all: Vec<(&Object, bool)> = objects
             .iter()
             .map(|object| (object, true))
@@ -190,7 +194,7 @@ impl Asked<'_> {
                 }
             })
             .buffered(AT_ONCE);
-        let mut room = Room::new(all.len() > OBJECTS);
+        let mut room = Room::new(!is_whole || all.len() > OBJECTS);
         let mut found = Vec::new();
         while let Some(one) = tried.try_next().await? {
             if let Some(mut one) = one {
@@ -254,7 +258,7 @@ impl Room {
         self.truncated |= entries > self.entries || entries == ENTRIES;
         shown.diff.truncate(self.entries);
         self.entries -= shown.diff.len();
-        let size = shown.rendered.as_ref().map_or(0, |object| object.to_string().len());
+        let size = shown.rendered.as_ref().map_or(0, |object| object.get().len());
         if size > self.rendered {
             shown.rendered = None;
             self.truncated = true;
@@ -280,7 +284,7 @@ mod tests {
                 &serde_json::json!({"data": {"a": "1", "b": "1"}}),
                 &serde_json::json!({"data": {"a": "2", "b": "2"}}),
             ),
-            rendered: Some("r".repeat(10).into()),
+            rendered: serde_json::value::to_raw_value(&"r".repeat(10)).ok(),
             problem: None,
         };
         let mut room = Room { entries: 3, rendered: 20, truncated: false };

@@ -26,6 +26,7 @@ use super::view::{self, View};
 use super::{Caller, Gateway, Shared, usage};
 use crate::cache::Page;
 use crate::helm::manifest::Object;
+use crate::helm::room::weight;
 use crate::i18n::Locale;
 use crate::kinds::health::{Health, health};
 use crate::kinds::{Link, Row, Uid};
@@ -38,6 +39,9 @@ const LOOKS: usize = 200;
 const AT_ONCE: usize = 8;
 /// For all of them: frontends give up later. What was not read by then is unknown.
 const TIME: Duration = Duration::from_secs(20);
+/// Bytes that trees of objects take which tell where one release can be reached: a thousand
+/// ordinary ones.
+const KEPT: usize = 32 << 20;
 /// Namespaces that pods of one release are looked for in.
 const NAMESPACES: usize = 16;
 
@@ -52,8 +56,9 @@ pub struct Seen {
     pub state: &'static str,
     /// What is missing, wrong or not known; empty of what is ready.
     pub message: String,
-    /// Kept only of kinds that tell where a release can be reached.
-    pub live: Option<Value>,
+    /// The live object where it is known, else what the manifest says. Kept only of kinds that
+    /// tell where a release can be reached.
+    pub value: Value,
 }
 
 /// What was seen, in the manifest's order, and what could not be read, as the contract's errors.
@@ -75,11 +80,6 @@ struct Found {
 }
 
 impl Seen {
-    /// The live object where it is known, else what the manifest says.
-    pub fn value(&self) -> &Value {
-        self.live.as_ref().unwrap_or(&self.object.value)
-    }
-
     /// As answers show it.
     pub fn shown(&self) -> Value {
         let namespace = Some(self.namespace.as_str()).filter(|name| !name.is_empty());
@@ -157,12 +157,20 @@ pub async fn looked(
 ) -> Result<Look, ApiError> {
     let (objects, unreadable) = release::objects(manifest).await?;
     let mut look = look(gateway, user, locale, namespace, objects).await?;
-    look.errors.extend(unreadable.into_iter().map(|reason| {
-        let args = [("reason", reason.as_str())];
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        ApiError::with_status(status, "error-manifest-unreadable", &args).as_item(locale)
-    }));
+    look.errors.extend(unreadable.iter().map(|reason| unread(reason, locale)));
     Ok(look)
+}
+
+fn unread(reason: &str, locale: Locale) -> Value {
+    let (status, args) = (StatusCode::UNPROCESSABLE_ENTITY, [("reason", reason)]);
+    ApiError::with_status(status, "error-manifest-unreadable", &args).as_item(locale)
+}
+
+/// Takes so many bytes of the room, if there are so many.
+fn fits(room: &mut usize, bytes: usize) -> bool {
+    let left = room.checked_sub(bytes);
+    *room = left.unwrap_or(*room);
+    left.is_some()
 }
 
 /// How these objects of a release in `namespace` are. Only refused credentials fail it.
@@ -180,7 +188,17 @@ async fn look(
         let found = timeout_at(until, look_at(gateway, user, namespace, object)).await;
         Some(found.unwrap_or_else(|_| Found::failed(namespace, UpstreamError::Timeout.into())))
     });
-    let found: Vec<_> = found.buffered(AT_ONCE).collect().await;
+    let (mut room, mut is_whole) = (KEPT, true);
+    let found = found.buffered(AT_ONCE).map(|found| {
+        let mut found = found?;
+        found.live = found.live.filter(|live| {
+            let fitted = fits(&mut room, weight(live));
+            is_whole &= fitted;
+            fitted
+        });
+        Some(found)
+    });
+    let found: Vec<_> = found.collect().await;
     let (mut look, mut found) = (Look::default(), found.into_iter().flatten());
     let mut said = BTreeSet::new();
     for object in objects {
@@ -198,7 +216,21 @@ async fn look(
             }
         }
         let Found { namespace, uid, state, message, live, .. } = found;
-        look.seen.push(Seen { object, namespace, uid, state, message, live });
+        let value = match live {
+            Some(live) => live,
+            None if !tells_where(&object) => Value::Null,
+            None if fits(&mut room, object.weight()) => object.value(),
+            None => {
+                is_whole = false;
+                Value::Null
+            }
+        };
+        look.seen.push(Seen { object, namespace, uid, state, message, value });
+    }
+    if !is_whole {
+        let most = KEPT >> 20;
+        let reason = format!("where it can be reached is told of the first {most} MiB of services");
+        look.errors.push(unread(&reason, locale));
     }
     Ok(look)
 }
@@ -225,7 +257,7 @@ async fn look_at(gateway: &Gateway, user: &User, release: &str, object: &Object)
     let place = served.namespaced.then(|| encoded(namespace));
     let collection = served.collection(version, place.as_deref());
     let path = format!("{collection}/{}", encoded(&object.name));
-    let value = match get(gateway, user, &path).await {
+    let mut value = match get(gateway, user, &path).await {
         Ok(value) => value,
         Err(failure) if is_missing(&failure) => {
             return Found::not("missing", namespace, failure.to_string());
@@ -237,10 +269,14 @@ async fn look_at(gateway: &Gateway, user: &User, release: &str, object: &Object)
         Health::Progressing(message) => ("progressing", message),
         Health::Failing(message) => ("failing", message),
     };
-    let uid = value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+    let uid = value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        // More than all the rest.
+        metadata.remove("managedFields");
+    }
     Found {
         namespace: namespace.to_owned(),
-        uid: uid.to_owned(),
+        uid,
         state,
         message,
         live: tells_where(object).then_some(value),
@@ -409,9 +445,15 @@ mod tests {
     fn an_object_without_a_namespace_is_shown_without_one() {
         let object = object("rbac.authorization.k8s.io/v1", "ClusterRole");
         let (namespace, uid, message) = (String::new(), "u".into(), String::new());
-        let seen = Seen { object, namespace, uid, state: "ready", message, live: None };
+        let seen = Seen { object, namespace, uid, state: "ready", message, value: Value::Null };
         let shown = seen.shown();
         assert_eq!((&shown["namespace"], &shown["state"]), (&Value::Null, &json!("ready")));
-        assert_eq!(seen.value()["kind"], "ClusterRole");
+    }
+
+    #[test]
+    fn what_does_not_fit_any_more_takes_no_room_from_what_does() {
+        let mut room = 10;
+        let fitted = [4, 7, 6, 1].map(|bytes| fits(&mut room, bytes));
+        assert_eq!((fitted, room), ([true, false, true, false], 0));
     }
 }

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::Gateway;
-use super::chart::{Wanted, chart_from_catalogue};
+use super::body::too_many;
+use super::chart::{Wanted, chart_from_catalogue, chart_from_registry};
 use super::error::ApiError;
 use super::operation::shown;
 use super::release_plan::{closed, files};
@@ -24,7 +25,7 @@ use super::release_protect::{keep_label, refuse_if_protected};
 use super::repositories::readable;
 use crate::charts::archive::{self, Archive};
 use crate::charts::dependencies::{self, BadDependency};
-use crate::charts::oci;
+use crate::charts::store::FetchPlace;
 use crate::helm::act::{Act, BadAct, ChartFrom, Deploy};
 use crate::helm::argv::argv;
 use crate::helm::classify::classify;
@@ -80,6 +81,9 @@ pub async fn chart_of(
         if let BadDependency::BrokenOff(error) = &error {
             return ApiError::internal(error);
         }
+        if error.is_busy() {
+            return too_many();
+        }
         let status =
             if error.is_away() { StatusCode::BAD_GATEWAY } else { StatusCode::BAD_REQUEST };
         let (name, reason) = (archive.name.as_str(), error.to_string());
@@ -99,11 +103,25 @@ pub async fn chart_of(
     Ok(whole)
 }
 
-/// Has the chart on disk that an act names in a repository, which may be slow: to be awaited before
-/// one of the places is taken that others wait for.
-pub async fn fetched(gateway: &Gateway, user: &User, from: &ChartFrom) -> Result<(), ApiError> {
-    let ChartFrom::Catalogue { repository, name, version } = from else { return Ok(()) };
-    Wanted::named(gateway, user, repository, name, version).await?.fetched(gateway).await
+/// Has the chart here that an act names elsewhere, where it may be slow: to be awaited before one
+/// of the places is taken that others wait for. One of a repository is on disk then. One of any
+/// registry is what is told: to be taken for what was named, and its place kept until the other.
+pub async fn fetched(
+    gateway: &Gateway,
+    user: &User,
+    from: &ChartFrom,
+) -> Result<Option<(ChartFrom, FetchPlace)>, ApiError> {
+    match from {
+        ChartFrom::Archive(_) => Ok(None),
+        ChartFrom::Catalogue { repository, name, version } => {
+            let wanted = Wanted::named(gateway, user, repository, name, version).await?;
+            wanted.fetched(gateway).await.map(|()| None)
+        }
+        ChartFrom::Oci(reference) => {
+            let (bytes, place) = chart_from_registry(gateway, user, reference).await?;
+            Ok(Some((ChartFrom::Archive(bytes), place)))
+        }
+    }
 }
 
 /// The chart that an act names, looked through.
@@ -112,30 +130,13 @@ async fn as_it_is_made(
     user: &User,
     from: &ChartFrom,
 ) -> Result<(Archive, Bytes), ApiError> {
-    if let ChartFrom::Oci(reference) = from
-        && gateway.charts.has_air_gap()
-        && !dependencies::is_within(&readable(gateway, user).await?, reference)
-    {
-        let reference = dependencies::shown(reference);
-        let args = [("reference", reference.as_str())];
-        return Err(ApiError::bad_request("error-chart-air-gap", &args));
-    }
     let bytes = match from {
         ChartFrom::Archive(bytes) => bytes.clone(),
         ChartFrom::Catalogue { repository, name, version } => {
             return chart_from_catalogue(gateway, user, repository, name, version).await;
         }
-        ChartFrom::Oci(reference) => match oci::pull(reference, &gateway.charts).await {
-            Ok(pulled) => pulled.bytes,
-            Err(error) => {
-                use oci::BadPull::{Broken, Status, Timeout, Unreachable};
-                let away = matches!(error, Unreachable(..) | Timeout(_) | Status(..) | Broken(..));
-                let status = if away { StatusCode::BAD_GATEWAY } else { StatusCode::BAD_REQUEST };
-                let reason = error.to_string();
-                let args = [("reason", reason.as_str())];
-                return Err(ApiError::with_status(status, "error-chart-pull", &args));
-            }
-        },
+        // Whoever has prepared has it as an archive.
+        ChartFrom::Oci(reference) => chart_from_registry(gateway, user, reference).await?.0,
     };
     let read = bytes.clone();
     // Up to 100 MiB are unpacked: too long for a thread that others wait for.

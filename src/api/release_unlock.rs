@@ -106,7 +106,7 @@ async fn mark_failed(
 ) -> Result<(), ApiError> {
     let (namespace, secret) = (encoded(&record.namespace), encoded(&record.secret));
     let path = format!("/api/v1/namespaces/{namespace}/secrets/{secret}");
-    let turn = record::turn().await;
+    let turn = record::turn().await.ok_or_else(body::too_many)?;
     let mut value = body::get(gateway, user, &path).await?;
     let is_same =
         |pointer: &str, known: &str| value.pointer(pointer).and_then(Value::as_str) == Some(known);

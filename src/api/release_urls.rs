@@ -71,7 +71,7 @@ pub async fn urls(gateway: &Gateway, user: &User, look: &Look) -> Vec<Value> {
 pub fn services(look: &Look) -> Vec<Value> {
     let is_service = |seen: &&Seen| seen.object.group().is_empty() && seen.object.kind == "Service";
     let services = look.seen.iter().filter(is_service).map(|seen| {
-        let service = seen.value();
+        let service = &seen.value;
         let ports = list(service, "/spec/ports").iter().map(|port| {
             json!({
                 "name": text(port, "/name"), "port": port.get("port"),
@@ -151,7 +151,7 @@ fn hosts<'a>(named: &[&'a str], addresses: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn of_ingress(seen: &Seen) -> Vec<Reached<'_>> {
-    let ingress = seen.value();
+    let ingress = &seen.value;
     let addresses = balanced(ingress);
     let is_encrypted = |host: &str| {
         list(ingress, "/spec/tls").iter().any(|tls| match list(tls, "/hosts") {
@@ -185,7 +185,7 @@ fn of_ingress(seen: &Seen) -> Vec<Reached<'_>> {
 
 /// Of load balancers alone: where nodes are reached from outside, a cluster does not know.
 fn of_service(seen: &Seen) -> Vec<Reached<'_>> {
-    let service = seen.value();
+    let service = &seen.value;
     let mut reached = Vec::new();
     if text(service, "/spec/type") != "LoadBalancer" {
         return reached;
@@ -245,7 +245,7 @@ fn gateway_addresses(gateway: &Value) -> Vec<&str> {
 }
 
 fn of_gateway(seen: &Seen) -> Vec<Reached<'_>> {
-    let gateway = seen.value();
+    let gateway = &seen.value;
     let addresses = gateway_addresses(gateway);
     let mut reached = Vec::new();
     for Listener { scheme, port, host } in listeners(gateway, |_| true) {
@@ -265,7 +265,7 @@ type Place = (String, String);
 
 /// The gateways that a route wants to be attached to, each with the reference.
 fn parents(seen: &Seen) -> impl Iterator<Item = (Place, &Value)> {
-    let parents = list(seen.value(), "/spec/parentRefs").iter();
+    let parents = list(&seen.value, "/spec/parentRefs").iter();
     let parents = parents.filter(|parent| {
         let kind = text_or(parent, "/kind", "Gateway");
         text_or(parent, "/group", GROUP) == GROUP && kind == "Gateway"
@@ -281,7 +281,7 @@ fn of_route<'a>(
     look: &'a Look,
     others: &'a BTreeMap<Place, Value>,
 ) -> Vec<Reached<'a>> {
-    let route = seen.value();
+    let route = &seen.value;
     let named: Vec<&str> =
         list(route, "/spec/hostnames").iter().filter_map(Value::as_str).take(MOST).collect();
     let matches = list(route, "/spec/rules").iter().flat_map(|rule| list(rule, "/matches"));
@@ -327,7 +327,7 @@ fn own_gateway<'a>(look: &'a Look, (namespace, name): &Place) -> Option<&'a Valu
         .iter()
         .filter(|seen| seen.object.group() == GROUP && seen.object.kind == "Gateway");
     let own = gateways.find(|seen| seen.namespace == *namespace && seen.object.name == *name);
-    own.map(Seen::value)
+    own.map(|seen| &seen.value)
 }
 
 /// The gateways of routes that others have made, as far as the caller may read them.

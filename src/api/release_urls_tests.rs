@@ -1,20 +1,14 @@
 //! Addresses out of ingresses, routes and services.
 
 use super::*;
-use crate::helm::manifest::Object;
+use crate::helm::manifest::objects;
 
 fn seen(api_version: &str, kind: &str, mut value: Value) -> Seen {
     value["metadata"] = json!({"name": "web", "namespace": "shop"});
-    let object = Object {
-        api_version: api_version.into(),
-        kind: kind.into(),
-        namespace: None,
-        name: "web".into(),
-        value: Value::Null,
-        source: None,
-    };
-    let (namespace, uid, live) = ("shop".into(), "u".into(), Some(value));
-    Seen { object, namespace, uid, state: "ready", message: String::new(), live }
+    let text = format!("{{apiVersion: {api_version}, kind: {kind}, metadata: {{name: web}}}}");
+    let object = objects(&text).0.remove(0);
+    let (namespace, uid) = ("shop".into(), "u".into());
+    Seen { object, namespace, uid, state: "ready", message: String::new(), value }
 }
 
 fn shown(reached: &[Reached<'_>]) -> Vec<String> {

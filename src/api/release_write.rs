@@ -26,6 +26,7 @@ use super::release_protect::refuse_if_protected;
 use super::release_run::{self, Task, chart_of, fetched};
 use super::target::{encoded, segment};
 use super::{CONTRACT, Caller, Gateway, Shared, view};
+use crate::charts::store::FetchPlace;
 use crate::helm::act::{self, Act, BadAct, ChartFrom, Deploy};
 use crate::helm::argv::argv;
 use crate::helm::engine;
@@ -127,10 +128,10 @@ async fn write(
     drop(body);
     let (namespace, chart, failed) = (namespace.into(), None, None);
     let mut wanted = Wanted { gateway, user, caller, namespace, head, key, act, chart, failed };
-    wanted.prepare().await;
+    let pulled = wanted.prepare().await;
     let beginning = turn(&BEGINNING, TURN).await?;
     // Not before: what waits for its turn is in memory, too.
-    drop(place);
+    drop((place, pulled));
     let release = wanted.release(release).await?;
     // To its end even if the client goes away: what holds a lock is an operation or gives it back.
     let begun = tokio::spawn(async move {
@@ -161,12 +162,24 @@ impl Wanted {
         Ok(self.key.as_deref().map_or_else(|| name.clone(), |key| steady(&name, key)))
     }
 
-    /// Has the chart on disk before a place is taken that others wait for. What its repository says
-    /// instead is told in its turn: other reasons go before it.
-    async fn prepare(&mut self) {
+    /// Has the chart here before a place is taken that others wait for; with the place that it has
+    /// in memory, if it is there. What is said instead of it is told in its turn: other reasons go
+    /// before it.
+    async fn prepare(&mut self) -> Option<FetchPlace> {
         let from = self.deploy().map(|deploy| deploy.chart.clone());
-        if let Some(from) = from.filter(|_| self.same(None).is_none()) {
-            self.failed = fetched(&self.gateway, &self.user, &from).await.err();
+        let from = from.filter(|_| self.same(None).is_none())?;
+        match fetched(&self.gateway, &self.user, &from).await {
+            Ok(pulled) => {
+                let (chart, place) = pulled?;
+                if let Some(deploy) = self.deploy() {
+                    deploy.chart = chart;
+                }
+                Some(place)
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                None
+            }
         }
     }
 
@@ -205,7 +218,7 @@ impl Wanted {
         if self.chart.is_none() {
             self.fetch().await?;
         }
-        let method = self.method(&history).await;
+        let method = self.method(&history).await?;
         let (namespace, major) = (&self.namespace, engine.major);
         argv(&self.act, release, namespace, major, method.as_deref(), false)?;
         let operation = self.operation(release, &history);
@@ -276,16 +289,19 @@ impl Wanted {
 
     /// How the revision was applied that Helm will look at; `None` where there is none, or nobody
     /// can read it.
-    async fn method(&self, history: &[Record]) -> Option<String> {
-        let newest = history.first()?;
+    async fn method(&self, history: &[Record]) -> Result<Option<String>, ApiError> {
+        let Some(newest) = history.first() else { return Ok(None) };
         let record = match &self.act {
             // What is uninstalled is installed anew.
             Act::Upgrade(_) => Some(newest).filter(|newest| newest.status != Status::Uninstalled),
             Act::Rollback(back) => history.iter().find(|one| one.revision == back_to(back, newest)),
             Act::Install(_) | Act::Uninstall(_) | Act::Test(_) => None,
         };
-        let release = content(&self.gateway, &self.user, record?).await;
-        release.ok()?.ok().map(|release| release.apply_method)
+        let Some(record) = record else { return Ok(None) };
+        match content(&self.gateway, &self.user, record).await {
+            Err(busy) if busy.status == StatusCode::TOO_MANY_REQUESTS => Err(busy),
+            read => Ok(read.ok().and_then(Result::ok).map(|release| release.apply_method)),
+        }
     }
 
     fn operation(&self, release: &str, history: &[Record]) -> Operation {

@@ -244,10 +244,7 @@ pub async fn observe(State(live): State<Arc<Live>>, request: Request, next: Next
         response.headers_mut().extend(all);
     }
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
-        tracing::debug!(
-            request = id.to_str().unwrap_or_default(), status = error.status.as_u16(),
-            fault = ?error.fault, message = %error.text(Locale::EN), "refused"
-        );
+        told(&error, id.to_str().unwrap_or_default());
         if locale != Locale::EN {
             response = error.as_ref().clone().into_text_response(locale);
         }
@@ -260,6 +257,19 @@ pub async fn observe(State(live): State<Arc<Live>>, request: Request, next: Next
     let status = response.status().as_u16();
     gateway.metrics.request(route, method.as_str(), status, begun.elapsed());
     response
+}
+
+/// The log's line of an error. What was not the caller's fault is there at the usual level: by the id
+/// that a person reports, an operator finds it.
+fn told(error: &ApiError, request: &str) {
+    let (status, fault) = (error.status.as_u16(), error.fault);
+    // One line, whatever somebody else's words are.
+    let words = error.text(Locale::EN).replace(['\n', '\r'], " ");
+    if error.status.is_server_error() {
+        tracing::info!(request, status, ?fault, %words, "failed");
+    } else {
+        tracing::debug!(request, status, ?fault, %words, "refused");
+    }
 }
 
 /// The client's own request id where it is sane, else a random one.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::future::join_all;
+use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -49,7 +50,10 @@ struct Hit {
 struct ByPlace(Arc<Row>);
 
 struct Question {
+    /// In lower case.
     text: String,
+    /// Finds the text in any case, without a copy.
+    anywhere: Regex,
     limit: usize,
     kinds: Vec<String>,
     namespaces: Vec<compact_str::CompactString>,
@@ -83,7 +87,7 @@ pub async fn search(
             }
         };
         view.store().each(&view.scope, |row| {
-            let Some(found) = found(&question.text, row) else { return };
+            let Some(found) = found(&question, row) else { return };
             total += 1;
             best.push(Hit::of(kind, row, found));
             if best.len() > question.limit {
@@ -130,12 +134,15 @@ impl Question {
         if let Some(unknown) = kinds.iter().find(|name| !known(name)) {
             return Err(ApiError::bad_request("error-unknown-kind", &[("kind", unknown)]));
         }
-        Ok(Self { text, limit, kinds, namespaces })
+        let anywhere = RegexBuilder::new(&regex::escape(&text)).case_insensitive(true).build();
+        let anywhere = anywhere.map_err(|error| ApiError::internal(&error))?;
+        Ok(Self { text, anywhere, limit, kinds, namespaces })
     }
 }
 
-/// How well the (lower-case) text matches a row.
-fn found(text: &str, row: &Row) -> Option<Match> {
+/// How well the text matches a row.
+fn found(question: &Question, row: &Row) -> Option<Match> {
+    let text = question.text.as_str();
     let name = lower(&row.name);
     let by_name = match name.find(text) {
         Some(0) if name.len() == text.len() => Some(100),
@@ -161,7 +168,7 @@ fn found(text: &str, row: &Row) -> Option<Match> {
     if labels.any(|(key, value)| lower(value).contains(text) || lower(key).contains(text)) {
         return Some(Match { rank: 30, what: "label" });
     }
-    has_image(text, row).then_some(Match { rank: 20, what: "image" })
+    has_image(question, row).then_some(Match { rank: 20, what: "image" })
 }
 
 /// Names are lower case nearly always: copied only when they are not.
@@ -174,7 +181,7 @@ fn lower(text: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// Images are in the item alone: it is read only where the text stands somewhere in it.
-fn has_image(text: &str, row: &Row) -> bool {
+fn has_image(question: &Question, row: &Row) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase", default)]
     #[derive(Default)]
@@ -182,12 +189,12 @@ fn has_image(text: &str, row: &Row) -> bool {
         container_images: Option<Vec<String>>,
         init_container_images: Option<Vec<String>>,
     }
-    if !std::str::from_utf8(&row.json).is_ok_and(|json| json.contains(text)) {
+    if !question.anywhere.is_match(&row.json) {
         return false;
     }
     let images: Images = serde_json::from_slice(&row.json).unwrap_or_default();
     let all = images.container_images.into_iter().chain(images.init_container_images);
-    all.flatten().any(|image| image.to_lowercase().contains(text))
+    all.flatten().any(|image| question.anywhere.is_match(image.as_bytes()))
 }
 
 impl Hit {
@@ -243,21 +250,28 @@ mod tests {
                 "name": name, "namespace": "atlas", "labels": {"app": "Tiles"},
                 "uid": "6f1c2b3a-0000-4000-8000-000000000001",
             },
-            "spec": {"template": {"spec": {"containers": [{"image": "registry.example/maps:2"}]}}},
+            "spec": {"template": {"spec": {"containers": [{"image": "hub.example/maps:2-RC1"}]}}},
         });
         (by_name("deployment").unwrap().row)(&json.to_string()).unwrap()
     }
 
+    fn search(text: &str, name: &str) -> Option<Match> {
+        found(&Question::parse(&format!("q={text}")).unwrap(), &row(name))
+    }
+
     #[test]
     fn names_rank_before_uids_labels_and_images() {
-        let ranks = ["web", "web-front", "my-web", "cobweb"]
-            .map(|name| found("web", &row(name)).unwrap().rank);
+        let ranks =
+            ["web", "web-front", "my-web", "cobweb"].map(|name| search("web", name).unwrap().rank);
         assert_eq!(ranks, [100, 80, 70, 60]);
-        let what = |text: &str| found(text, &row("web")).map(|found| found.what);
+        let what = |text: &str| search(text, "web").map(|found| found.what);
         assert_eq!(what("6f1c2b3a"), Some("uid"));
         assert_eq!(what("6f1c"), None);
         assert_eq!(what("tiles"), Some("label"));
-        assert_eq!(what("example/maps"), Some("image"));
+        for image in ["example/maps", "maps:2-RC1", "maps:2-rc1", "Maps:2-Rc"] {
+            assert_eq!(what(image), Some("image"), "{image}");
+        }
+        assert_eq!(what("maps:2.RC1"), None, "it is no pattern");
         assert_eq!(what("creationtimestamp"), None);
     }
 

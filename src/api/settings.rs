@@ -1,23 +1,24 @@
 //! The web UI's settings and pinned resources: JSON texts in one ConfigMap, read with our own
 //! identity because the UI shows them before anybody has signed in, written as the caller.
 //!
-//! It keeps nothing but what it read seconds ago, and a hash of what each caller saw last.
+//! It keeps nothing but what it read seconds ago. What a client saw last is a hash in its cookie,
+//! so that every replica knows it; for those who keep no cookies this one remembers it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ahash::RandomState;
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, header};
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::body::{self, JSON, MERGE, malformed};
-use super::caller::Asked;
+use super::caller::{Asked, cookies};
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
 use super::target::{encoded, segment};
@@ -31,8 +32,10 @@ const SETTINGS: &str = "settings";
 const PINNED: &str = "pinnedResources";
 /// How old what we answer may be; a change through us shows at once.
 const READ_FOR: Duration = Duration::from_secs(3);
-/// Callers whose last sight of the settings is remembered, and how long: a form left open overnight
-/// is saved without a check.
+/// Holds the hash of the settings that this client saw last. It carries no right.
+const COOKIE: &str = "binnacle-settings";
+/// Callers whose last sight of the settings is remembered, and how long, as by the cookie: a form
+/// left open overnight is saved without a check.
 const SEEN: u64 = 10_000;
 const SEEN_FOR: Duration = Duration::from_secs(12 * 60 * 60);
 /// Writes are repeated so often when somebody else is faster.
@@ -41,7 +44,7 @@ const TRIES: usize = 5;
 const MOST_PINNED: usize = 200;
 
 /// The contract's settings of all users; with the contract's defaults.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Settings {
     cluster_name: String,
@@ -175,8 +178,7 @@ pub struct SettingsMap {
     read: Cache<u64, Option<Arc<Stored>>>,
     changes: AtomicU64,
     /// Hash of the settings that a caller saw last.
-    seen: Cache<Fingerprint, u64>,
-    hasher: RandomState,
+    seen: Cache<Fingerprint, String>,
 }
 
 impl SettingsMap {
@@ -187,7 +189,6 @@ impl SettingsMap {
             read: Cache::builder().max_capacity(2).time_to_live(READ_FOR).build(),
             changes: AtomicU64::new(0),
             seen: Cache::builder().max_capacity(SEEN).time_to_idle(SEEN_FOR).build(),
-            hasher: RandomState::new(),
         }
     }
 
@@ -302,57 +303,95 @@ impl SettingsMap {
         }
         Err(ApiError::with_status(StatusCode::CONFLICT, "error-settings-busy", &[]))
     }
+}
 
-    fn hash(&self, settings: &Settings) -> u64 {
-        self.hasher.hash_one(settings)
+/// Half a SHA-256 of their JSON, in hex: the same at every replica.
+fn hash(settings: &Settings) -> String {
+    // Texts, numbers and a list of texts always are JSON.
+    let json = serde_json::to_vec(settings).unwrap_or_default();
+    digest(&SHA256, &json).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Has the client carry what it sees now to whichever replica it asks next.
+fn carry(gateway: &Gateway, seen: &str, mut response: Response) -> Response {
+    let (path, seconds) = (&gateway.base_path, SEEN_FOR.as_secs());
+    let cookie = format!(
+        "{COOKIE}={seen}; Path={path}/settings; Max-Age={seconds}; HttpOnly; SameSite=Strict"
+    );
+    if let Ok(value) = HeaderValue::try_from(cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, value);
     }
+    response
 }
 
 /// `GET /settings`; needs no credentials.
 pub async fn read(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
     let user = gateway.callers.user(&Asked::of(&request)).ok();
     let map = &gateway.settings;
-    let stored = map.recent(&gateway, user.as_ref()).await?;
-    if let Some(user) = user {
-        map.seen.insert(user.fingerprint(), map.hash(&stored.settings)).await;
+    let mut stored = map.recent(&gateway, user.as_ref()).await?;
+    let seen: Vec<&str> = cookies(request.headers(), COOKIE).collect();
+    // Carried from another replica, it may be newer than what we have read: nobody sees his own
+    // change undone.
+    if user.is_some()
+        && !seen.is_empty()
+        && !seen.contains(&hash(&stored.settings).as_str())
+        && let Ok(Some(now)) = map.fetch(&gateway.cluster, Identity::Server).await
+    {
+        stored = now;
     }
-    reply(&gateway, &request, &stored.settings)
+    let shown = hash(&stored.settings);
+    let response = carry(&gateway, &shown, reply(&gateway, &request, &stored.settings)?);
+    if let Some(user) = user {
+        map.seen.insert(user.fingerprint(), shown).await;
+    }
+    Ok(response)
 }
 
-/// `PUT /settings`: 409 when they are others than this caller saw last; sent once more after that,
+/// `PUT /settings`: 409 when they are others than this client saw last; sent once more after that,
 /// they are saved. What the body leaves out stays.
 pub async fn replace(
     State(gateway): Shared,
     Caller(user): Caller,
     request: Request,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let (head, sent) = request.into_parts();
     let given: Value = body::read(&gateway, &head.headers, sent).await?;
     if !given.is_object() {
         return Err(malformed(&"settings are a JSON object"));
     }
     let map = &gateway.settings;
-    let seen = map.seen.get(&user.fingerprint()).await;
-    let mut latest = seen;
+    let mut seen: Vec<String> = cookies(&head.headers, COOKIE).map(str::to_owned).collect();
+    if seen.is_empty() {
+        seen.extend(map.seen.get(&user.fingerprint()).await);
+    }
+    let (mut latest, mut saved) = (String::new(), String::new());
     let edit = |stored: &Stored| {
-        let current = map.hash(&stored.settings);
-        latest = Some(current);
-        if seen.is_some_and(|seen| seen != current) {
+        latest = hash(&stored.settings);
+        if !seen.is_empty() && !seen.contains(&latest) {
             let status = StatusCode::CONFLICT;
             return Err(ApiError::with_status(status, "error-settings-changed", &[]));
         }
         let next = stored.settings.with(&given).map_err(|error| malformed(&error))?;
-        latest = Some(map.hash(&next));
+        saved = hash(&next);
         let text = serde_json::to_string(&next).map_err(|error| ApiError::internal(&error))?;
         Ok((SETTINGS, text))
     };
-    let outcome = map.change(&gateway, &user, edit).await;
-    let refused = outcome.as_ref().err().map(|error| error.status);
-    // Told of a change, the caller has seen it; of any other refusal nothing is known.
-    if let (None | Some(StatusCode::CONFLICT), Some(latest)) = (refused, latest) {
-        map.seen.insert(user.fingerprint(), latest).await;
-    }
-    outcome.map(|()| StatusCode::NO_CONTENT)
+    let answer = match map.change(&gateway, &user, edit).await {
+        Ok(()) => {
+            latest = saved;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        // Told of a change, the caller has seen it; of any other refusal nothing is known. It is
+        // worded here: the layer that words errors drops their headers.
+        Err(error) if error.status == StatusCode::CONFLICT => {
+            let item = error.as_item(gateway.locale_of(&head.headers));
+            body::answer(error.status, &item)
+        }
+        Err(error) => return Err(error),
+    };
+    let answer = carry(&gateway, &latest, answer);
+    map.seen.insert(user.fingerprint(), latest).await;
+    Ok(answer)
 }
 
 /// `GET /settings/cani` and `/settings/pinnedresources/cani`: whether the caller may read the

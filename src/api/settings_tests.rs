@@ -35,6 +35,14 @@ fn the_fields_are_the_contracts() {
 }
 
 #[test]
+fn the_hash_of_the_same_settings_is_the_same_in_every_process() {
+    let default = Settings::default();
+    assert_eq!(hash(&default), "ab7b16d74a1a109b0d60c6f5b5c7ff0e");
+    let other = default.with(&json!({"labelsLimit": 7})).unwrap();
+    assert_ne!(hash(&other), hash(&default));
+}
+
+#[test]
 fn a_broken_text_in_the_config_map_is_as_none() {
     let map = json!({
         "metadata": {"resourceVersion": "7"},

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::caller::{Asked, cookie};
 use super::error::ApiError;
+use super::log_follow::{Seat, Taken as Places};
 use super::log_lines::parameter;
 use super::passthrough::user_name;
 use super::related::known;
@@ -35,6 +36,9 @@ use crate::upstream::{Fingerprint, User, is_impersonation};
 
 /// Shells and ports at once: ten times what one instance is promised to hold.
 const MOST_OPEN: usize = 2_000;
+/// Of those, of one caller, at up to a MiB each where processes do not read: nobody takes what is
+/// for others.
+const MOST_OF_ONE: usize = 400;
 /// Long pastes over xhr at once, of up to a MiB each.
 const LONG_BODIES: usize = 64;
 /// SockJS sessions at once that are not bound yet: anybody may begin one, and each has 30 s. When
@@ -59,7 +63,7 @@ const FRONTEND_COOKIE: &str = "token";
 pub struct Shells {
     keys: OnceCell<Keys>,
     taken: Mutex<Taken>,
-    places: Arc<Semaphore>,
+    places: Places,
     /// Sessions of the xhr transports.
     pub(super) polled: Polled,
     /// Room for long bodies of theirs that are read or typed.
@@ -81,7 +85,7 @@ impl Default for Shells {
         Self {
             keys: OnceCell::new(),
             taken: Mutex::default(),
-            places: Arc::new(Semaphore::new(MOST_OPEN)),
+            places: Places::default(),
             unbound: std::array::from_fn(|_| Arc::new(Semaphore::new(MOST_UNBOUND))),
             lines: Mutex::default(),
             polled: Polled::default(),
@@ -96,7 +100,7 @@ impl Default for Shells {
 impl Shells {
     /// Shells and ports that are open now.
     pub fn count(&self) -> usize {
-        MOST_OPEN - self.places.available_permits()
+        self.places.count()
     }
 
     /// Tells every client that we go, ends all shells and returns when the last is gone.
@@ -106,9 +110,13 @@ impl Shells {
         self.tasks.wait().await;
     }
 
-    /// Room for one more shell or port whose right was shown.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| Self::full())
+    /// Room for one more shell or port of this caller: 429 where he has too many, 503 where all do.
+    pub(super) fn place(&self, user: &User) -> Result<Seat, ApiError> {
+        let seat = self.places.take(user, 1, (MOST_OPEN, MOST_OF_ONE));
+        seat.ok_or_else(|| match self.count() < MOST_OPEN {
+            true => Self::too_many(),
+            false => Self::full(),
+        })
     }
 
     /// Room for one more SockJS session that is not bound yet.
@@ -131,6 +139,11 @@ impl Shells {
 
     fn full() -> ApiError {
         ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-shell-too-many", &[])
+    }
+
+    /// More than one caller may have.
+    pub(super) fn too_many() -> ApiError {
+        ApiError::with_status(StatusCode::TOO_MANY_REQUESTS, "error-shell-too-many", &[])
     }
 }
 
@@ -287,18 +300,18 @@ async fn converse(
 ) {
     let bound = bind(&gateway, &client, &mut said).await;
     drop(waiting);
-    let place = gateway.shells.place();
-    let close = match (bound, &place) {
-        (Bound::Gone, _) => return,
-        (Bound::Refused(close), _) => close,
-        (Bound::To(bound), Err(_)) => {
-            client.refuse(&gateway, Some(&bound.1), "error-shell-too-many", &[]).await
-        }
-        (Bound::To(bound), Ok(_)) => {
+    let close = match bound {
+        Bound::Gone => return,
+        Bound::Refused(close) => close,
+        Bound::To(bound) => {
             let (user, ticket) = *bound;
-            let talk = Talk { gateway: &gateway, client: &client, user, ticket };
-            let Some(close) = talk.through(&mut said, &told).await else { return };
-            close
+            if let Ok(_place) = gateway.shells.place(&user) {
+                let talk = Talk { gateway: &gateway, client: &client, user, ticket };
+                let Some(close) = talk.through(&mut said, &told).await else { return };
+                close
+            } else {
+                client.refuse(&gateway, Some(&ticket), "error-shell-too-many", &[]).await
+            }
         }
     };
     let _ = told.send(Told::Close(close)).await;

@@ -2,10 +2,14 @@
 
 use super::*;
 
+fn user(token: &str) -> User {
+    User::bearer(token, &HeaderMap::new()).unwrap()
+}
+
 #[tokio::test]
 async fn without_shells_the_end_is_there_at_once() {
     let shells = Shells::default();
-    let place = shells.place().unwrap();
+    let place = shells.place(&user("a")).unwrap();
     assert_eq!(shells.count(), 1);
     drop(place);
     shells.end().await;
@@ -16,10 +20,21 @@ async fn without_shells_the_end_is_there_at_once() {
 #[test]
 fn there_is_room_for_so_many_and_then_a_503() {
     let shells = Shells::default();
-    let places: Vec<_> = (0..MOST_OPEN).map(|_| shells.place().unwrap()).collect();
-    assert_eq!(shells.place().err().unwrap().status, 503);
-    drop(places);
-    assert!(shells.place().is_ok());
+    let status = |name: &str| shells.place(&user(name)).err().map(|error| error.status.as_u16());
+    let of = |name: &str| -> Vec<Seat> {
+        (0..MOST_OF_ONE).map(|_| shells.place(&user(name)).unwrap()).collect()
+    };
+    let mut first = of("a");
+    assert_eq!(status("a"), Some(429), "as many as one caller may have");
+    assert_eq!(status("b"), None, "others have room");
+    first.pop();
+    assert_eq!(status("a"), None, "what is closed is free again");
+    first.push(shells.place(&user("a")).unwrap());
+    let more: Vec<_> = ["b", "c", "d", "e"].into_iter().map(of).collect();
+    assert_eq!(shells.count(), MOST_OPEN);
+    assert_eq!(status("f"), Some(503));
+    drop((first, more));
+    assert_eq!((shells.count(), status("f")), (0, None));
 }
 
 #[test]

@@ -16,13 +16,13 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::Gateway;
 use super::caller::{Asked, cookie};
 use super::error::ApiError;
-use super::shell::{self, Client, Told};
+use super::shell::{self, Client, Shells, Told};
 use super::shell_session::cookie_path;
 use super::sockjs::{client, going_away, too_large};
 use super::sockjs_frames::{self as frames, BadFrame, Close, LARGEST, LARGEST_BODY};
@@ -49,6 +49,9 @@ const UNREAD: Duration = Duration::from_secs(60);
 const PUSH_TIME: Duration = Duration::from_secs(30);
 /// How long a body of at most `LARGEST_BODY` bytes may take, with its wait for room.
 const BODY_TIME: Duration = Duration::from_secs(30);
+/// Bodies at once of one session. Clients send one after the other, so that what was typed stays in
+/// order; the second is for one whose connection was lost and that we have not given up yet.
+const SENDS: usize = 2;
 const STILL_OPEN: (u16, &str) = (2010, "Another connection still open");
 const INTERRUPTED: (u16, &str) = (1002, "Connection interrupted");
 
@@ -89,6 +92,8 @@ impl Polled {
 struct Polling {
     client: Arc<Client>,
     state: watch::Sender<State>,
+    /// Room for what the client says: a body waits here as long as the process does not read.
+    sends: Semaphore,
 }
 
 #[derive(Default)]
@@ -115,7 +120,7 @@ impl State {
 impl Polling {
     fn new(client: Arc<Client>, say: mpsc::Sender<String>) -> Self {
         let state = State { say: Some(say), ..State::default() };
-        Self { client, state: watch::Sender::new(state) }
+        Self { client, state: watch::Sender::new(state), sends: Semaphore::new(SENDS) }
     }
 
     /// Whether one of these is whose it is. Until it is bound that is anybody for whom the request
@@ -378,6 +383,7 @@ pub(super) async fn send(
         let close = client.refuse(&gateway, None, message, &[]).await;
         return Ok((StatusCode::NOT_FOUND, close.reason).into_response());
     };
+    let Ok(_send) = polling.sends.try_acquire() else { return Err(Shells::too_many()) };
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     // Who is not bound has an id to send: room for long pastes is for those who are.

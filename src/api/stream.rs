@@ -9,6 +9,7 @@
 //! after `end` and `error` it is free.
 
 use std::future::{poll_fn, ready};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -28,11 +29,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_util::sync::CancellationToken;
 
-use super::Caller;
 use super::error::ApiError;
 use super::live::{News, Reader, Seat};
-use super::live_hub::{Ask, Live};
+use super::live_hub::{Ask, Live, expiry};
 use super::websocket::{self, Socket};
+use super::{Caller, view};
 use crate::i18n::Locale;
 use crate::upstream::User;
 
@@ -49,7 +50,8 @@ const ID: usize = 64;
 const PIECE: usize = 64 << 10;
 /// Whoever takes nothing for so long is not there any more.
 const WRITE: Duration = Duration::from_secs(60);
-/// Pings, one each heartbeat, that may stay without any word from the client.
+/// Pings, one each heartbeat, that may stay without any word from the client. After as many the API
+/// server is asked about the caller of a socket that shows nothing.
 const SILENT: u32 = 4;
 /// How long the last words may take.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -109,11 +111,19 @@ impl Session {
         let mut beat = interval_at(Instant::now() + heartbeat, heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        let mut unknown = pin!(unknown(self.live.clone(), self.user.clone(), heartbeat * SILENT));
         loop {
             let message = tokio::select! {
                 // What the client has said counts before the silence that it is judged by.
                 biased;
                 () = self.ending.cancelled() => return self.close(socket).await,
+                // What is shown ends by itself, by its own rights.
+                () = &mut unknown, if self.open.is_empty() => {
+                    let reason = ApiError::unauthorized().text(self.locale);
+                    let frame = websocket::close_frame(CloseCode::Policy, &reason);
+                    let _ = timeout(CLOSING, farewell(socket, frame)).await;
+                    return;
+                }
                 said = socket.next() => {
                     let Some(Ok(said)) = said else { return };
                     heard = Instant::now();
@@ -244,9 +254,7 @@ impl Session {
                 }
             }
             let frame = CloseFrame { code: CloseCode::Away, reason: "shutting down".into() };
-            if socket.close(Some(frame)).await.is_ok() {
-                while let Some(Ok(_)) = socket.next().await {}
-            }
+            farewell(socket, frame).await;
         };
         let _ = timeout(CLOSING, goodbye).await;
     }
@@ -265,6 +273,32 @@ async fn due(open: &mut [Subscription], turn: usize) -> (usize, Option<News>) {
         Poll::Pending
     })
     .await
+}
+
+/// Returns when the API server does not know the caller any more, or his token is over.
+async fn unknown(live: Live, user: User, every: Duration) {
+    let asking = async {
+        loop {
+            sleep(every).await;
+            // Boxed: sockets mostly wait, and there are many.
+            let known = Box::pin(view::verified(&live.gateway, &user)).await;
+            let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+            if known.is_err_and(|error| refused.contains(&error.status)) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = expiry(&user) => {}
+        () = asking => {}
+    }
+}
+
+/// Says the last word, and hears the client out.
+async fn farewell(mut socket: Socket, frame: CloseFrame) {
+    if socket.close(Some(frame)).await.is_ok() {
+        while let Some(Ok(_)) = socket.next().await {}
+    }
 }
 
 /// Returns a moment after the shutdown has begun.

@@ -197,8 +197,12 @@ pub async fn run(
     typed: mpsc::Receiver<Typed>,
     shown: mpsc::Sender<Shown>,
 ) {
+    let opening = async {
+        let permit = permit(&gateway, &user, session).await?;
+        open(&gateway, &user, permit, locale).await
+    };
     let opened = tokio::select! {
-        opened = open(&gateway, &user, session, locale) => opened,
+        opened = opening => opened,
         () = shown.closed() => return,
     };
     match opened {
@@ -212,15 +216,26 @@ pub async fn run(
     }
 }
 
-/// Starts the process, if the person may. `locale` is that of the reasons we give.
-pub async fn open(
-    gateway: &Arc<Gateway>,
+/// A session that may begin, and the name of whose it is, as far as the API server says it.
+pub(super) struct Permit {
+    session: Session,
+    name: String,
+}
+
+impl Permit {
+    /// Writes down that it does not begin all the same, if so.
+    pub fn heed<T>(&self, gateway: &Gateway, found: Result<T, ApiError>) -> Result<T, ApiError> {
+        found.inspect_err(|error| refused(&gateway.shells, &self.name, &self.session, error))
+    }
+}
+
+/// Asks whether the person may begin a session.
+pub(super) async fn permit(
+    gateway: &Gateway,
     user: &User,
     session: Session,
-    locale: Locale,
-) -> Result<Opened, ApiError> {
+) -> Result<Permit, ApiError> {
     let path = session.path();
-    let target = format!("{path}?{}", session.query());
     let may = async {
         let info = classify(&Method::GET, &path, None).map_err(|error| {
             let reason = error.to_string();
@@ -228,12 +243,25 @@ pub async fn open(
         })?;
         review_create(gateway, user, &info).await
     };
-    let (may, mut name) = tokio::join!(may, user_name(gateway, user));
-    may.inspect_err(|error| refused(&gateway.shells, &name, &session, error))?;
-    if name.is_empty() {
+    let (may, name) = tokio::join!(may, user_name(gateway, user));
+    let mut permit = Permit { session, name };
+    permit.heed(gateway, may)?;
+    if permit.name.is_empty() {
         // For the audit log: now that the API server answers, it may say that, too.
-        name = user_name(gateway, user).await;
+        permit.name = user_name(gateway, user).await;
     }
+    Ok(permit)
+}
+
+/// Starts the process. `locale` is that of the reasons we give.
+pub(super) async fn open(
+    gateway: &Arc<Gateway>,
+    user: &User,
+    permit: Permit,
+    locale: Locale,
+) -> Result<Opened, ApiError> {
+    let Permit { session, name } = permit;
+    let target = format!("{}?{}", session.path(), session.query());
     let right = session.right();
     // Before the API server hears of it: from then on a process may run, whoever goes away.
     let mut record = Record::begin(name, session);

@@ -4,6 +4,7 @@
 //! It joins nothing and writes no HTTP.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -18,7 +19,7 @@ use super::target::{self, live};
 use crate::auth::{Reach, Refusal, Scope};
 use crate::cache::{Feed, ListError, Listing, State, Store, list_as};
 use crate::kinds::{KindDef, Resource, by_name};
-use crate::upstream::{Fingerprint, Served, User};
+use crate::upstream::{Failure, Fingerprint, Served, User};
 
 /// Live lists at work: each may hold tens of MiB for a while.
 pub struct LiveLists {
@@ -32,6 +33,8 @@ const LIVE_AT_ONCE: usize = 32;
 const LIVE_OF_ONE: usize = 4;
 /// Longest wait for a turn; frontends give up before.
 const TURN: Duration = Duration::from_secs(20);
+/// In the API server's 403 to who says to be another and may not.
+const IMPERSONATION: &str = "cannot impersonate";
 /// Callers remembered; one that is forgotten begins with all its turns again.
 const CALLERS: u64 = 10_000;
 
@@ -187,11 +190,13 @@ async fn within(
     let at = move |namespace: Option<&str>| at.collection(namespace);
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
     let listing = Box::pin(listed(gateway, user, kind, &at, &namespaces)).await;
-    let Listing { store, scope, .. } = listing.map_err(|error| NoView::Failed(error.into()))?;
+    let Listing { store, .. } = listing.map_err(|error| NoView::Failed(error.into()))?;
+    // The listing's own scope reaches as far, and knows nothing of the rest.
     Ok(View { scope, rows: Rows::Own(Box::new(store)), age: Duration::ZERO })
 }
 
-/// A list as the caller; credentials that it refuses end what is remembered of them.
+/// A list as the caller; credentials that it refuses end what is remembered of them, and what is
+/// left out of it counts with its kind, if that is one that we keep.
 pub async fn listed(
     gateway: &Gateway,
     user: &User,
@@ -200,10 +205,16 @@ pub async fn listed(
     namespaces: &[CompactString],
 ) -> Result<Listing, ListError> {
     let listing = list_as(&gateway.cluster, user, kind, at, namespaces).await;
-    if let Err(ListError::Failed(failure)) = &listing
-        && failure.code() == Some(StatusCode::UNAUTHORIZED)
-    {
-        gateway.authorizer.refused(user).await;
+    match &listing {
+        Ok(Listing { malformed, .. }) => {
+            if let Some(feed) = gateway.cache.feed(kind) {
+                feed.malformed.fetch_add(*malformed, Ordering::Relaxed);
+            }
+        }
+        Err(ListError::Failed(failure)) if failure.code() == Some(StatusCode::UNAUTHORIZED) => {
+            gateway.authorizer.refused(user).await;
+        }
+        Err(_) => {}
     }
     listing
 }
@@ -251,11 +262,16 @@ pub async fn told_to_known(gateway: &Gateway, user: &User, error: ApiError) -> A
 }
 
 /// An error unless the API server takes the caller's credentials: for answers that need no other
-/// word from it. A 403 is its word to somebody whom it knows; silence proves nobody.
+/// word from it. A 403 is its word to somebody whom it knows, but for the one to who says to be
+/// another: any name would be good for that. Silence proves nobody.
 pub async fn verified(gateway: &Gateway, user: &User) -> Result<(), ApiError> {
     match live(gateway, user, "/version").await {
         Ok(_) => Ok(()),
-        Err(failure) if failure.code() == Some(StatusCode::FORBIDDEN) => Ok(()),
+        Err(Failure::Status { code: StatusCode::FORBIDDEN, message, .. })
+            if !message.contains(IMPERSONATION) =>
+        {
+            Ok(())
+        }
         Err(failure) => Err(failure.into()),
     }
 }

@@ -7,8 +7,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-use crate::config::ClusterChoice;
+use super::refused;
+use crate::config::{ClusterChoice, Effective};
 use crate::demo::{Demo, DemoOptions};
 
 /// Where a pod finds what its service account is; the file's presence means that we are in a cluster.
@@ -31,13 +33,16 @@ pub(super) fn is_in_pod() -> bool {
 }
 
 /// Said outright, else the cluster that we run in, else the person's kubeconfig, else the demo.
-pub(super) async fn choose(choice: &ClusterChoice) -> anyhow::Result<Chosen> {
-    let ClusterChoice { kubeconfig, context, demo, demo_pods } = choice;
-    if *demo {
-        return start_demo(demo_pods.unwrap_or(0), "it was asked for").await;
+pub(super) async fn choose(
+    choice: &ClusterChoice,
+    effective: &Effective,
+) -> anyhow::Result<Chosen> {
+    let demo_pods = choice.demo_pods.unwrap_or(0);
+    if choice.demo {
+        return start_demo(demo_pods, "it was asked for").await;
     }
-    if kubeconfig.is_some() || context.is_some() {
-        return from_kubeconfig(kubeconfig.clone(), context.clone(), "it was asked for").await;
+    if let Some(chosen) = asked(choice, effective).await? {
+        return Ok(chosen);
     }
     if is_in_pod() {
         let config = kube::Config::incluster().context("the pod's own cluster cannot be read")?;
@@ -51,30 +56,60 @@ pub(super) async fn choose(choice: &ClusterChoice) -> anyhow::Result<Chosen> {
         });
     }
     if std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty()) {
-        return from_kubeconfig(None, None, "$KUBECONFIG is set").await;
+        return personal("$KUBECONFIG is set").await;
     }
     let home = std::env::var_os("HOME").map(PathBuf::from);
     if home.is_some_and(|home| home.join(".kube/config").exists()) {
-        return from_kubeconfig(None, None, "~/.kube/config exists").await;
+        return personal("~/.kube/config exists").await;
     }
-    start_demo(demo_pods.unwrap_or(0), "no cluster is configured").await
+    start_demo(demo_pods, "no cluster is configured").await
+}
+
+/// The one that settings name outright, unless that is the demo.
+///
+/// # Errors
+/// What of them cannot be used, by the setting's name.
+pub(super) async fn asked(
+    choice: &ClusterChoice,
+    effective: &Effective,
+) -> anyhow::Result<Option<Chosen>> {
+    let ClusterChoice { kubeconfig, context, demo, .. } = choice;
+    if *demo || (kubeconfig.is_none() && context.is_none()) {
+        return Ok(None);
+    }
+    let key = if kubeconfig.is_some() { "kubeconfig" } else { "context" };
+    let bad = |error: KubeconfigError| refused(effective, key, &error);
+    let read = match kubeconfig {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    let read = read.map_err(bad)?;
+    if let Some(name) = context
+        && !read.contexts.iter().any(|one| one.name == *name)
+    {
+        let known: Vec<_> = read.contexts.iter().map(|one| one.name.as_str()).collect();
+        let reason = format!("the kubeconfig has no such context, but {known:?}");
+        return Err(refused(effective, "context", &reason));
+    }
+    let chosen = from_kubeconfig(read, context.clone(), "it was asked for").await;
+    Ok(Some(chosen.map_err(bad)?))
+}
+
+async fn personal(why: &str) -> anyhow::Result<Chosen> {
+    let read = Kubeconfig::read().context("the kubeconfig cannot be read")?;
+    let name = read.current_context.clone().unwrap_or_default();
+    let chosen = from_kubeconfig(read, None, why).await;
+    chosen.with_context(|| format!("kubeconfig context {name:?}"))
 }
 
 async fn from_kubeconfig(
-    file: Option<PathBuf>,
+    read: Kubeconfig,
     context: Option<String>,
     why: &str,
-) -> anyhow::Result<Chosen> {
-    let read = match &file {
-        Some(path) => kube::config::Kubeconfig::read_from(path)
-            .with_context(|| format!("--kubeconfig {}", path.display()))?,
-        None => kube::config::Kubeconfig::read().context("the kubeconfig cannot be read")?,
-    };
+) -> Result<Chosen, KubeconfigError> {
     let name = context.clone().or_else(|| read.current_context.clone()).unwrap_or_default();
-    let options = kube::config::KubeConfigOptions { context, ..Default::default() };
-    let config = kube::Config::from_custom_kubeconfig(read, &options)
-        .await
-        .with_context(|| format!("kubeconfig context {name:?}"))?;
+    let options = KubeConfigOptions { context, ..Default::default() };
+    let config = kube::Config::from_custom_kubeconfig(read, &options).await?;
     Ok(Chosen {
         why: format!("{why}; for the demo cluster use --demo"),
         name,

@@ -4,6 +4,7 @@ use http::HeaderMap;
 
 use super::*;
 use crate::kinds::by_name;
+use crate::upstream::UpstreamError;
 
 fn authorizer() -> Authorizer {
     Authorizer::new(Duration::from_secs(60), || Some(1))
@@ -11,6 +12,16 @@ fn authorizer() -> Authorizer {
 
 fn question(user: &User) -> Question {
     Question { who: user.fingerprint(), kind: by_name("pod").unwrap().name, namespace: None }
+}
+
+/// An API server that answers everything like this.
+async fn answering(code: StatusCode, body: &'static str) -> Cluster {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let router = axum::Router::new().fallback(move || async move { (code, body) });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Cluster::new("test", kube::Config::new(url)).unwrap()
 }
 
 fn refusal(code: u16) -> Arc<Failure> {
@@ -75,6 +86,66 @@ async fn a_denial_of_what_was_never_confirmed_takes_no_other_right() {
 }
 
 #[tokio::test]
+async fn while_nobody_can_be_asked_those_namespaces_stand_that_were_confirmed() {
+    let authorizer = authorizer();
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    let pod = by_name("pod").unwrap();
+    let within = |name: &str| Question { namespace: Some(name.into()), ..question(&user) };
+    let names = ["a", "b", "c"].map(CompactString::from);
+    for name in ["a", "b"] {
+        authorizer.confirmed.insert(within(name), Instant::now()).await;
+    }
+    let standing = |refusal| {
+        let standing = authorizer.standing(&user, pod, &names, refusal);
+        standing.map_or(0, |namespaces| namespaces.len())
+    };
+    let unknown = |code| Refusal::Unknown(refusal(code));
+    for (refusal, count) in [
+        (unknown(503), 2),
+        (Refusal::Unknown(Arc::new(UpstreamError::Timeout.into())), 2),
+        // Each of these is an answer.
+        (unknown(401), 0),
+        (unknown(403), 0),
+        (unknown(429), 0),
+        (Refusal::Denied(refusal(403)), 0),
+    ] {
+        assert_eq!(standing(refusal.clone()), count, "{refusal:?}");
+    }
+    authorizer.deny(&within("c")).await;
+    assert_eq!(standing(unknown(503)), 2, "it was never confirmed");
+    authorizer.deny(&within("a")).await;
+    assert_eq!(standing(unknown(503)), 0, "both may have rested on the same binding");
+}
+
+#[tokio::test]
+async fn a_right_to_all_namespaces_that_was_confirmed_stands_for_each() {
+    let authorizer = authorizer();
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    let within = Question { namespace: Some("a".into()), ..question(&user) };
+    assert!(authorizer.bridge(&user, &within, refusal(503)).await.is_err());
+    authorizer.confirmed.insert(question(&user), Instant::now()).await;
+    assert!(authorizer.bridge(&user, &within, refusal(503)).await.is_ok());
+    authorizer.deny(&question(&user)).await;
+    assert!(authorizer.bridge(&user, &within, refusal(503)).await.is_err());
+}
+
+#[tokio::test]
+async fn one_rules_review_confirms_each_kind_that_has_waited_for_it() {
+    let rules = r#"{"status":{"resourceRules":[
+        {"verbs":["list"],"apiGroups":[""],"resources":["pods","events"]}]}}"#;
+    let cluster = answering(StatusCode::CREATED, rules).await;
+    let (authorizer, name) = (authorizer(), CompactString::from("a"));
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    for (kind, allowed) in [("pod", true), ("event", true), ("service", false)] {
+        let kind = by_name(kind).unwrap();
+        let verdict = authorizer.permitted_in(&cluster, &user, kind, (&name, None)).await;
+        assert_eq!(verdict.unwrap(), (allowed, true), "{}", kind.name);
+        let asked = Question { kind: kind.name, namespace: Some(name.clone()), ..question(&user) };
+        assert_eq!(authorizer.is_confirmed(&asked), allowed, "{}", kind.name);
+    }
+}
+
+#[tokio::test]
 async fn credentials_that_are_refused_anywhere_end_every_right() {
     let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
@@ -91,12 +162,7 @@ async fn credentials_that_are_refused_anywhere_end_every_right() {
 
 #[tokio::test]
 async fn credentials_that_a_review_finds_refused_end_every_right() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let router = axum::Router::new().fallback(|| async { StatusCode::UNAUTHORIZED });
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+    let cluster = answering(StatusCode::UNAUTHORIZED, "").await;
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     for of_a_path in [false, true] {
         let authorizer = authorizer();

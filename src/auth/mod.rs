@@ -28,7 +28,7 @@ use crate::kinds::KindDef;
 use crate::upstream::{Cluster, Failure, Fingerprint, User};
 
 /// How long a right is believed in without asking again: a revoked right may be used for so long.
-const ALLOWED_FOR: Duration = Duration::from_secs(10);
+pub(crate) const ALLOWED_FOR: Duration = Duration::from_secs(10);
 /// A new right must show soon, yet a client that retries must not become a flood of reviews.
 const DENIED_FOR: Duration = Duration::from_secs(5);
 /// The same of a rules review while no role and no binding has changed, as far as our watches tell:
@@ -122,7 +122,7 @@ impl Authorizer {
         let confirmed = confirmed.time_to_live(ALLOWED_FOR + away).build();
         let rules = rules.expire_after(review::Expiry).build();
         // As long as anything of a caller is remembered.
-        let longest = (ALLOWED_FOR + away).max(UNCHANGED_FOR + sets::KEPT_FOR);
+        let longest = ALLOWED_FOR + away + UNCHANGED_FOR + sets::KEPT_FOR;
         let known = Cache::builder().max_capacity(VERDICTS).time_to_live(longest).build();
         let epoch = Arc::new(Epoch::of(Box::new(changes)));
         let denials = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
@@ -132,6 +132,7 @@ impl Authorizer {
 
     /// What `user` may list of `kind` among `wanted` namespaces (empty: all of them). `known`
     /// names the namespaces that exist; it is asked only for users without a cluster-wide right.
+    /// While nobody can be asked, it is what was confirmed shortly before.
     pub async fn scope(
         &self,
         cluster: &Cluster,
@@ -146,24 +147,34 @@ impl Authorizer {
             && !self.listed_everywhere(user, kind).await
         {
             self.ask(cluster, user, kind, Some(namespace.clone())).await?;
-            return Ok(Scope::within(kind, BTreeSet::from([namespace.clone()])));
+            return Ok(Scope::within(kind, BTreeSet::from([namespace.clone()]), None));
         }
-        let denied = match self.ask(cluster, user, kind, None).await {
+        let mut refusal = match self.ask(cluster, user, kind, None).await {
             Ok(()) if everywhere => return Ok(Scope::everything(kind)),
-            Ok(()) => return Ok(Scope::within(kind, wanted.iter().cloned().collect())),
-            Err(Refusal::Denied(words)) => words,
-            Err(unknown) => return Err(unknown),
+            Ok(()) => return Ok(Scope::within(kind, wanted.iter().cloned().collect(), None)),
+            Err(refusal) => refusal,
         };
-        if !kind.resource.namespaced {
-            return Err(Refusal::Denied(denied));
+        let is_denied = matches!(refusal, Refusal::Denied(_));
+        // Nobody but who was known shortly before has rights that still stand.
+        let is_known = self.known.contains_key(&user.fingerprint());
+        if !kind.resource.namespaced || !(is_denied || refusal.is_absence() && is_known) {
+            return Err(refusal);
         }
         let candidates = if everywhere { Box::pin(known()).await } else { wanted.to_vec() };
-        let permitted = Box::pin(self.permitted(cluster, user, kind, &candidates)).await?;
-        if permitted.is_empty() {
-            Err(Refusal::Denied(denied))
-        } else {
-            Ok(Scope::within(kind, permitted))
-        }
+        let permitted = match is_denied {
+            true => Box::pin(self.permitted(cluster, user, kind, &candidates)).await,
+            false => Err(refusal.clone()),
+        };
+        let permitted = match permitted {
+            Ok(none) if none.is_empty() => return Err(refusal),
+            Ok(permitted) => permitted,
+            Err(unknown) => {
+                refusal = unknown.clone();
+                self.standing(user, kind, &candidates, unknown)?
+            }
+        };
+        let (Refusal::Denied(rest) | Refusal::Unknown(rest)) = refusal;
+        Ok(Scope::within(kind, permitted, Some(rest)))
     }
 
     /// A scope over all namespaces or none: for sums that a part of the rows would make wrong.
@@ -328,7 +339,7 @@ impl Authorizer {
                 self.contradict(question).await;
             }
             Some(StatusCode::TOO_MANY_REQUESTS) => {}
-            _ if !review::expired(user) && self.confirmed.contains_key(question) => return Ok(()),
+            _ if !review::expired(user) && self.is_confirmed(question) => return Ok(()),
             _ => {}
         }
         Err(Refusal::Unknown(failure))
@@ -385,7 +396,7 @@ impl Authorizer {
         let epoch = self.epoch.settled();
         let review = async |namespace: CompactString| {
             let listable = self.listable(cluster, user, (&namespace, epoch)).await;
-            listable.map_err(Refusal::Unknown).map(|(listable, _)| (namespace, listable))
+            listable.map_err(Refusal::Unknown).map(|listable| (namespace, listable))
         };
         let (_, everywhere) = review(NOWHERE.into()).await?;
         let reviews = futures::stream::iter(candidates.iter().cloned()).map(review);
@@ -403,17 +414,17 @@ impl Authorizer {
         Ok((everywhere.kinds().collect(), visible))
     }
 
-    /// What a rules review says of a namespace, and whether it was asked for just now.
+    /// What a rules review says of a namespace.
     async fn listable(
         &self,
         cluster: &Cluster,
         user: &User,
         (namespace, epoch): (&CompactString, Option<u64>),
-    ) -> Result<(Arc<rules::Listable>, bool), Arc<Failure>> {
+    ) -> Result<Arc<rules::Listable>, Arc<Failure>> {
         let who = user.fingerprint();
         let ruled = Ruled { who, namespace: namespace.clone(), epoch };
         let denials = self.denials(who).load(Ordering::Acquire);
-        let asking = rules::review(cluster, user, namespace);
+        let asking = rules::review(cluster, user, namespace, denials);
         let entry = match self.rules.entry(ruled.clone()).or_try_insert_with(asking).await {
             Ok(entry) => entry,
             Err(failure) => {
@@ -430,8 +441,7 @@ impl Authorizer {
                 self.rules.invalidate(&ruled).await;
             }
         }
-        let asked_now = entry.is_fresh();
-        Ok((entry.into_value(), asked_now))
+        Ok(entry.into_value())
     }
 
     /// Whether the caller may list here, and whether a rules review says so.
@@ -442,28 +452,31 @@ impl Authorizer {
         kind: &'static KindDef,
         (namespace, epoch): (&CompactString, Option<u64>),
     ) -> Result<(bool, bool), Refusal> {
-        let question = Question {
-            who: user.fingerprint(),
-            kind: kind.name,
-            namespace: Some(namespace.clone()),
-        };
+        let who = user.fingerprint();
+        let question = Question { who, kind: kind.name, namespace: Some(namespace.clone()) };
+        let denials = self.denials(who).load(Ordering::Acquire);
         // A denial that is younger than the rules.
         if matches!(self.fresh.get(&question).await, Some(Verdict::Denied(_))) {
             return Ok((false, true));
         }
         let reviewed = self.listable(cluster, user, (namespace, epoch)).await;
         let reviewed = reviewed.ok().filter(|_| !review::expired(user));
-        let asked_now = reviewed.as_ref().is_some_and(|(_, asked_now)| *asked_now);
-        match reviewed.and_then(|(listable, _)| listable.allows(kind)) {
-            Some(allowed) => {
-                if allowed && !asked_now {
-                    // What is only remembered confirms nothing anew.
-                } else if allowed {
-                    self.confirmed.insert(question, Instant::now()).await;
-                } else {
-                    self.deny(&question).await;
+        // What is remembered confirms as long as nothing was denied since it was asked for.
+        let stands = reviewed.as_ref().is_some_and(|listable| listable.denials == denials);
+        match reviewed.and_then(|listable| listable.allows(kind)) {
+            Some(true) => {
+                if stands {
+                    self.confirmed.insert(question.clone(), Instant::now()).await;
+                    // What was denied meanwhile found nothing to end.
+                    if self.denials(who).load(Ordering::Acquire) != denials {
+                        self.confirmed.invalidate(&question).await;
+                    }
                 }
-                Ok((allowed, true))
+                Ok((true, true))
+            }
+            Some(false) => {
+                self.deny(&question).await;
+                Ok((false, true))
             }
             None => match self.ask(cluster, user, kind, Some(namespace.clone())).await {
                 Ok(()) => Ok((true, false)),

@@ -3,15 +3,19 @@
 //!
 //! Remembers nothing itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use compact_str::CompactString;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::rules::Listable;
-use super::{ALLOWED_FOR, Authorizer, DENIED_FOR, Question, Ruled, UNCHANGED_FOR, Verdict};
+use super::{
+    ALLOWED_FOR, Authorizer, DENIED_FOR, Question, Refusal, Ruled, UNCHANGED_FOR, Verdict,
+};
 use crate::kinds::KindDef;
 use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
 
@@ -80,6 +84,42 @@ impl Authorizer {
     ) -> Result<bool, Failure> {
         let spec = json!({ "nonResourceAttributes": { "verb": "get", "path": path } });
         self.heed(user, send(cluster, user, spec).await).await
+    }
+
+    /// Those of `candidates` in which the caller's right was confirmed shortly before, where nobody
+    /// could be asked now; the refusal itself where there is none, or where it is an answer.
+    pub(super) fn standing(
+        &self,
+        user: &User,
+        kind: &'static KindDef,
+        candidates: &[CompactString],
+        refusal: Refusal,
+    ) -> Result<BTreeSet<CompactString>, Refusal> {
+        if !refusal.is_absence() || expired(user) {
+            return Err(refusal);
+        }
+        let is_confirmed = |namespace: &&CompactString| {
+            let namespace = Some((*namespace).clone());
+            self.is_confirmed(&Question { who: user.fingerprint(), kind: kind.name, namespace })
+        };
+        let standing: BTreeSet<_> = candidates.iter().filter(is_confirmed).cloned().collect();
+        if standing.is_empty() { Err(refusal) } else { Ok(standing) }
+    }
+
+    /// Whether a right was confirmed shortly before, to this or to all namespaces, and nothing of
+    /// it denied since.
+    pub(super) fn is_confirmed(&self, question: &Question) -> bool {
+        let everywhere = Question { namespace: None, ..question.clone() };
+        self.confirmed.contains_key(question) || self.confirmed.contains_key(&everywhere)
+    }
+}
+
+impl Refusal {
+    /// Whether the API server has not answered at all, or failed: neither yes nor no, and no word
+    /// on the caller either.
+    pub(super) fn is_absence(&self) -> bool {
+        let Self::Unknown(failure) = self else { return false };
+        failure.code().is_none_or(|code| code.is_server_error())
     }
 }
 

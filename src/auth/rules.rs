@@ -17,6 +17,8 @@ pub(super) struct Listable {
     complete: bool,
     namespace: bool,
     kinds: Vec<bool>,
+    /// How often the caller had been denied something when it was asked for.
+    pub denials: u64,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +72,7 @@ pub(super) async fn review(
     cluster: &Cluster,
     user: &User,
     namespace: &str,
+    denials: u64,
 ) -> Result<Arc<Listable>, Failure> {
     let question = json!({
         "apiVersion": "authorization.k8s.io/v1",
@@ -80,7 +83,7 @@ pub(super) async fn review(
     let answer = cluster.post(Identity::User(user), path, &question).await?;
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|error| UpstreamError::Broken(format!("rules review: {error}")))?;
-    Ok(Arc::new(listable(&answer.status)))
+    Ok(Arc::new(Listable { denials, ..listable(&answer.status) }))
 }
 
 fn listable(status: &Status) -> Listable {
@@ -92,6 +95,7 @@ fn listable(status: &Status) -> Listable {
         complete: !status.incomplete && status.evaluation_error.is_empty(),
         namespace: rules().any(|rule| allows(rule, "get", &namespace)),
         kinds,
+        denials: 0,
     }
 }
 

@@ -3,21 +3,36 @@
 //! Only this room makes one, with a single exception that a test holds to its place: `answered`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use compact_str::CompactString;
 
 use crate::kinds::KindDef;
+use crate::upstream::Failure;
 
 #[derive(Clone)]
 pub struct Scope {
     kind: &'static KindDef,
     reach: Reach,
+    /// Why it does not reach further, where more was asked for.
+    rest: Option<Arc<Failure>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
     Everything,
     Namespaces(BTreeSet<CompactString>),
+}
+
+impl Reach {
+    /// Whether it reaches wherever the other one does.
+    pub fn contains(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Everything, _) => true,
+            (Self::Namespaces(_), Self::Everything) => false,
+            (Self::Namespaces(ours), Self::Namespaces(theirs)) => theirs.is_subset(ours),
+        }
+    }
 }
 
 /// Equal when they open the same rows of the same kind.
@@ -29,11 +44,15 @@ impl PartialEq for Scope {
 
 impl Scope {
     pub(super) fn everything(kind: &'static KindDef) -> Self {
-        Self { kind, reach: Reach::Everything }
+        Self { kind, reach: Reach::Everything, rest: None }
     }
 
-    pub(super) fn within(kind: &'static KindDef, namespaces: BTreeSet<CompactString>) -> Self {
-        Self { kind, reach: Reach::Namespaces(namespaces) }
+    pub(super) fn within(
+        kind: &'static KindDef,
+        namespaces: BTreeSet<CompactString>,
+        rest: Option<Arc<Failure>>,
+    ) -> Self {
+        Self { kind, reach: Reach::Namespaces(namespaces), rest }
     }
 
     /// For rows that the API server itself has just returned to this very caller. Only
@@ -42,7 +61,7 @@ impl Scope {
         if namespaces.is_empty() {
             Self::everything(kind)
         } else {
-            Self::within(kind, namespaces.iter().cloned().collect())
+            Self::within(kind, namespaces.iter().cloned().collect(), None)
         }
     }
 
@@ -52,6 +71,12 @@ impl Scope {
 
     pub fn reach(&self) -> &Reach {
         &self.reach
+    }
+
+    /// Why it does not reach further, where more was asked for: a denial in the API server's own
+    /// words, or why it could not be asked.
+    pub fn rest(&self) -> Option<&Failure> {
+        self.rest.as_deref()
     }
 
     pub fn covers(&self, namespace: &str) -> bool {
@@ -66,7 +91,9 @@ impl Scope {
     pub fn for_tests(kind: &'static KindDef, namespaces: Option<&[&str]>) -> Self {
         match namespaces {
             None => Self::everything(kind),
-            Some(names) => Self::within(kind, names.iter().map(|name| (*name).into()).collect()),
+            Some(names) => {
+                Self::within(kind, names.iter().map(|name| (*name).into()).collect(), None)
+            }
         }
     }
 }

@@ -78,6 +78,8 @@ pub struct Listing {
     pub scope: Scope,
     /// `columnDefinitions` of a table; empty for other sources.
     pub columns: Vec<Value>,
+    /// Objects that are left out.
+    pub malformed: u64,
 }
 
 /// The rows that `user` may list in `namespaces` (empty: all), read now with the user's own
@@ -94,19 +96,21 @@ pub async fn list_as(
     let scope = Scope::answered(kind, namespaces);
     let room = &Semaphore::new(LIVE_ROWS);
     if namespaces.is_empty() {
-        let Listed { rows, columns, .. } = list(cluster, who, kind, at, None, room).await?;
-        return Ok(Listing { store: Store::of(kind, rows), scope, columns });
+        let listed = list(cluster, who, kind, at, None, room).await?;
+        let Listed { rows, columns, malformed, .. } = listed;
+        return Ok(Listing { store: Store::of(kind, rows), scope, columns, malformed });
     }
     let lists = futures::stream::iter(namespaces.to_vec())
         .map(|namespace| async move { list(cluster, who, kind, at, Some(&namespace), room).await });
     let mut lists = lists.buffer_unordered(LISTS_AT_ONCE);
-    let (mut rows, mut columns) = (Vec::new(), Vec::new());
+    let (mut rows, mut columns, mut malformed) = (Vec::new(), Vec::new(), 0);
     while let Some(listed) = lists.next().await {
         let listed = listed?;
         rows.extend(listed.rows);
         columns = listed.columns;
+        malformed += listed.malformed;
     }
-    Ok(Listing { store: Store::of(kind, rows), scope, columns })
+    Ok(Listing { store: Store::of(kind, rows), scope, columns, malformed })
 }
 
 /// Lists a collection with our own rights as the API server's cache has it, in one answer: as fast

@@ -46,6 +46,8 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
         let begun = Instant::now();
         let end = turn(cluster, feed, &mut version).await;
         if matches!(end, End::Expired) {
+            // Something was missed, until it is listed anew.
+            feed.lost();
             version = None;
         }
         let failure = match end {
@@ -55,6 +57,7 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
             }
             // Something between us ends every watch at once, or forgets at once: not a storm of lists.
             End::Over | End::Expired => {
+                feed.lost();
                 tokio::time::sleep(jittered(wait)).await;
                 wait = (wait * 2).min(BACK_OFF.1);
                 continue;

@@ -127,6 +127,11 @@ impl BadDependency {
             _ => false,
         }
     }
+
+    /// Whether it only waited for a place to fetch, in vain.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Fetch(.., error) if matches!(**error, BadChart::Busy(_)))
+    }
 }
 
 /// What a chart needs and does not hold; mostly nothing.

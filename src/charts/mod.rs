@@ -38,6 +38,7 @@ pub mod store;
 mod subcharts;
 mod tls;
 pub mod versions;
+mod wanted;
 
 pub use address::{BadAllowed, Policy, Refused};
 

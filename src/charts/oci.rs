@@ -11,7 +11,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use url::Url;
 
@@ -24,8 +23,6 @@ use super::{PACKED, hex, provenance};
 
 /// For one chart, all in all: 20 MiB at 2 Mbit/s.
 const PULL_TIME: Duration = Duration::from_secs(90);
-/// Charts that are fetched at once: each holds up to 20 MiB. Others wait within their time.
-const PULLS: usize = 4;
 /// A chart's manifest has about 1 KiB; those with many annotations some more.
 pub(super) const MANIFEST: usize = 256 << 10;
 /// Tokens have about 5 KiB.
@@ -40,8 +37,6 @@ pub(super) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
 pub(super) const CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
 pub(super) const CONTENT: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
 pub(super) const PROVENANCE: &str = "application/vnd.cncf.helm.chart.provenance.v1.prov";
-
-static PLACES: Semaphore = Semaphore::const_new(PULLS);
 
 /// A chart's archive, and the digest of its manifest: what pins it (`…@sha256:…`).
 #[derive(Debug, Clone)]
@@ -115,28 +110,25 @@ impl BadPull {
 }
 
 /// The archive that `oci://host[:port]/repository[:tag][@sha256:…]` names, as anybody may have it.
-/// A digest decides alone; without one there has to be a tag, which is nobody's guess.
-pub async fn pull(reference: &str, policy: &Policy) -> Result<Pulled, BadPull> {
+/// A digest decides alone; without one there has to be a tag, which is nobody's guess. It holds up
+/// to 20 MiB: how many of those there are is the store's part.
+pub(super) async fn pull(reference: &str, policy: &Policy) -> Result<Pulled, BadPull> {
     pull_with(&Client::new(policy, None)?, reference, policy).await
 }
 
 /// The same with the client of a repository and its credentials.
-pub async fn pull_with(
+pub(super) async fn pull_with(
     client: &Client,
     reference: &str,
     policy: &Policy,
 ) -> Result<Pulled, BadPull> {
     let reference = Reference::parse(reference, policy)?;
-    let pulled = async {
-        let _place = PLACES.acquire().await;
-        Session::new(client, &reference).chart().await
-    };
-    let timed = timeout(PULL_TIME, pulled).await;
+    let timed = timeout(PULL_TIME, Session::new(client, &reference).chart()).await;
     timed.unwrap_or_else(|_| Err(BadPull::Timeout(reference.host())))
 }
 
 /// The provenance file that stands beside the chart in the registry, if one does.
-pub async fn provenance_with(
+pub(super) async fn provenance_with(
     client: &Client,
     reference: &str,
     policy: &Policy,

@@ -4,7 +4,7 @@
 //! repository anew. Those of the file have none: what one replica writes to them, the others see
 //! after the interval. It judges nobody's right and fetches nothing from repositories.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -82,6 +82,19 @@ pub enum BadList {
     Definition(String, BadDefinition),
     #[error("there are two repositories with the name {0:?}")]
     Twice(String),
+}
+
+/// Whether a file's list makes sense; nobody is asked.
+pub fn judge(list: &[(Definition, Files)], policy: &Policy) -> Result<(), BadList> {
+    let mut names = BTreeSet::new();
+    for (definition, _) in list {
+        let name = &definition.name;
+        definition.base(policy).map_err(|error| BadList::Definition(name.clone(), error))?;
+        if !names.insert(name) {
+            return Err(BadList::Twice(name.clone()));
+        }
+    }
+    Ok(())
 }
 
 impl Repositories {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -20,15 +19,18 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::archive::{self, Archive, BadArchive};
+pub use super::places::{Busy, FetchPlace};
+
+use super::archive::{Archive, BadArchive};
 use super::catalogue::Version;
 use super::client::{Client, FetchError, Limits};
 use super::disk::{self, Disk};
 use super::icon::{self, BadIcon, Icon};
 use super::oci::{self, BadPull};
-use super::places::{Flights, Place, Places};
+use super::places::{Flights, Permit, Places, Rule};
 use super::repository::{NoClient, Repository};
-use super::{PACKED, Policy, hex, provenance, versions};
+use super::wanted::{Address, Wanted, resolved};
+use super::{PACKED, Policy, provenance};
 
 /// Bytes of all archives and icons on disk: thousands of charts, and half of what containers
 /// commonly get.
@@ -37,25 +39,24 @@ const BUDGET: u64 = 512 << 20;
 const LOOKS: usize = 4;
 /// Archives that are fetched at once, each in memory until it is on disk: 160 MiB at the very
 /// worst. They have a place of their own, so that who is slow keeps nobody from what is on disk.
-const FETCHES: usize = 8;
-/// Those of one repository: one that is slow leaves places to the others.
-const FETCHES_EACH: usize = 2;
-/// Provenance files that are fetched at once, of up to 320 KiB, and those of one repository. Who
-/// waits for a place does so within the time for the file.
-const SIGNATURES: usize = 64;
-const SIGNATURES_EACH: usize = 4;
-/// Icons that are fetched at once, of up to 1 MiB, and those of one repository; pages show dozens.
-const ICONS: usize = 16;
-const ICONS_EACH: usize = 4;
+/// Nearly all are there within a second.
+const FETCHES: Rule = Rule { quick: 5, slow: 3, each: 2, soon: Duration::from_secs(4) };
+/// Charts that installs name by `oci://`, of all callers and of each of them: they are in memory
+/// until the install begins, 120 MiB at the very worst.
+const PULLS: Rule = Rule { quick: 3, slow: 3, each: 2, soon: Duration::from_secs(4) };
+/// Provenance files, of up to 320 KiB. Who waits for a place does so within the time for the file.
+const SIGNATURES: Rule = Rule { quick: 48, slow: 16, each: 4, soon: Duration::from_secs(2) };
+/// Icons, of up to 1 MiB; pages show dozens.
+const ICONS: Rule = Rule { quick: 12, slow: 4, each: 4, soon: Duration::from_secs(2) };
+/// The longest wait for a place: who waits longer shall rather hear that there is none.
+const TURN: Duration = Duration::from_secs(30);
 /// How long somebody who looks at a chart waits for its provenance file.
 const SIGNED_TIME: Duration = Duration::from_secs(5);
 /// How long it is remembered, or that there is none: somebody may sign later.
 const SIGNED_AGE: Duration = Duration::from_secs(60);
 /// Bytes of all that are remembered. Most are some 2 KiB.
 const SIGNED: u64 = 8 << 20;
-/// How long an archive is taken for what is still there where the repository tells no digest.
-const UNTOLD: Duration = Duration::from_secs(10 * 60);
-/// The same of icons, which nobody tells the digest of.
+/// How long an icon is taken for what is still there: nobody tells its digest.
 const ICON_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// An icon that cannot be had is not asked for again so soon: pages show it again and again.
 const NO_ICON: Duration = Duration::from_secs(5 * 60);
@@ -105,13 +106,15 @@ pub enum BadChart {
     Icon(#[from] BadIcon),
     #[error("the repository did not give its provenance file within {} seconds", .0.as_secs())]
     Slow(Duration),
+    #[error(transparent)]
+    Busy(#[from] Busy),
     #[error("it could not be looked at: {0}")]
     Look(#[from] JoinError),
 }
 
 type Failed = Arc<BadChart>;
 /// What an archive holds, and the archive.
-type Found = (Arc<Archive>, Bytes);
+pub(super) type Found = (Arc<Archive>, Bytes);
 /// A provenance file, if there is one.
 type Signed = Result<Option<Arc<str>>, Failed>;
 
@@ -129,21 +132,12 @@ struct Inner {
     signed: Cache<String, Signed>,
     looks: Arc<Semaphore>,
     fetches: Places,
+    pulls: Places,
     signatures: Places,
     icon_places: Places,
     /// Archives that were on disk when they were asked for, and those that had to be fetched.
     hits: AtomicU64,
     misses: AtomicU64,
-}
-
-/// One version of a chart, and where it is.
-#[derive(Debug)]
-struct Wanted {
-    /// Of the repository: what its files are named by, and its address.
-    scope: String,
-    base: Url,
-    chart: String,
-    version: Version,
 }
 
 impl Store {
@@ -164,9 +158,10 @@ impl Store {
             failed,
             signed: signed.build(),
             looks: Arc::new(Semaphore::new(LOOKS)),
-            fetches: Places::new(FETCHES, FETCHES_EACH),
-            signatures: Places::new(SIGNATURES, SIGNATURES_EACH),
-            icon_places: Places::new(ICONS, ICONS_EACH),
+            fetches: Places::new(FETCHES),
+            pulls: Places::new(PULLS),
+            signatures: Places::new(SIGNATURES),
+            icon_places: Places::new(ICONS),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }))
@@ -223,6 +218,15 @@ impl Store {
         self.archive_of(Wanted::of(repository, chart, version), client_of(repository)).await
     }
 
+    /// The archive that `oci://…` names in any registry, as anybody may have it, for this caller.
+    /// It is in memory: the place is to be kept until something else bounds that.
+    pub async fn pull(&self, who: &str, reference: &str) -> Result<(Bytes, FetchPlace), BadChart> {
+        let Inner { policy, pulls, .. } = &*self.0;
+        let mut place = pulls.place(who, TURN).await?;
+        let pulled = pulls.run(who, &mut place, oci::pull(reference, policy)).await??;
+        Ok((pulled.bytes, place))
+    }
+
     /// The provenance file that stands beside an archive, if one does. It is not kept on disk:
     /// somebody may sign later.
     pub async fn provenance(
@@ -237,20 +241,22 @@ impl Store {
 
     /// Somebody has signed this version.
     pub async fn forget_provenance(&self, repository: &Repository, chart: &str, version: &Version) {
-        self.0.signed.invalidate(&Wanted::of(repository, chart, version).name()).await;
+        self.0.signed.invalidate(&Wanted::of(repository, chart, version).signed_name()).await;
     }
 
     async fn signed(&self, wanted: Wanted, client: GivesClient, time: Duration) -> Signed {
         let fetched = async {
-            let end = Instant::now() + time;
+            let (end, places, scope) = (Instant::now() + time, &self.0.signatures, &wanted.scope);
             // Who only waited has learnt nothing: that is not remembered.
-            let places = timeout_at(end, self.0.signatures.place(&wanted.scope)).await;
-            let _places = places.map_err(|_| BadChart::Slow(time))?;
-            let fetched = timeout_at(end, self.fetched_provenance(&wanted, client)).await;
-            let fetched = fetched.unwrap_or(Err(BadChart::Slow(time)));
+            let mut place = places.place(scope, time).await.map_err(|_| BadChart::Slow(time))?;
+            let fetched = self.fetched_provenance(&wanted, client);
+            let fetched = match timeout_at(end, places.run(scope, &mut place, fetched)).await {
+                Ok(fetched) => fetched?,
+                Err(_) => Err(BadChart::Slow(time)),
+            };
             Ok::<Signed, BadChart>(fetched.map_err(Failed::from))
         };
-        self.0.signed.try_get_with(wanted.name(), fetched).await?
+        self.0.signed.try_get_with(wanted.signed_name(), fetched).await?
     }
 
     async fn fetched_provenance(
@@ -309,17 +315,20 @@ impl Store {
         self.0.misses.fetch_add(1, Ordering::Relaxed);
         let address = wanted.address()?;
         // Until it is looked through: what was fetched is in memory as long.
-        let _places = fetches.place(&wanted.scope).await;
-        let client = client.await?;
-        let bytes = match address {
-            Address::Registry(reference) => {
-                oci::pull_with(&client, &reference, policy).await?.bytes
-            }
-            Address::Server(url) => {
-                let answer = client.get(&url, &as_it_is(), &ARCHIVE).await?;
-                answer.success()?.bytes().await?
-            }
+        let mut place = fetches.place(&wanted.scope, TURN).await?;
+        let bytes = async {
+            let client = client.await?;
+            Ok::<_, BadChart>(match address {
+                Address::Registry(reference) => {
+                    oci::pull_with(&client, &reference, policy).await?.bytes
+                }
+                Address::Server(url) => {
+                    let answer = client.get(&url, &as_it_is(), &ARCHIVE).await?;
+                    answer.success()?.bytes().await?
+                }
+            })
         };
+        let bytes = fetches.run(&wanted.scope, &mut place, bytes).await??;
         let found = wanted.look(bytes, self.look_place().await).await?;
         self.keep(name, found.1.clone()).await?;
         Ok(found)
@@ -337,7 +346,7 @@ impl Store {
         Ok(found)
     }
 
-    async fn look_place(&self) -> Place {
+    async fn look_place(&self) -> Permit {
         self.0.looks.clone().acquire_owned().await.ok()
     }
 
@@ -350,7 +359,10 @@ impl Store {
         let begin = || {
             async move {
                 let icon = store.fetched_icon(&known, &scope, &url, client).await.map_err(Arc::new);
-                if let Err(failed) = &icon {
+                // Who only waited has learnt nothing.
+                if let Err(failed) = &icon
+                    && !matches!(**failed, BadChart::Busy(_))
+                {
                     store.0.failed.insert(known, failed.clone()).await;
                 }
                 icon
@@ -372,9 +384,13 @@ impl Store {
         {
             return Ok(icon);
         }
-        let _places = self.0.icon_places.place(scope).await;
-        let answer = client.await?.get(url, &HeaderMap::new(), &SMALL).await?;
-        let icon = checked(answer.success()?.bytes().await?).await?;
+        let places = &self.0.icon_places;
+        let mut place = places.place(scope, TURN).await?;
+        let bytes = async {
+            let answer = client.await?.get(url, &HeaderMap::new(), &SMALL).await?;
+            Ok::<_, BadChart>(answer.success()?.bytes().await?)
+        };
+        let icon = checked(places.run(scope, &mut place, bytes).await??).await?;
         self.keep(name.to_owned(), icon.bytes.clone()).await?;
         Ok(icon)
     }
@@ -403,89 +419,6 @@ fn client_of(repository: &Arc<Repository>) -> GivesClient {
 /// wait for.
 async fn checked(bytes: Bytes) -> Result<Icon, BadChart> {
     Ok(spawn_blocking(move || icon::checked(bytes)).await??)
-}
-
-enum Address {
-    Server(Url),
-    /// `oci://host/repository:tag`
-    Registry(String),
-}
-
-impl Wanted {
-    fn of(repository: &Repository, chart: &str, version: &Version) -> Self {
-        Self {
-            scope: repository.key(),
-            base: repository.base.clone(),
-            chart: chart.to_owned(),
-            version: version.clone(),
-        }
-    }
-
-    /// Its name on disk.
-    fn name(&self) -> String {
-        let Self { scope, chart, version, .. } = self;
-        let address = version.urls.first().map_or("", |address| address);
-        let digest = version.digest.map(|digest| hex(&digest)).unwrap_or_default();
-        disk::name(&["archive", scope, chart, &version.version, address, &digest])
-    }
-
-    /// How old it may be on disk.
-    fn most(&self) -> Option<Duration> {
-        self.version.digest.is_none().then_some(UNTOLD)
-    }
-
-    /// Where it is: the first address, as helm takes it; the others are mirrors.
-    fn address(&self) -> Result<Address, BadChart> {
-        let Self { base, chart, version, .. } = self;
-        let address = version.urls.first().ok_or_else(|| {
-            BadChart::NoAddress(chart.clone(), version.version.as_str().to_owned())
-        })?;
-        Ok(match resolved(base, address)? {
-            // An index may leave the tag out.
-            Address::Registry(text) if !is_tagged(&text) => {
-                Address::Registry(format!("{text}:{}", version.version))
-            }
-            address => address,
-        })
-    }
-
-    /// What the archive holds, if it is the one that is wanted. It goes on when nobody waits for
-    /// it any more, so it has its place until it ends.
-    async fn look(&self, bytes: Bytes, place: Place) -> Result<Found, BadChart> {
-        let (wanted, read) = (self.version.digest, bytes.clone());
-        let archive = spawn_blocking(move || -> Result<Archive, BadChart> {
-            let _place = place;
-            let found = digest(&SHA256, &read);
-            match wanted {
-                Some(wanted) if found.as_ref() != wanted => {
-                    Err(BadChart::Digest { found: hex(found.as_ref()), wanted: hex(&wanted) })
-                }
-                _ => Ok(archive::inspect(&read)?),
-            }
-        });
-        let archive = archive.await??;
-        let same = versions::order(&archive.version) == versions::order(&self.version.version);
-        // In a registry the name of a chart is the last part of its repository's.
-        if !same || self.chart.rsplit('/').next() != Some(archive.name.as_str()) {
-            return Err(BadChart::Other(archive.name, archive.version));
-        }
-        Ok((Arc::new(archive), bytes))
-    }
-}
-
-fn is_tagged(reference: &str) -> bool {
-    let last = reference.rsplit('/').next().unwrap_or_default();
-    last.contains([':', '@'])
-}
-
-/// An address that a repository at `base` tells.
-fn resolved(base: &Url, address: &str) -> Result<Address, BadChart> {
-    if address.starts_with("oci://") {
-        return Ok(Address::Registry(address.to_owned()));
-    }
-    let url = base.join(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let url = url.ok_or_else(|| BadChart::Address(address.chars().take(200).collect()))?;
-    Ok(Address::Server(url))
 }
 
 /// An archive is packed already; what a server calls its encoding is often that.

@@ -3,15 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
 use axum::extract::Request as Asked;
 use axum::response::IntoResponse as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::future::join_all;
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::super::client::Credentials;
+use super::super::hex;
+use super::super::oci::{CONFIG, CONTENT};
 use super::*;
 
 /// Paths with the `Authorization` that came along.
@@ -68,6 +72,7 @@ fn wanted(base: SocketAddr, url: &str, digest: Option<[u8; 32]>) -> Wanted {
     Wanted {
         scope: "one".into(),
         base: Url::parse(&format!("http://{base}/stable/")).unwrap(),
+        mark: String::new(),
         chart: "web".into(),
         version: Version {
             version: "1.2.3".into(),
@@ -217,41 +222,113 @@ async fn what_is_on_disk_waits_for_no_place_to_fetch() {
     store.archive_of(wanted(address, "/a.tgz", None), client(None)).await.unwrap();
     store.icon_at("one", icon(), client(None)).await.unwrap();
     let mut held = Vec::new();
-    for (places, all) in [(&store.0.fetches, FETCHES), (&store.0.icon_places, ICONS)] {
-        let all = u32::try_from(all).unwrap();
-        held.push(places.all.clone().acquire_many_owned(all).await.unwrap());
+    for places in [&store.0.fetches, &store.0.icon_places] {
+        for all in [&places.quick, &places.slow] {
+            let count = u32::try_from(all.available_permits()).unwrap();
+            held.push(all.clone().acquire_many_owned(count).await.unwrap());
+        }
     }
     store.archive_of(wanted(address, "/a.tgz", None), client(None)).await.unwrap();
     store.icon_at("one", icon(), client(None)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_repository_that_hangs_keeps_nobody_from_others_and_from_what_is_on_disk() {
+async fn repositories_that_hang_keep_nobody_from_others_and_from_what_is_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let (address, _) = serve(vec![("/a.tgz", packed()), ("/b.tgz", packed())]).await;
-    let store = Store::new(folder.path(), here());
-    let kept = || Wanted { scope: "hangs".into(), ..wanted(address, "/a.tgz", None) };
-    store.fetch_of(kept(), client(None)).await.unwrap();
-    let waiting = (0..20).map(|number| {
-        let lost = wanted(address, &format!("/{number}.tgz"), None);
-        let lost = Wanted { scope: "hangs".into(), ..lost };
+    let mut store = Store::new(folder.path(), here());
+    let rule = Rule { soon: Duration::from_secs(2), ..FETCHES };
+    Arc::get_mut(&mut store.0).unwrap().fetches = Places::new(rule);
+    let of =
+        |scope: &str, path: &str| Wanted { scope: scope.into(), ..wanted(address, path, None) };
+    store.fetch_of(of("hangs 0", "/a.tgz"), client(None)).await.unwrap();
+    let waiting = (0..40).map(|number| {
+        let lost = of(&format!("hangs {}", number % 5), &format!("/{number}.tgz"));
         let store = store.clone();
         tokio::spawn(async move { store.fetch_of(lost, std::future::pending().boxed()).await })
     });
     let waiting: Vec<_> = waiting.collect();
     let others = async {
-        while store.0.fetches.all.available_permits() > FETCHES - FETCHES_EACH {
+        let all = &store.0.fetches;
+        while all.quick.available_permits() > 0 && all.slow.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        for one in [wanted(address, "/b.tgz", None), kept(), kept()] {
-            store.fetch_of(one, client(None)).await.unwrap();
+        for one in ["/a.tgz", "/b.tgz"] {
+            store.fetch_of(of("one", one), client(None)).await.unwrap();
         }
-        store.archive_of(kept(), client(None)).await.unwrap();
+        store.fetch_of(of("two", "/b.tgz"), client(None)).await.unwrap();
+        for _ in 0..2 {
+            store.fetch_of(of("hangs 0", "/a.tgz"), client(None)).await.unwrap();
+        }
+        store.archive_of(of("hangs 0", "/a.tgz"), client(None)).await.unwrap();
+    };
+    timeout(Duration::from_secs(60), others).await.unwrap();
+    assert_eq!(store.0.fetches.slow.available_permits(), 0, "some of them hang on");
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    let (bytes, hits, _) = store.counts();
+    assert_eq!((bytes, hits), (4 * packed().len() as u64, 3));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_place_in_vain_is_told_so_and_an_icon_is_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, log) = serve(vec![("/a.png", b"GIF89a".to_vec())]).await;
+    let mut store = Store::new(folder.path(), here());
+    // One place, which is taken from who turns out to be slow.
+    let rule = Rule { quick: 1, slow: 0, each: 1, soon: Duration::ZERO };
+    Arc::get_mut(&mut store.0).unwrap().icon_places = Places::new(rule);
+    let icon = || Url::parse(&format!("http://{address}/a.png")).unwrap();
+    let hangs = store.clone();
+    let hangs = async move { hangs.icon_at("one", icon(), std::future::pending().boxed()).await };
+    let (lost, found) = tokio::join!(hangs, async {
+        while store.0.icon_places.quick.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        store.0.icon_places.place("two", Duration::from_secs(60)).await
+    });
+    assert!(matches!(*lost.unwrap_err(), BadChart::Busy(_)) && log.lock().unwrap().is_empty());
+    drop(found.unwrap());
+    Arc::get_mut(&mut store.0).unwrap().icon_places = Places::new(ICONS);
+    store.icon_at("one", icon(), client(None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn pulls_of_one_caller_leave_places_to_others_and_last_until_they_are_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = packed();
+    let digest = format!("sha256:{}", hex(&sha256(&bytes)));
+    let manifest = json!({
+        "schemaVersion": 2,
+        "config": {"mediaType": CONFIG, "digest": digest, "size": 2},
+        "layers": [{"mediaType": CONTENT, "digest": digest, "size": bytes.len()}],
+    });
+    let blob: &'static str = format!("/v2/web/blobs/{digest}").leak();
+    let manifest = ("/v2/web/manifests/1.2.3", manifest.to_string().into_bytes());
+    let (address, _) = serve(vec![manifest, (blob, bytes.clone())]).await;
+    // Nobody ever answers there.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = (silent.local_addr().unwrap(), silent);
+    let mut store = Store::new(folder.path(), here());
+    let rule = Rule { soon: Duration::from_secs(600), ..PULLS };
+    Arc::get_mut(&mut store.0).unwrap().pulls = Places::new(rule);
+    let waiting = (0..8).map(|number| {
+        let (store, lost) = (store.clone(), format!("oci://{}/web:{number}", silent.0));
+        tokio::spawn(async move { store.pull("jane", &lost).await.map(|_| ()) })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    let free = || store.0.pulls.quick.available_permits();
+    let others = async {
+        while free() > PULLS.quick - PULLS.each {
+            tokio::task::yield_now().await;
+        }
+        let chart = format!("oci://{address}/web:1.2.3");
+        let (found, place) = store.pull("joe", &chart).await.unwrap();
+        assert_eq!((found, free()), (bytes.into(), PULLS.quick - PULLS.each - 1));
+        drop(place);
+        assert_eq!(free(), PULLS.quick - PULLS.each);
     };
     timeout(Duration::from_secs(60), others).await.unwrap();
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
-    let (bytes, hits, _) = store.counts();
-    assert_eq!((bytes, hits), (2 * packed().len() as u64, 3));
 }
 
 #[tokio::test]
@@ -267,7 +344,7 @@ async fn icons_of_a_repository_that_hangs_keep_nobody_from_those_of_others() {
     });
     let waiting: Vec<_> = waiting.collect();
     let others = async {
-        while store.0.icon_places.all.available_permits() > ICONS - ICONS_EACH {
+        while store.0.icon_places.quick.available_permits() > ICONS.quick - ICONS.each {
             tokio::task::yield_now().await;
         }
         store.icon_at("one", url("a.png"), client(None)).await.unwrap();
@@ -288,9 +365,13 @@ async fn a_provenance_file_is_remembered_until_somebody_signs() {
         }
     }
     assert_eq!(log.lock().unwrap().len(), 2);
-    store.0.signed.invalidate(&wanted(address, "/b.tgz", None).name()).await;
+    store.0.signed.invalidate(&wanted(address, "/b.tgz", None).signed_name()).await;
     store.signed(wanted(address, "/b.tgz", None), client(None), SIGNED_TIME).await.unwrap();
     assert_eq!(log.lock().unwrap().len(), 3);
+    // Somebody has signed at another replica.
+    let marked = Wanted { mark: "later".into(), ..wanted(address, "/b.tgz", None) };
+    store.signed(marked, client(None), SIGNED_TIME).await.unwrap();
+    assert_eq!(log.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -298,8 +379,8 @@ async fn that_a_provenance_file_waited_for_its_place_in_vain_is_not_remembered()
     let folder = tempfile::tempdir().unwrap();
     let (address, log) = serve(vec![("/a.tgz.prov", b"signed".to_vec())]).await;
     let store = Store::new(folder.path(), here());
-    let all = u32::try_from(SIGNATURES).unwrap();
-    let held = store.0.signatures.all.clone().acquire_many_owned(all).await.unwrap();
+    let all = u32::try_from(SIGNATURES.quick).unwrap();
+    let held = store.0.signatures.quick.clone().acquire_many_owned(all).await.unwrap();
     let signed = |time| store.signed(wanted(address, "/a.tgz", None), client(None), time);
     let error = signed(Duration::ZERO).await.unwrap_err();
     assert!(matches!(*error, BadChart::Slow(_)) && log.lock().unwrap().is_empty(), "{error}");

@@ -45,8 +45,11 @@ struct Row {
 }
 
 impl Effective {
-    /// A usage error about this setting that only a room can find, such as a regular expression that does not compile.
-    pub fn refuse(&self, key: &str, reason: impl fmt::Display) -> Exit {
+    /// A usage error about this setting that only a look into what it names can find: a kubeconfig without the context, a
+    /// certificate that is none. Of several lines the first is told: those below may quote what the file holds.
+    pub fn refuse(&self, key: &str, reason: &dyn fmt::Display) -> Exit {
+        let reason = reason.to_string();
+        let reason = reason.lines().next().unwrap_or_default();
         match self.rows.iter().find(|row| row.key == key) {
             Some(row) => Exit::usage(format_args!("{} {:?}: {reason}", row.origin, row.value)),
             None => Exit::usage(format_args!("{key}: {reason}")),
@@ -215,7 +218,7 @@ impl Reader {
 
     fn cluster(&mut self, from: &mut Layer) -> Result<ClusterChoice, Exit> {
         Ok(ClusterChoice {
-            kubeconfig: self.optional("kubeconfig", from.kubeconfig.take(), values::path)?,
+            kubeconfig: self.optional("kubeconfig", from.kubeconfig.take(), values::file)?,
             context: self.optional("context", from.context.take(), values::name)?,
             demo: self.one("demo", from.demo.take(), "false", values::boolean)?,
             demo_pods: self.optional("demo-pods", from.demo_pods.take(), values::demo_pods)?,
@@ -243,7 +246,7 @@ impl Reader {
             csrf_key_file: self.optional(
                 "csrf-key-file",
                 from.csrf_key_file.take(),
-                values::path,
+                values::file,
             )?,
             csrf_secret: self.optional("csrf-secret", from.csrf_secret.take(), values::secret)?,
             settings_namespace: self.optional(
@@ -312,14 +315,14 @@ impl Reader {
                 "false",
                 values::boolean,
             )?,
-            repositories: self.optional("repositories", from.repositories.take(), values::path)?,
+            repositories: self.optional("repositories", from.repositories.take(), values::file)?,
             silence: self.one("operation-silence", silence, "30s", values::silence)?,
         })
     }
 
     fn certificate(&mut self, from: &mut Layer) -> Result<Certificate, Exit> {
-        let cert = self.optional("tls-cert", from.tls_cert.take(), values::path)?;
-        let key = self.optional("tls-key", from.tls_key.take(), values::path)?;
+        let cert = self.optional("tls-cert", from.tls_cert.take(), values::file)?;
+        let key = self.optional("tls-key", from.tls_key.take(), values::file)?;
         let files = match (cert, key) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,

@@ -67,9 +67,24 @@ fn a_bad_value_names_where_it_came_from() {
 
 #[test]
 fn a_certificate_without_its_key_is_refused() {
-    let layer = Layer { tls_cert: Some("c.pem".to_owned()), ..Layer::default() };
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let layer = Layer { tls_cert: Some(file.to_owned()), ..Layer::default() };
     let exit = reader(&[("tls-cert", Origin::Flag)]).config(layer).unwrap_err();
     assert_eq!(exit.message, "binnacle: --tls-cert: give --tls-key too");
+}
+
+#[test]
+fn what_a_room_refuses_names_the_setting_in_one_line_and_quotes_no_further_one() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let layer = Layer {
+        kubeconfig: Some(file.to_owned()),
+        state_dir: Some("s".to_owned()),
+        ..Layer::default()
+    };
+    let config = reader(&[("kubeconfig", Origin::File)]).config(layer).unwrap();
+    let exit = config.effective.refuse("kubeconfig", &"no YAML\ntoken: secret");
+    assert_eq!(exit.code, 64);
+    assert_eq!(exit.message, format!("binnacle: kubeconfig in b.yaml {file:?}: no YAML"));
 }
 
 #[test]

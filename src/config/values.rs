@@ -84,6 +84,15 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     name(text).map(PathBuf::from)
 }
 
+/// Something that can be read as a file is; for what is read once a pipe will do.
+pub(super) fn file(text: &str) -> Parsed<PathBuf> {
+    let path = path(text)?;
+    match std::fs::metadata(&path) {
+        Ok(about) if !about.is_dir() => Ok(path),
+        _ => Err("not a file; give one that exists".to_owned()),
+    }
+}
+
 pub(super) fn directory(text: &str) -> Parsed<PathBuf> {
     let path = path(text)?;
     if path.is_dir() { Ok(path) } else { Err("not a directory; give one that exists".to_owned()) }

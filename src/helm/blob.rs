@@ -16,13 +16,18 @@ use flate2::write::GzEncoder;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::record::Status;
+use super::room::{Room, nodes, weight};
 
 /// Of a whole record: etcd takes 1.5 MiB of it packed, and charts shrink to a tenth.
 pub(super) const UNPACKED: u64 = 32 << 20;
 /// Of a chart's values, the user's, a schema, metadata: a tree in memory takes ten times its text.
 const TREE: usize = 8 << 20;
+/// Fields, items, objects and lists of a whole record, in which manifests and files are but texts:
+/// enough for ordinary values of 3 MiB, and 70 MiB of trees where they are made up for it.
+const NODES: usize = 300_000;
 /// Hooks of one release.
 const HOOKS: usize = 1_000;
 const GZIP: [u8; 3] = [0x1f, 0x8b, 0x08];
@@ -42,6 +47,8 @@ pub enum BadRelease {
     TooLarge(u64),
     #[error("it has more than {HOOKS} hooks")]
     Hooks,
+    #[error("its values, hooks and chart have more than {NODES} fields and items")]
+    Nodes,
     #[error("it is not the JSON of a release (column {0})")]
     Json(usize),
 }
@@ -55,7 +62,6 @@ pub struct Held<'a> {
 }
 
 /// One revision with its content. No `Debug`: it holds secrets.
-#[derive(Clone, PartialEq)]
 pub struct Release {
     pub name: String,
     pub namespace: String,
@@ -68,6 +74,9 @@ pub struct Release {
     pub hooks: Vec<Hook>,
     /// `ssa`, `csa`, or empty, which is `csa`.
     pub apply_method: String,
+    /// What it takes of the memory for all records, and its caller's turn, where it is read for an
+    /// answer.
+    pub room: Option<(Room, OwnedSemaphorePermit)>,
 }
 
 /// Times are Unix seconds.
@@ -209,6 +218,29 @@ impl<'a> Held<'a> {
     }
 }
 
+impl Release {
+    /// Bytes that it takes, with the copies that an answer makes of it.
+    pub fn weight(&self) -> usize {
+        let chart = &self.chart;
+        let trees = [&self.config, &chart.metadata, &chart.values];
+        let trees: usize = trees.into_iter().chain(&chart.schema).map(weight).sum();
+        let hooks = self.hooks.iter().map(|hook| {
+            let Hook { name, kind, path, manifest, events, delete_policies, last_run, .. } = hook;
+            let words = events.iter().chain(delete_policies);
+            let words: usize = words.map(|word| size_of::<String>() + word.len()).sum();
+            let texts = [name, kind, path, manifest, &last_run.phase].map(String::len);
+            size_of::<Hook>() + words + texts.iter().sum::<usize>()
+        });
+        let names = chart.files.iter().chain(&chart.templates);
+        let names = names.map(|name| size_of::<String>() + name.len());
+        let own = [&self.name, &self.namespace, &self.apply_method, &self.info.description];
+        let texts = [&self.manifest, &self.info.notes].into_iter().chain(own).chain(&chart.readme);
+        let texts: usize = texts.map(String::len).chain(hooks).chain(names).sum();
+        // Values are shown as they are, and merged with the chart's.
+        4 * trees + 2 * texts
+    }
+}
+
 /// A record out of a Secret's `data.release`.
 pub fn decode(base64: &str) -> Result<Release, BadRelease> {
     let text = unpacked(base64)?;
@@ -218,7 +250,8 @@ pub fn decode(base64: &str) -> Result<Release, BadRelease> {
     let is_readme = |name: &str| README.iter().any(|one| name.eq_ignore_ascii_case(one));
     let readme = files.iter().find(|file| is_readme(&file.name));
     let readme = readme.and_then(|file| contents(file.data));
-    let schema = contents(chart.schema).filter(|schema| schema.len() <= TREE);
+    let is_small = |text: &String| text.len() <= TREE && nodes(text.as_bytes()) <= NODES;
+    let schema = contents(chart.schema).filter(is_small);
     let hooks = stored.hooks.unwrap_or_default();
     if hooks.len() > HOOKS {
         return Err(BadRelease::Hooks);
@@ -243,6 +276,7 @@ pub fn decode(base64: &str) -> Result<Release, BadRelease> {
             .map(|hook| from_json(hook.get().as_bytes()))
             .collect::<Result<_, _>>()?,
         apply_method: stored.apply_method,
+        room: None,
     })
 }
 
@@ -331,7 +365,13 @@ fn unpacked(base64: &str) -> Result<Vec<u8>, BadRelease> {
     } else {
         bytes
     };
-    if text.len() as u64 > UNPACKED { Err(BadRelease::TooLarge(UNPACKED)) } else { Ok(text) }
+    if text.len() as u64 > UNPACKED {
+        Err(BadRelease::TooLarge(UNPACKED))
+    } else if nodes(&text) > NODES {
+        Err(BadRelease::Nodes)
+    } else {
+        Ok(text)
+    }
 }
 
 fn from_json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, BadRelease> {

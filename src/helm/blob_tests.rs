@@ -103,6 +103,39 @@ fn a_bomb_is_left_before_it_is_unpacked() {
 }
 
 #[test]
+fn a_record_that_is_made_up_to_take_memory_is_refused_before_it_takes_it() {
+    // Each of some MiB, and packed of some KiB.
+    let many = |part: &str| part.repeat(NODES / 2);
+    for made_up in [
+        format!(r#"{{"config": {{"a": [{}0]}}}}"#, many(r#"{"a":0},"#)),
+        format!(r#"{{"chart": {{"files": [{}{{}}]}}}}"#, many("{},")),
+        format!(r#"{{"hooks": [{{"events": [{}"b"]}}]}}"#, many(r#""a","a","#)),
+        format!(r#"{{{}"b": 0}}"#, many(r#""a":0,"#)),
+    ] {
+        assert_eq!(decode(&stored(&made_up, true)).err(), Some(BadRelease::Nodes));
+        assert_eq!(marked_failed(&stored(&made_up, true), "").err(), Some(BadRelease::Nodes));
+    }
+    // What stands there as text takes no more than its text.
+    let text = format!(r#"{{"manifest": "{}"}}"#, many("{[,:"));
+    assert_eq!(read(&text).manifest.len(), 2 * NODES);
+    let told = BadRelease::Nodes.to_string();
+    assert!(told.contains("values") && told.contains("300000"), "{told}");
+}
+
+#[test]
+fn an_ordinary_big_record_is_read_and_its_weight_is_told() {
+    let manifest = "---\n# Source: web/templates/a.yaml\nkind: {a: [b, \"c\"]}\n".repeat(60_000);
+    let values = (0..5_000).map(|n| json!({"name": format!("n{n}"), "on": true}));
+    let big = json!({"manifest": manifest, "config": {"all": values.collect::<Vec<_>>()},
+        "chart": {"files": [{"name": "a.json", "data": "e30=".repeat(100_000)}]}});
+    let release = read(&big.to_string());
+    assert_eq!(release.manifest.len(), manifest.len());
+    assert_eq!(release.config["all"].as_array().unwrap().len(), 5_000);
+    let texts = 2 * manifest.len();
+    assert!(release.weight() > texts && release.weight() < texts + (24 << 20));
+}
+
+#[test]
 fn a_broken_record_is_told_from_others_and_nothing_of_it_is_repeated() {
     assert!(matches!(decode("%").err(), Some(BadRelease::Base64(_))));
     let whole = STANDARD.decode(STANDARD.decode(stored(HELM_3, true)).unwrap()).unwrap();

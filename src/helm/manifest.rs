@@ -11,9 +11,17 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
 
+use super::room::weight;
+
 /// Objects of one manifest; a release of more has its record split into charts long before, since
 /// all of it must fit into one Secret of a MiB.
 const OBJECTS: usize = 2_000;
+/// Bytes of one manifest that are read, and of the JSON that is kept of it: a record takes a MiB
+/// packed, and manifests shrink to a tenth.
+const TEXT: usize = 8 << 20;
+/// Keys, values, lists and maps of one document once its aliases are followed, as is usual with the
+/// parser: its tree takes 60 MiB at worst. The largest definitions of kinds have some 60,000.
+const NODES: usize = 250_000;
 /// Documents that are told to be unreadable; after so many the rest will not be better.
 const UNREADABLE: usize = 50;
 /// Bytes of a digest that are shown: enough to tell values apart.
@@ -27,7 +35,7 @@ static KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
     hmac::Key::new(hmac::HMAC_SHA256, &seed)
 });
 
-/// One object of a manifest.
+/// One object of a manifest, kept as text: trees are made one at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
     pub api_version: String,
@@ -35,15 +43,16 @@ pub struct Object {
     /// As written; of a namespaced kind `None` means the release's own.
     pub namespace: Option<String>,
     pub name: String,
-    pub value: Value,
     /// Path of the template within its chart (`# Source:`).
     pub source: Option<String>,
+    json: Box<str>,
+    weight: usize,
 }
 
 impl Object {
     /// # Errors
     /// The field that is missing.
-    fn of(value: Value, source: Option<&str>) -> Result<Self, &'static str> {
+    fn of(value: &Value, source: Option<&str>) -> Result<Self, &'static str> {
         let field = |pointer: &str| {
             let text = value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             (!text.is_empty()).then(|| text.to_owned())
@@ -54,8 +63,19 @@ impl Object {
             name: field("/metadata/name").ok_or("metadata.name")?,
             namespace: field("/metadata/namespace"),
             source: source.map(str::to_owned),
-            value,
+            json: value.to_string().into(),
+            weight: weight(value),
         })
+    }
+
+    /// Its tree; null where it nests so deep that no API server would take it.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.json).unwrap_or_default()
+    }
+
+    /// Bytes that its tree takes.
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Empty for the core group.
@@ -69,30 +89,46 @@ impl Object {
 }
 
 /// The manifest's objects in its order, those of lists one by one, and a sentence for each document
-/// that is none. The sentences hold nothing of what the documents say.
+/// that is none. The sentences hold nothing of what the documents say. Each document's tree is
+/// dropped before the next one is read.
 pub fn objects(manifest: &str) -> (Vec<Object>, Vec<String>) {
     let (mut objects, mut unreadable) = (Vec::new(), Vec::new());
+    let (mut text, mut json) = (TEXT, TEXT);
     let documents = documents(manifest).filter(|(_, document)| !is_blank(document));
-    for (read, (line, document)) in documents.enumerate() {
-        if read == OBJECTS || objects.len() >= OBJECTS || unreadable.len() >= UNREADABLE {
-            unreadable.push(format!("what follows line {line} is left out: it is too much"));
+    'all: for (read, (line, document)) in documents.enumerate() {
+        let is_full = read == OBJECTS || objects.len() >= OBJECTS || document.len() > text;
+        if is_full || unreadable.len() >= UNREADABLE {
+            unreadable.push(left_out(line));
             break;
         }
+        text -= document.len();
         let source = source(document);
         let at = source.map_or_else(|| format!("line {line}"), |of| format!("line {line}, {of}"));
         match values(document) {
-            Err(within) => {
+            Err(Unread::Line(within)) => {
                 let line = line + within.saturating_sub(1);
                 unreadable.push(format!("the document at {at} is not YAML: see line {line}"));
             }
+            Err(Unread::Large) => unreadable.push(format!(
+                "the document at {at} is left out: one has at most {NODES} keys and values, {} MiB \
+                 of text and 64 levels",
+                TEXT >> 20
+            )),
             Ok(values) => {
                 for value in values {
                     if objects.len() >= OBJECTS {
                         unreadable.push(format!("of the list at {at} a part is left out"));
                         break;
                     }
-                    match Object::of(value, source) {
-                        Ok(object) => objects.push(object),
+                    match Object::of(&value, source) {
+                        Ok(object) if object.json.len() > json => {
+                            unreadable.push(left_out(line));
+                            break 'all;
+                        }
+                        Ok(object) => {
+                            json -= object.json.len();
+                            objects.push(object);
+                        }
                         Err(field) if unreadable.len() < UNREADABLE => {
                             unreadable.push(format!("the document at {at} has no {field}"));
                         }
@@ -103,6 +139,14 @@ pub fn objects(manifest: &str) -> (Vec<Object>, Vec<String>) {
         }
     }
     (objects, unreadable)
+}
+
+fn left_out(line: usize) -> String {
+    format!(
+        "what follows line {line} is left out: of a manifest, {OBJECTS} objects and {} MiB are \
+         read, and no more behind {UNREADABLE} documents that cannot be read",
+        TEXT >> 20
+    )
 }
 
 /// Each document with its first line's number. `---` at the start of a line ends a document
@@ -150,21 +194,33 @@ fn source(document: &str) -> Option<&str> {
     head.find_map(|line| line.strip_prefix("# Source: ")).map(str::trim_end)
 }
 
+/// Why a document is none; the parser's words may repeat what it holds.
+enum Unread {
+    /// Within the document, from 1.
+    Line(usize),
+    Large,
+}
+
 /// What a document holds: one value, those of a list, or nothing.
-///
-/// # Errors
-/// The line within the document, from 1; the parser's words may repeat what it holds.
-fn values(document: &str) -> Result<Vec<Value>, usize> {
+fn values(document: &str) -> Result<Vec<Value>, Unread> {
     // As the engine reads it: of a key that stands twice the last one counts, 0400 is octal.
-    // Aliases, depth and size are bounded by the parser's own budget.
+    // Depth is bounded by the parser's own budget.
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_nodes: NODES,
+            max_total_scalar_bytes: TEXT,
+        },
     };
     let documents = serde_saphyr::from_multiple_with_options(document, options);
-    let documents: Vec<Value> = documents.map_err(|error| {
-        error.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1))
+    let documents: Vec<Value> = documents.map_err(|error| match error.without_snippet() {
+        serde_saphyr::Error::Budget { .. } => Unread::Large,
+        error => {
+            let line = error.location().map(|at| usize::try_from(at.line()).unwrap_or(1));
+            Unread::Line(line.unwrap_or(1))
+        }
     })?;
     let mut all = Vec::new();
     for mut document in documents.into_iter().filter(|document| !document.is_null()) {

@@ -32,10 +32,10 @@ fn objects_stand_in_their_order_with_the_template_they_came_from() {
     assert_eq!((config.kind.as_str(), config.namespace.as_deref()), ("ConfigMap", None));
     assert_eq!(config.source.as_deref(), Some("web/templates/config.yaml"));
     assert_eq!((config.group(), config.version()), ("", "v1"));
-    assert_eq!(config.value["data"]["text"], "--- is no separator here\n");
+    assert_eq!(config.value()["data"]["text"], "--- is no separator here\n");
     // As the engine reads them.
-    assert_eq!(config.value["metadata"]["labels"]["tier"], "b");
-    assert_eq!(deployment.value["spec"]["mode"], 0o400);
+    assert_eq!(config.value()["metadata"]["labels"]["tier"], "b");
+    assert_eq!(deployment.value()["spec"]["mode"], 0o400);
     assert_eq!((deployment.group(), deployment.version()), ("apps", "v1"));
     assert_eq!(deployment.namespace.as_deref(), Some("other"));
 }
@@ -76,6 +76,57 @@ fn nothing_of_a_manifest_is_without_bounds() {
         bomb.push_str(&format!("a{level}: &a{level} [{row}]\n"));
     }
     assert_eq!(objects(&bomb).1.len(), 1);
+}
+
+/// A document of about so many bytes.
+fn config(name: &str, bytes: usize) -> String {
+    let lines = "  key: a line of a file\n".len();
+    let lines = (0..bytes / lines).map(|line| format!("  k{line:04}: a line of a file\n"));
+    let head = "---\n# Source: big/templates/a.yaml\napiVersion: v1\nkind: ConfigMap\nmetadata:\n";
+    format!("{head}  name: {name}\ndata:\n{}", lines.collect::<String>())
+}
+
+#[test]
+fn an_ordinary_big_manifest_is_read_whole() {
+    let all: String = (0..OBJECTS).map(|number| config(&format!("n{number}"), 1_500)).collect();
+    assert!(all.len() > 3 << 20, "{}", all.len());
+    let (found, unreadable) = objects(&all);
+    assert_eq!((found.len(), unreadable.as_slice()), (OBJECTS, &[] as &[String]));
+    let last = found.last().unwrap();
+    assert_eq!(last.name, "n1999");
+    assert_eq!(last.value()["data"]["k0000"], "a line of a file");
+    // What is kept of it is about its text, and no tree.
+    assert!(found.iter().map(|object| object.json.len()).sum::<usize>() < 2 * all.len());
+    assert!(last.weight() > last.json.len());
+}
+
+#[test]
+fn of_a_manifest_that_is_too_long_the_beginning_is_read_and_the_rest_is_told() {
+    let head = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+    let text = format!("{head}data: {{a: {}}}\n", "a".repeat(3 << 20));
+    let (found, unreadable) = objects(&text.repeat(4));
+    assert_eq!((found.len(), unreadable.len()), (2, 1));
+    let wanted = "what follows line 11 is left out: of a manifest, 2000 objects and 8 MiB";
+    assert!(unreadable[0].starts_with(wanted), "{unreadable:?}");
+}
+
+#[test]
+fn a_document_that_is_made_up_to_take_memory_costs_itself_alone() {
+    let head = "apiVersion: v1\nkind: A\nmetadata: {name: a}\n";
+    let maps = "{a: 0},".repeat(NODES / 2);
+    let many = format!("---\n# Source: m.yaml\n{head}a: [{maps}0]\n---\n");
+    let (found, unreadable) = objects(&format!("{WEB}{many}{WEB}"));
+    assert_eq!((found.len(), unreadable.len()), (4, 1));
+    let wanted = "the document at line 19, m.yaml is left out: one has at most 250000 keys";
+    assert!(unreadable[0].starts_with(wanted), "{unreadable:?}");
+    // A text that stands there once, and is meant so many times more.
+    let long = "a".repeat(1 << 20);
+    let again = |count: usize| format!("{head}b: &b {long}\na: [{}0]\n---\n", "*b,".repeat(count));
+    let (found, unreadable) = objects(&again(20));
+    assert_eq!((found.len(), unreadable.len()), (0, 1));
+    let (found, unreadable) = objects(&again(5).repeat(3));
+    assert_eq!((found.len(), unreadable.len()), (1, 1));
+    assert!(unreadable[0].starts_with("what follows line 6 is left out"), "{unreadable:?}");
 }
 
 #[test]

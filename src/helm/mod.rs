@@ -25,6 +25,7 @@ pub mod quota;
 pub mod record;
 pub mod redact;
 pub mod rendered;
+pub mod room;
 mod sandbox;
 mod strvals;
 pub mod stuck;

@@ -4,16 +4,19 @@
 //! How the content is packed, `blob` knows.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use compact_str::CompactString;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::blob::{self, BadRelease, Held, Release};
+use super::room::{Room, WAIT};
 use crate::kinds::release::{RELEASE, is_custom, named};
-use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
+use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT, Turns, UpstreamError, User};
 
 pub use crate::kinds::release::secret_name;
 
@@ -26,6 +29,9 @@ const HISTORY_BYTES: usize = 16 << 20;
 /// Records unpacked at once: a malicious one costs some 200 MiB while it is read.
 const UNPACKING: usize = 4;
 static TURNS: Semaphore = Semaphore::const_new(UNPACKING);
+/// Records of one caller that are read or held at once; the tabs of a browser take turns.
+const EACH: usize = 3;
+static OWN: LazyLock<Turns> = LazyLock::new(|| Turns::new(EACH));
 
 /// One revision of a release.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +75,9 @@ pub enum ReadError {
     Failed(#[from] Failure),
     #[error(transparent)]
     Broken(#[from] BadRelease),
+    /// Too many are read or held just now.
+    #[error("there is no room for a further record")]
+    Busy,
 }
 
 impl Status {
@@ -157,13 +166,13 @@ pub async fn history(
     Ok(records)
 }
 
-/// Leave to unpack one record, whose work holds it to its end: nobody else ends that.
+/// Leave to unpack one record, whose work holds it to its end: nobody else ends that. `None` when
+/// there is none in time.
 pub async fn turn() -> Option<SemaphorePermit<'static>> {
-    // It is never closed.
-    TURNS.acquire().await.ok()
+    timeout(WAIT, TURNS.acquire()).await.ok()?.ok()
 }
 
-/// A revision with its content, as it is now.
+/// A revision with its content, as it is now, and with the room that it takes.
 pub async fn release(
     cluster: &Cluster,
     user: &User,
@@ -171,18 +180,27 @@ pub async fn release(
 ) -> Result<Release, ReadError> {
     let secret = utf8_percent_encode(&record.secret, SEGMENT);
     let path = format!("{}/{secret}", secrets(&record.namespace));
+    // First: who waits for it holds nothing that others wait for.
+    let own = timeout(WAIT, OWN.of(user).acquire_owned()).await;
+    let own = own.ok().and_then(Result::ok).ok_or(ReadError::Busy)?;
     let body = cluster.get(Identity::User(user), &path, OBJECT_LIMIT).await?;
     let broken = |error: &dyn std::fmt::Display| {
         Failure::from(UpstreamError::Broken(format!("record {}: {error}", record.secret)))
     };
-    let turn = turn().await;
+    let turn = turn().await.ok_or(ReadError::Busy)?;
     // A whole chart is unpacked: too long for a thread that others wait for.
-    let read = move || {
-        let _turn = turn;
-        blob::decode(Held::of(&body)?.release.ok_or(BadRelease::Missing)?)
-    };
-    let read = tokio::task::spawn_blocking(read).await.map_err(|error| broken(&error))?;
-    Ok(read?)
+    let read = move || (unpacked(&body), turn);
+    let read = tokio::task::spawn_blocking(read).await;
+    // The turn is held until there is room: no more wait for it than may be unpacked.
+    let (read, _turn) = read.map_err(|error| broken(&error))?;
+    let mut release = read?;
+    let room = Room::of(release.weight()).await.ok_or(ReadError::Busy)?;
+    release.room = Some((room, own));
+    Ok(release)
+}
+
+fn unpacked(secret: &[u8]) -> Result<Release, BadRelease> {
+    blob::decode(Held::of(secret)?.release.ok_or(BadRelease::Missing)?)
 }
 
 fn secrets(namespace: &str) -> String {

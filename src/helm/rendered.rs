@@ -13,6 +13,8 @@ use super::manifest::{Object, objects};
 const HOOKS: usize = 200;
 /// Notes that are told, in bytes: they are made to be read in a terminal.
 const NOTES: usize = 64 << 10;
+/// Events, and policies, of one hook: Helm knows nine.
+const WORDS: usize = 32;
 /// Annotations by which Helm knows hooks (helm `pkg/release/v1/hook.go`).
 const HOOK: &str = "helm.sh/hook";
 const HOOK_WEIGHT: &str = "helm.sh/hook-weight";
@@ -100,10 +102,11 @@ impl Rendered {
 impl Hook {
     /// `None` when the object is no hook.
     fn of(object: &Object) -> Option<Self> {
-        let annotations = object.value.pointer("/metadata/annotations")?;
+        let value = object.value();
+        let annotations = value.pointer("/metadata/annotations")?;
         let text = |name: &str| annotations.get(name).and_then(Value::as_str);
         let words = |text: &str| -> Vec<String> {
-            text.split(',').map(|word| word.trim().to_lowercase()).collect()
+            text.split(',').take(WORDS).map(|word| word.trim().to_lowercase()).collect()
         };
         Some(Self {
             events: words(text(HOOK)?),

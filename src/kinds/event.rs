@@ -1,7 +1,7 @@
 //! Events: what was said about which object, and the warnings that other rows show.
 //!
-//! core/v1 events only, as the contract has it; `series` and `action` of events.k8s.io are not
-//! shown.
+//! core/v1 events only, as the contract has it. Those of the newer API (events.k8s.io) have their
+//! times and their count elsewhere: found as kubectl finds them. `action` is not shown.
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,17 @@ struct Event<'a> {
     last_timestamp: Option<Text<'a>>,
     #[serde(borrow, default)]
     event_time: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    series: Option<Series<'a>>,
+}
+
+/// What the newer API says of an event that was seen again.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Series<'a> {
+    count: i64,
+    #[serde(borrow)]
+    last_observed_time: Option<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -107,6 +118,18 @@ struct Item<'a> {
 }
 
 impl Event<'_> {
+    /// First and last sighting, and how many there were (`printEvent` of Kubernetes' printers).
+    fn seen(&self) -> (Option<i64>, Option<i64>, i64) {
+        let at = |text: &Option<Text>| text.as_deref().and_then(seconds);
+        let first = at(&self.first_timestamp).or_else(|| at(&self.event_time));
+        let last = at(&self.last_timestamp).or(first);
+        match &self.series {
+            Some(series) => (first, at(&series.last_observed_time).or(last), series.count),
+            // An event of the newer API that was seen once has no count.
+            None => (first, last, self.count.max(1)),
+        }
+    }
+
     /// The type, filled in by reason where the reporter gave none.
     fn kind(&self) -> &str {
         if !self.kind.is_empty() {
@@ -148,11 +171,7 @@ impl Event<'_> {
 
 fn row(json: &str) -> Result<Row, Malformed> {
     let object: Event = decode(KIND.name, json)?;
-    let at = |text: &Option<Text>| text.as_deref().and_then(seconds);
-    // Sorted by these; what is shown falls back to the time of the newer event API.
-    let (first, last) = (at(&object.first_timestamp), at(&object.last_timestamp));
-    let first_seen = first.or_else(|| at(&object.event_time));
-    let last_seen = last.or(first_seen);
+    let (first, last, count) = object.seen();
     let item = Item {
         object_meta: object.metadata.object_meta(),
         type_meta: TypeMeta::plain(KIND.name),
@@ -163,9 +182,9 @@ fn row(json: &str) -> Result<Row, Malformed> {
         object_kind: &object.involved_object.kind,
         object_name: &object.involved_object.name,
         object_namespace: &object.involved_object.namespace,
-        count: object.count,
-        first_seen: first_seen.and_then(time),
-        last_seen: last_seen.and_then(time),
+        count,
+        first_seen: first.and_then(time),
+        last_seen: last.and_then(time),
         reason: &object.reason,
         kind: object.kind(),
     };
@@ -222,14 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_the_newer_api_is_shown_at_its_event_time_but_sorted_without() {
+    fn an_event_of_the_newer_api_is_shown_and_sorted_by_its_event_time() {
         let row = row(
             r#"{"metadata": {"name": "a.2", "namespace": "atlas"}, "involvedObject": {"name": "a"},
                 "source": {}, "reason": "Scheduled", "type": "Normal", "firstTimestamp": null,
                 "lastTimestamp": null, "eventTime": "2026-01-02T03:04:05.987654Z"}"#,
         )
         .unwrap();
-        assert_eq!(row.cells[..2], [Cell::Time(None), Cell::Time(None)]);
+        let seen = Cell::Time(Some(1_767_323_045));
+        assert_eq!(row.cells[..2], [seen.clone(), seen]);
         assert_eq!(row.warning(), None);
         let nowhere = Link::InvolvedAt(Box::new(("".into(), "a".into())));
         assert_eq!(*row.links, *std::slice::from_ref(&nowhere));
@@ -237,8 +257,25 @@ mod tests {
         let item: Value = serde_json::from_slice(&row.json).unwrap();
         assert_eq!(item["firstSeen"], "2026-01-02T03:04:05Z");
         assert_eq!(item["lastSeen"], "2026-01-02T03:04:05Z");
-        assert_eq!(item["count"], 0);
+        assert_eq!(item["count"], 1);
         assert_eq!(item.get("objectKind"), None);
+    }
+
+    #[test]
+    fn a_series_says_when_an_event_was_seen_last_and_how_often() {
+        let of = |series: Value| {
+            let object = json!({"metadata": {"name": "e"}, "eventTime": "2026-01-02T03:04:05.9Z",
+                "lastTimestamp": null, "series": series});
+            let row = row(&object.to_string()).unwrap();
+            let item: Value = serde_json::from_slice(&row.json).unwrap();
+            (row.cells[1].clone(), item["lastSeen"].clone(), item["count"].clone())
+        };
+        let last = |seconds, text: &str| (Cell::Time(Some(seconds)), json!(text));
+        let (cell, shown) = last(1_767_323_105, "2026-01-02T03:05:05Z");
+        let series = json!({"count": 7, "lastObservedTime": "2026-01-02T03:05:05.123456Z"});
+        assert_eq!(of(series), (cell, shown, json!(7)));
+        let (cell, shown) = last(1_767_323_045, "2026-01-02T03:04:05Z");
+        assert_eq!(of(json!({"count": 2, "lastObservedTime": null})), (cell, shown, json!(2)));
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub struct Spec<'a> {
     pub init_containers: Option<Vec<Container<'a>>>,
     #[serde(borrow)]
     pub overhead: Option<ResourceList<'a>>,
+    /// What is asked for the pod as a whole.
+    #[serde(borrow)]
+    pub resources: Option<Resources<'a>>,
 }
 
 #[derive(Deserialize)]

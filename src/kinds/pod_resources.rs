@@ -1,7 +1,8 @@
 //! What a pod asks for: requests and limits summed over its containers, init containers and
-//! overhead.
+//! overhead, as the scheduler and `kubectl describe node` count them (`PodRequests` and `PodLimits`
+//! of k8s.io/component-helpers/resource).
 //!
-//! No rule of its own for sidecars (restartable init containers): the contract has none.
+//! Of the spec alone: what a resize has not reached yet counts as asked for.
 
 use std::collections::BTreeMap;
 use std::ops::Add;
@@ -9,7 +10,7 @@ use std::ops::Add;
 use serde::Serialize;
 
 use super::meta::Text;
-use super::pod::{Container, Spec};
+use super::pod::{Container, Resources, Spec};
 use super::{Allocated, Quantity};
 
 pub type ResourceList<'a> = BTreeMap<Text<'a>, Text<'a>>;
@@ -48,8 +49,8 @@ impl AllocatedResources {
 }
 
 pub fn allocated(spec: &Spec) -> AllocatedResources {
-    let mut requests = total(spec, |container| container.resources.requests.as_ref());
-    let mut limits = total(spec, |container| container.resources.limits.as_ref());
+    let mut requests = total(spec, |resources| resources.requests.as_ref());
+    let mut limits = total(spec, |resources| resources.limits.as_ref());
     for (name, amount) in amounts(spec.overhead.as_ref()) {
         merge(&mut requests, name, amount, Add::add);
         // A limit that is not set stays without one.
@@ -68,23 +69,45 @@ pub fn allocated(spec: &Spec) -> AllocatedResources {
     }
 }
 
-/// The sum over the containers, but at least what each init container wants by itself.
+/// The sum over containers and sidecars, but at least what each init container wants beside the
+/// sidecars that started before it; instead of it what is asked for the pod as a whole.
 fn total<'a>(
     spec: &'a Spec<'_>,
-    list: impl Fn(&'a Container<'a>) -> Option<&'a ResourceList<'a>>,
+    list: impl Fn(&'a Resources<'a>) -> Option<&'a ResourceList<'a>>,
 ) -> Amounts<'a> {
-    let mut all = Amounts::new();
+    let (mut all, mut sidecars, mut least) = (Amounts::new(), Amounts::new(), Amounts::new());
     for container in spec.containers.iter().flatten() {
-        for (name, amount) in amounts(list(container)) {
+        for (name, amount) in amounts(list(&container.resources)) {
             merge(&mut all, name, amount, Add::add);
         }
     }
     for container in spec.init_containers.iter().flatten() {
-        for (name, amount) in amounts(list(container)) {
-            merge(&mut all, name, amount, Ord::max);
+        let own = amounts(list(&container.resources));
+        if is_sidecar(container) {
+            for (name, amount) in own {
+                merge(&mut all, name, amount, Add::add);
+                merge(&mut sidecars, name, amount, Add::add);
+            }
+            continue;
         }
+        let mut beside = sidecars.clone();
+        own.for_each(|(name, amount)| merge(&mut beside, name, amount, Add::add));
+        beside.into_iter().for_each(|(name, amount)| merge(&mut least, name, amount, Ord::max));
     }
+    least.into_iter().for_each(|(name, amount)| merge(&mut all, name, amount, Ord::max));
+    let whole = spec.resources.as_ref().and_then(list);
+    all.extend(amounts(whole).filter(|(name, _)| is_pod_level(name)));
     all
+}
+
+/// An init container that goes on beside the others.
+fn is_sidecar(container: &Container<'_>) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// What can be asked for a pod as a whole (`IsSupportedPodLevelResource`).
+fn is_pod_level(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
 
 /// A text that is no quantity counts as zero: the API server lets none through.
@@ -168,6 +191,39 @@ mod tests {
             ],
         });
         assert_eq!(numbers(&spec), [300, 200, 1 << 30, 2 << 20]);
+    }
+
+    #[test]
+    fn sidecars_are_added_to_the_sum_and_to_the_init_containers_after_them() {
+        let mut sidecar = container(json!({"cpu": "50m", "memory": "1Mi"}), json!({"cpu": "100m"}));
+        sidecar["restartPolicy"] = "Always".into();
+        let init = |cpu: &str| container(json!({"cpu": cpu}), json!({"cpu": cpu}));
+        let with = |inits: Value| {
+            let main = container(json!({"cpu": "100m", "memory": "4Mi"}), json!({"cpu": "200m"}));
+            json!({"containers": [main], "initContainers": inits})
+        };
+        let beside = with(json!([init("120m"), sidecar, sidecar]));
+        assert_eq!(numbers(&beside), [200, 400, 6 << 20, 0]);
+        // Before the sidecars it counts alone, after them with both.
+        let after = with(json!([init("1"), sidecar, sidecar, init("950m")]));
+        assert_eq!(numbers(&after), [1_050, 1_150, 6 << 20, 0]);
+    }
+
+    #[test]
+    fn what_is_asked_for_the_whole_pod_takes_the_place_of_the_sum() {
+        let gpus = json!({"cpu": "2", "nvidia.com/gpu": "1"});
+        let mut spec = json!({
+            "containers": [container(json!({"cpu": "100m", "memory": "1Mi"}), gpus)],
+            "overhead": {"cpu": "10m"},
+        });
+        let whole = json!({"cpu": "1", "nvidia.com/gpu": "9"});
+        spec["resources"] = json!({"requests": {"cpu": "500m"}, "limits": whole});
+        assert_eq!(numbers(&spec), [510, 1_010, 1 << 20, 0]);
+        assert_eq!(of(&spec)["gpuLimits"], json!([{"quantity": 1, "type": "nvidia"}]));
+        for nothing in [Value::Null, json!({}), json!({"limits": null})] {
+            spec["resources"] = nothing;
+            assert_eq!(numbers(&spec), [110, 2_010, 1 << 20, 0]);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -30,6 +31,12 @@ const SPEAK_HTTPS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\
 /// bytes unread would reset the connection, and the client would not see the answer.
 const REST_TIME: Duration = Duration::from_secs(1);
 const REST_BYTES: u64 = 64 * 1024;
+
+/// A client that vanished (a laptop that sleeps) sends no end, and an idle shell or followed log asks it
+/// nothing: after this silence the kernel asks, this often, this many times; then the place is free.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_COUNT: u32 = 3;
 
 /// A connection as hyper reads and writes it.
 pub(super) struct Stream {
@@ -65,6 +72,9 @@ impl Stream {
     ) -> io::Result<Option<Stream>> {
         counts.open.fetch_add(1, Ordering::Relaxed);
         let seat = Seat { counts, _permit: permit };
+        if let Err(e) = keep_alive(&tcp) {
+            tracing::debug!("cannot set SO_KEEPALIVE: {e}");
+        }
         let side = match tls {
             None => Side::Plain(tcp),
             Some(tls) => {
@@ -94,6 +104,14 @@ impl Stream {
             Side::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
+}
+
+fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(tcp, KEEPALIVE_COUNT)?;
+    Ok(())
 }
 
 async fn tell(mut tcp: TcpStream) -> io::Result<()> {
@@ -160,5 +178,28 @@ impl AsyncWrite for Stream {
             Side::Plain(io) => Pin::new(io).poll_shutdown(cx),
             Side::Tls(io) => Pin::new(io).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_vanished_is_found_out_by_the_kernel() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_client, (tcp, _)) = (client.unwrap(), accepted.unwrap());
+        let seat = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let opened = Stream::open(tcp, None, seat, Arc::default()).await.unwrap().unwrap();
+        let Side::Plain(tcp) = &opened.side else { panic!("it has no TLS") };
+        assert!(sockopt::socket_keepalive(tcp).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(tcp).unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(sockopt::tcp_keepintvl(tcp).unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(sockopt::tcp_keepcnt(tcp).unwrap(), KEEPALIVE_COUNT);
     }
 }

@@ -46,6 +46,14 @@ pub(super) struct Authority {
     not_after: i64,
 }
 
+/// A new authority and a leaf of it, each with its key; all PEM.
+pub(super) struct Made {
+    pub(super) ca: String,
+    pub(super) ca_key: String,
+    pub(super) leaf: String,
+    pub(super) key: String,
+}
+
 /// Why a leaf has to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
@@ -81,6 +89,15 @@ pub(super) fn ca_certificate(key: &str, now: Timestamp) -> Result<String, String
     set_validity(&mut params, from, from + CA_DAYS * DAY);
     let certificate = params.self_signed(&key).map_err(|e| e.to_string())?;
     Ok(certificate.pem())
+}
+
+/// Founds an authority, and has it make its first leaf.
+pub(super) fn found(wanted: &Wanted, now: Timestamp) -> Result<Made, TlsError> {
+    let (ca_key, key) = (new_key()?, new_key()?);
+    let ca = ca_certificate(&ca_key, now).map_err(TlsError::Make)?;
+    let authority = Authority::parse(ca.as_bytes(), ca_key.as_bytes()).map_err(TlsError::Make)?;
+    let leaf = authority.leaf(&key, wanted, now).map_err(TlsError::Make)?;
+    Ok(Made { ca, ca_key, leaf, key })
 }
 
 impl Authority {

@@ -19,7 +19,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use error::TlsError;
 pub use names::{Wanted, wanted_names};
-pub use rotate::Keeper;
+pub use rotate::{Keeper, stand_in};
 pub use secret::read_ca_of;
 pub use state::read_ca;
 

@@ -17,15 +17,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::pair::Loaded;
 use super::secret::Place;
-use super::{Source, TlsError, Wanted, files, provider, state};
+use super::{Source, TlsError, Wanted, authority, files, provider, state};
 
-/// Between two looks at files: a replaced certificate is served within seconds, and two small reads
-/// cost nothing.
-const POLL_FILES: Duration = Duration::from_secs(10);
+/// Between two looks at given files: a replaced certificate is served within seconds, and two small
+/// reads cost nothing.
+const POLL_FILES: Duration = Duration::from_secs(2);
+
+/// Between two looks at the state directory: nobody but our own kind writes there.
+const POLL_STATE: Duration = Duration::from_secs(10);
 
 /// Between two looks at a Secret: one GET a minute and replica. A renewal leaves a third of a year's
 /// life to be noticed, so this could be far longer; a minute is what a person waits for.
 const POLL_SECRET: Duration = Duration::from_secs(60);
+
+/// The one name in a stand-in: nobody's (RFC 2606).
+const NOBODY: &str = "starting.binnacle.invalid";
 
 /// Holds the current certificate and its source.
 pub struct Keeper {
@@ -63,18 +69,12 @@ impl Keeper {
         let loaded = load(&source, &wanted, true, Timestamp::now()).await?;
         let complaint = loaded.complaint.clone();
         let served = Arc::new(Served(ArcSwap::from_pointee(loaded)));
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&served) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Tickets spare returning clients the signature, and us a session cache.
-        config.ticketer = Ticketer::new()?;
+        let config = listening(&served)?;
         let keeper = Keeper {
             source,
             wanted,
             served,
-            config: Arc::new(config),
+            config,
             failures: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             told: Mutex::new(None),
@@ -96,7 +96,8 @@ impl Keeper {
     /// Looks at the source again and again until stopped.
     pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let pause = match self.source {
-            Source::Files { .. } | Source::StateDir(_) => POLL_FILES,
+            Source::Files { .. } => POLL_FILES,
+            Source::StateDir(_) => POLL_STATE,
             Source::Secret { .. } => POLL_SECRET,
         };
         loop {
@@ -161,6 +162,29 @@ impl Keeper {
     pub fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::Relaxed)
     }
+}
+
+/// For listeners while the kept certificate cannot be read: a leaf of this process alone, which names
+/// nobody, so that no client that looks takes it for ours. Probes of a kubelet do not look.
+///
+/// # Errors
+/// It cannot be made.
+pub fn stand_in() -> Result<Arc<ServerConfig>, TlsError> {
+    let wanted = Wanted { names: vec![NOBODY.to_owned()] };
+    let made = authority::found(&wanted, Timestamp::now())?;
+    let loaded = Loaded::parse(made.leaf.as_bytes(), made.key.as_bytes());
+    listening(&Arc::new(Served(ArcSwap::from_pointee(loaded.map_err(TlsError::Make)?))))
+}
+
+fn listening(served: &Arc<Served>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(served) as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Tickets spare returning clients the signature, and us a session cache.
+    config.ticketer = Ticketer::new()?;
+    Ok(Arc::new(config))
 }
 
 async fn load(

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 
-use super::authority::{self, Authority, Reason};
+use super::authority::{self, Authority, Made, Reason};
 use super::pair::Loaded;
 use super::{TlsError, Wanted};
 
@@ -107,12 +107,7 @@ impl Place<'_> {
 
     /// A new authority and a leaf of it.
     fn made(&self, wanted: &Wanted, now: Timestamp) -> Result<Secret, TlsError> {
-        let ca_key = authority::new_key()?;
-        let ca = authority::ca_certificate(&ca_key, now).map_err(TlsError::Make)?;
-        let authority =
-            Authority::parse(ca.as_bytes(), ca_key.as_bytes()).map_err(TlsError::Make)?;
-        let key = authority::new_key()?;
-        let leaf = authority.leaf(&key, wanted, now).map_err(TlsError::Make)?;
+        let Made { ca, ca_key, leaf, key } = authority::found(wanted, now)?;
         let data = [(CA_CRT, ca), (CA_KEY, ca_key), (TLS_CRT, leaf), (TLS_KEY, key)];
         Ok(Secret {
             metadata: ObjectMeta {

@@ -13,6 +13,7 @@ mod items;
 mod path;
 mod proxy;
 mod tunnel;
+mod turns;
 
 pub use discovery::{Discovery, Served};
 pub use error::{Failure, UpstreamError};
@@ -20,6 +21,7 @@ pub use identity::{Fingerprint, Identity, User, is_identity, is_impersonation};
 pub use path::{BadPath, RequestInfo, classify};
 pub use proxy::pass;
 pub use tunnel::{Tunnels, subprotocol_token, wanted_upgrade};
+pub use turns::Turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +49,9 @@ use items::Items;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections kept: enough for a burst of dashboards, few enough to be polite.
 const IDLE_CONNECTIONS: usize = 64;
+/// Less than the API server's own 90 s (its `IdleTimeout`), so that no request is sent into a
+/// connection that is just being closed: a POST would not be tried again.
+const IDLE_TIME: Duration = Duration::from_secs(50);
 /// How long an answer's head may take where we, not the user's client, are waiting.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The API server limits an object to about 1.5 MiB in etcd; reviews and single objects fit well.
@@ -293,6 +298,7 @@ fn client(connector: HttpsConnector<Dial>) -> HttpClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_TIME)
         .http1_max_buf_size(READ_BUFFER)
         .build(connector)
 }

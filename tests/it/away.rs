@@ -2,7 +2,7 @@
 //! demo API server that the test takes away.
 //!
 //! Only the demo can be taken away at will; it is NOT where rights are tested on a real cluster
-//! (`rights.rs`), nor an API server that was never there (`lifecycle.rs`).
+//! (`rights.rs`), nor an API server that never comes (`lifecycle.rs`).
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -28,11 +28,21 @@ struct Fronted {
     _folder: tempfile::TempDir,
 }
 
+async fn demo() -> Demo {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    Demo::start(DemoOptions { listen, pods: 0, simulate: false }).await.unwrap()
+}
+
 impl Fronted {
     /// `away`: how many seconds rows are served without an API server.
     async fn start(away: &str) -> Fronted {
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let demo = Demo::start(DemoOptions { listen, pods: 0, simulate: false }).await.unwrap();
+        let front = Self::of(demo().await, &["--stale-while-away", away]).await;
+        front.until("the cache is current", "demo-admin-token", "/api/v1/pod", is_current).await;
+        front
+    }
+
+    /// With these arguments besides; whether it has read anything is left open.
+    async fn of(demo: Demo, more: &[&str]) -> Fronted {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig.yaml");
         std::fs::write(&kubeconfig, demo.kubeconfig()).unwrap();
@@ -42,17 +52,14 @@ impl Fronted {
             ["--listen", "127.0.0.1:0"],
             ["--kubeconfig", kubeconfig.to_str().unwrap()],
             ["--state-dir", state.to_str().unwrap()],
-            ["--stale-while-away", away],
         ];
-        let args = args.concat().into_iter().map(OsString::from);
+        let args = [&args.concat()[..], more].concat().into_iter().map(OsString::from);
         let Ok(config::Command::Serve(config)) = config::parse(args) else {
             panic!("the arguments are good");
         };
         let running = app::start(config).await.unwrap();
         let tls = trusting(running.ca_pem.as_deref().unwrap());
-        let front = Fronted { demo, running, tls, _folder: folder };
-        front.until("the cache is current", "demo-admin-token", "/api/v1/pod", is_current).await;
-        front
+        Fronted { demo, running, tls, _folder: folder }
     }
 
     async fn get(&self, user: &str, path: &str) -> Answer {
@@ -87,7 +94,10 @@ async fn rows_are_shown_as_stale_while_the_api_server_is_away_to_those_whose_rig
     let front = Fronted::start("60").await;
     let before = front.get(admin, "/api/v1/pod").await;
     let own = front.get(team, "/api/v1/pod/shop").await;
-    assert!(before.pods() > own.pods() && own.pods() > 0);
+    // Of all that it may see, and of each kind that is joined: all at once, by one review.
+    let part = front.get(team, "/api/v1/pod").await;
+    assert!(before.pods() > part.pods() && part.pods() > own.pods() && own.pods() > 0);
+    assert_eq!(part.json()["errors"], json!([]));
     let denied = front.get(team, "/api/v1/pod/payments").await;
     assert_eq!((denied.pods(), &denied.json()["errors"][0]["ErrStatus"]["code"]), (0, &json!(403)));
 
@@ -98,12 +108,16 @@ async fn rows_are_shown_as_stale_while_the_api_server_is_away_to_those_whose_rig
             assert_eq!((all.status, &all.body), (200, &before.body), "{}", all.text());
             let shop = front.get(team, "/api/v1/pod/shop").await;
             assert_eq!((shop.status, &shop.body), (200, &own.body), "{}", shop.text());
+            let seen = front.get(team, "/api/v1/pod").await;
+            assert_eq!((seen.status, &seen.body), (200, &part.body), "{}", seen.text());
             let still = front.get(team, "/api/v1/pod/payments").await;
             assert!(still.status == 503 || still.pods() == 0, "{}", still.text());
             let age: f64 = all.header("binnacle-age").parse().unwrap();
             if age > 0.0 {
-                assert!(all.header("warning").starts_with("110 "), "{:?}", all.headers);
-                assert_eq!(all.header("binnacle-source"), "cache");
+                for answer in [&all, &seen] {
+                    assert!(answer.header("warning").starts_with("110 "), "{:?}", answer.headers);
+                    assert_eq!(answer.header("binnacle-source"), "cache");
+                }
             }
             if age > BEYOND_A_VERDICT {
                 return;
@@ -112,6 +126,10 @@ async fn rows_are_shown_as_stale_while_the_api_server_is_away_to_those_whose_rig
         }
     };
     in_time("the age passes a verdict's", past_the_verdict).await;
+    // Who may list all may list each, asked about it before or not.
+    assert!(front.get(admin, "/api/v1/pod/monitoring").await.pods() > 0);
+    let kinds = front.get("", "/readyz?verbose").await.text();
+    assert!(kinds.contains("[pod] stale for 1"), "{kinds}");
     // Denied before, and never asked about: nobody can say yes now.
     for (user, path) in [(team, "/api/v1/pod/payments"), ("demo-viewer-token", "/api/v1/pod")] {
         let answer = front.get(user, path).await;
@@ -147,15 +165,51 @@ async fn a_right_to_all_namespaces_that_is_gone_is_not_bridged_once_one_of_them_
 #[tokio::test]
 async fn after_the_stated_bound_stale_rows_are_a_503_until_the_api_server_is_back() {
     let front = Fronted::start("1").await;
-    let admin = "demo-admin-token";
+    let (admin, team) = ("demo-admin-token", "demo-team-token");
+    assert!(front.get(team, "/api/v1/pod").await.pods() > 0);
     front.demo.faults().set_down(true);
     let is_over = |answer: &Answer| answer.status == 503;
-    let over = front.until("stale rows end", admin, "/api/v1/pod", is_over).await;
-    assert!(over.text().contains("API server"), "{}", over.text());
+    for user in [admin, team] {
+        let over = front.until("stale rows end", user, "/api/v1/pod", is_over).await;
+        assert!(over.text().contains("API server"), "{}", over.text());
+    }
     assert_eq!(front.get("", "/livez").await.status, 200);
     assert_eq!(front.get("", "/readyz").await.status, 200);
     front.demo.faults().set_down(false);
     front.until("it comes back by itself", admin, "/api/v1/pod", is_current).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_at_the_start_is_found_when_it_comes() {
+    let demo = demo().await;
+    demo.faults().set_down(true);
+    let front = Fronted::of(demo, &[]).await;
+    let admin = "demo-admin-token";
+    let answer = front.get(admin, "/api/v1/pod").await;
+    assert!(matches!(answer.status, 503 | 504), "{}: {}", answer.status, answer.text());
+    front.demo.faults().set_down(false);
+    let answer = front.until("it comes up with it", admin, "/api/v1/pod", is_current).await;
+    assert!(answer.pods() > 0, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn rows_are_not_called_current_while_their_watch_waits_to_be_opened_again() {
+    let front = Fronted::start("60").await;
+    let admin = "demo-admin-token";
+    // A watch that ends as soon as it is open is followed by a pause, in which nothing is heard.
+    let waiting = async {
+        loop {
+            front.demo.faults().drop_watches();
+            let answer = front.get(admin, "/api/v1/pod").await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            if answer.header("binnacle-age") != "0.000" {
+                assert!(answer.header("warning").starts_with("110 "), "{:?}", answer.headers);
+                return;
+            }
+        }
+    };
+    in_time("the pause shows", waiting).await;
+    front.until("it goes on by itself", admin, "/api/v1/pod", is_current).await;
 }
 
 /// Pods that were left out, as the metrics count them.
@@ -190,4 +244,21 @@ async fn a_malformed_object_costs_its_row_and_a_count_and_nothing_else() {
         .await;
     let relisted = front.get("demo-admin-token", "/api/v1/pod").await.json();
     assert_eq!(relisted["listMeta"], before["listMeta"]);
+}
+
+#[tokio::test]
+async fn a_malformed_object_that_is_read_live_costs_its_row_and_a_count_too() {
+    let front = Fronted::of(demo().await, &["--shared-cache=false"]).await;
+    let admin = "demo-admin-token";
+    let before = front.get(admin, "/api/v1/pod").await;
+    assert!(before.pods() > 0 && before.header("binnacle-source").starts_with("live"));
+    assert_eq!(malformed(&front.get(admin, "/metrics").await), 0);
+    assert!(front.demo.faults().insert_malformed("pods"));
+    for (path, count) in [("/api/v1/pod", 1), ("/api/v1/pod/default", 2), ("/api/v1/pod/shop", 2)] {
+        let answer = front.get(admin, path).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(malformed(&front.get(admin, "/metrics").await), count, "{path}");
+    }
+    let after = front.get(admin, "/api/v1/pod").await.json();
+    assert_eq!(after["listMeta"], before.json()["listMeta"]);
 }

@@ -297,6 +297,20 @@ async fn impersonation_needs_the_right_to_it_and_a_user() {
     assert!(answer["errors"].to_string().contains("User \\\"nobody\\\""), "{answer}");
     let me = who_am_i(&gateway, "admin", &headers).await.json();
     assert_eq!(me["status"]["userInfo"]["username"], "nobody", "{me}");
+    // A live answer, which asks for nothing yet, has no place for a name that may not be used: who
+    // makes them up would take all the places.
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("impersonate-user", "made-up"),
+    ];
+    for (user, status) in [("nobody", 403), ("admin", 101)] {
+        let answer = asked(&gateway, user, "/api/v1/stream", &upgrade).await;
+        assert_eq!(answer.status, status, "{user}: {}", answer.text());
+        assert_eq!(answer.text().contains("cannot impersonate"), status == 403, "{user}");
+    }
     is_well(&gateway).await;
 }
 

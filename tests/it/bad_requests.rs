@@ -241,9 +241,13 @@ async fn raw_objects_say_what_is_wrong_and_keep_what_they_have() {
     desk.says((PUT, Admin, &web), &port, &[422], "spec.ports[0].port").await;
     let kind = edited("/spec/ports", json!("many"));
     desk.says((PUT, Admin, &web), &kind, &[400], "ports").await;
-    let unknown = edited("/spec/sessionAffinity", json!("None"))
-        .replace("\"sessionAffinity\"", "\"nosuchfield\":1,\"sessionAffinity\"");
-    desk.says((PUT, Admin, &web), &unknown, &[204], "").await;
+    let mut unknown = service.clone();
+    unknown["spec"]["nosuchfield"] = json!(1);
+    for version in [&service["metadata"]["resourceVersion"], &Value::Null] {
+        unknown["metadata"]["resourceVersion"] = version.clone();
+        let unknown = unknown.to_string();
+        desk.says((PUT, Admin, &web), &unknown, &[400], "spec.nosuchfield").await;
+    }
     let now = desk.says((GET, Admin, &web), "", &[200], "").await.json();
     let (port, unknown) = (&now["spec"]["ports"][0]["port"], &now["spec"]["nosuchfield"]);
     assert_eq!((port, unknown), (&json!(80), &Value::Null));

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use binnacle::tls::{Keeper, Source, TlsError, Wanted, read_ca, wanted_names};
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
@@ -19,6 +21,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::cluster;
+use crate::lifecycle::{POLL, bearer, connect, get, in_time, leaf};
+use crate::spawned::{Spoken, command};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -145,16 +149,19 @@ async fn a_renewal_is_swapped_in_while_a_connection_stays_open() {
     assert_eq!(&heard, b"still here");
 }
 
+/// A new certificate for localhost and its key, as somebody else renews them.
+fn put_pair(cert: &Path, key: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(cert, made.cert.pem()).unwrap();
+    std::fs::write(key, made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
 #[tokio::test]
 async fn given_files_are_swapped_and_a_broken_replacement_keeps_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = (dir.path().join("site.crt"), dir.path().join("site.key"));
-    let put = || {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        std::fs::write(&cert, made.cert.pem()).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        made.cert.der().clone()
-    };
+    let put = || put_pair(&cert, &key);
     let pem = || std::fs::read_to_string(&cert).unwrap();
     let first = put();
     let first_pem = pem();
@@ -178,6 +185,59 @@ async fn given_files_are_swapped_and_a_broken_replacement_keeps_the_old_one() {
     assert_eq!((keeper.reloads(), keeper.failures()), (1, 1));
     let seen = handshake(keeper.server_config(), &pem(), "localhost").await;
     assert_eq!(seen.unwrap(), second);
+}
+
+/// How often the running binary did not take over what its files held, by its metrics.
+async fn failures(http: &str, tls: &ClientConfig) -> u64 {
+    let answer = get(tls, &format!("{http}/metrics"), &bearer("demo-admin-token")).await.unwrap();
+    let text = answer.text();
+    let name = "binnacle_certificate_reload_failures_total ";
+    let count = text.lines().find_map(|line| line.strip_prefix(name));
+    count.unwrap_or_else(|| panic!("{} {text}", answer.status)).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_running_gateway_watches_given_files_and_tells_of_a_broken_one_in_log_and_metrics() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("site.crt"), dir.path().join("site.key"));
+    let trusted = || trusting(&std::fs::read_to_string(&cert).unwrap());
+    let first = put_pair(&cert, &key);
+    let paths = [cert.to_str().unwrap(), key.to_str().unwrap()];
+    let args = ["--demo", "--tls-cert", paths[0], "--tls-key", paths[1]];
+    let mut spoken = Spoken::start(command(dir.path()), dir.path(), &args);
+    let (https, http) = spoken.listens().await;
+    let tls = trusted();
+    assert_eq!(leaf(&https, &tls).await.unwrap(), first);
+    assert_eq!(failures(&http, &tls).await, 0);
+    let address = https.trim_start_matches("https://").parse().unwrap();
+    let mut open = connect(address, Some(Arc::new(tls.clone()))).await.unwrap();
+    let live = || Request::get("/livez").header("host", "localhost").body(Empty::new()).unwrap();
+    // One that has asked nothing is closed after 15 s.
+    let answer = open.send_request(live()).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+
+    std::fs::write(&key, "half a ke").unwrap();
+    let counted = async {
+        while failures(&http, &tls).await == 0 {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("the failure is counted", counted).await;
+    let line = spoken.says("keeping the certificate that is served").await;
+    assert!(line.contains("WARN") && line.contains(paths[1]), "{line}");
+    assert_eq!(leaf(&https, &tls).await.unwrap(), first);
+
+    let second = put_pair(&cert, &key);
+    let tls = trusted();
+    let swapped = async {
+        while leaf(&https, &tls).await.as_ref() != Ok(&second) {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("the new one is served", swapped).await;
+    open.ready().await.unwrap();
+    let answer = open.send_request(live()).await.unwrap();
+    assert_eq!(answer.status(), 200, "on the connection of before");
 }
 
 async fn client(user: &str) -> kube::Client {

@@ -1,6 +1,6 @@
 //! Two gateways with the same repositories of a ChartMuseum, which neither would read again within
-//! the hour: what one of them uploads, deletes or is asked to read shows at the other soon, and so
-//! does what somebody marks by hand.
+//! the hour: what one of them uploads, signs, deletes or is asked to read shows at the other soon,
+//! and so does what somebody marks by hand.
 //!
 //! It is NOT where uploads are judged (`chart_uploads.rs`), nor where definitions get around
 //! (`chart_repos.rs`).
@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::chart_repos::Shelf;
-use crate::chart_uploads::push;
+use crate::chart_uploads::{provenance, push};
 use crate::cluster::{self, Cluster};
 use crate::museum_server::{Museum, Pack, Rules};
 use crate::people::{Person, grant};
@@ -17,10 +17,11 @@ use crate::writes::live;
 
 const MARK: &str = "binnacle.dev/changed";
 /// Repositories, and what their chart has in the end.
-const ENDS: [(&str, &[&str]); 5] = [
+const ENDS: [(&str, &[&str]); 6] = [
     // Nobody tells of what is new there, so nobody looks.
     ("untold", &["1.0.0"]),
     ("uploaded", &["1.1.0", "1.0.0"]),
+    ("signed", &["1.0.0"]),
     ("deleted", &[]),
     ("asked", &["1.1.0", "1.0.0"]),
     ("by-hand", &["1.1.0", "1.0.0"]),
@@ -33,6 +34,12 @@ async fn marked(shelf: &Shelf, short: &str) -> (String, Value) {
     let path = format!("{maps}/binnacle.repository.{name}");
     let map = live(cluster::shared().await, &path).await.unwrap();
     (path, map["metadata"]["annotations"][MARK].clone())
+}
+
+/// What is known of the signature of the version that all of them begin with.
+async fn signature(shelf: &Shelf, repository: &str) -> Value {
+    let detail = shelf.read(&format!("chart/{repository}/web/1.0.0")).await;
+    detail["signature"]["state"].clone()
 }
 
 #[tokio::test]
@@ -66,6 +73,11 @@ async fn what_one_replica_changes_shows_at_the_other_long_before_the_interval_is
     let path = format!("chart/{}/web/1.0.0", one.name("deleted"));
     let answer = hand.send(Method::DELETE, &path, &[], &Value::Null).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(signature(&other, &one.name("signed")).await, "none");
+    let path = format!("chart/{}/web/1.0.0/provenance", one.name("signed"));
+    let answer = push(&hand, Method::PUT, &path, provenance(&old).as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(signature(&one, &one.name("signed")).await, "present");
     // Behind our back, as another client would.
     for short in ["asked", "by-hand", "untold"] {
         museum.put(short, &new);
@@ -74,7 +86,7 @@ async fn what_one_replica_changes_shows_at_the_other_long_before_the_interval_is
     let answer = hand.send(Method::POST, &path, &[], &json!({})).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
     let mut marks = Vec::new();
-    for short in ["uploaded", "deleted", "asked"] {
+    for short in ["uploaded", "signed", "deleted", "asked"] {
         let (path, mark) = marked(&one, short).await;
         assert!(mark.as_str().is_some_and(|mark| mark.ends_with('Z')), "{short}: {mark}");
         marks.push((path, mark));
@@ -86,6 +98,8 @@ async fn what_one_replica_changes_shows_at_the_other_long_before_the_interval_is
     let answer = cluster.request(Method::PATCH, admin, &path, &headers, patch).await;
     assert_eq!(answer.0, 200, "{}", String::from_utf8_lossy(&answer.2));
 
+    let is_signed = || async { signature(&other, &one.name("signed")).await == "present" };
+    Cluster::eventually("the other gateway shows that one has signed", is_signed).await;
     for (short, versions) in ENDS.into_iter().rev() {
         for (which, shelf) in [("one", &one), ("other", &other)] {
             let name = one.name(short);

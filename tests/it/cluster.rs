@@ -36,6 +36,8 @@ const POLL: Duration = Duration::from_millis(50);
 const BUILD_NEWS: Duration = Duration::from_secs(15);
 /// Builds kept in the cache folder, 290 MB each: some branches, not the whole past.
 const BUILDS_KEPT: usize = 4;
+/// In the folder of a cluster that runs: locked by the test process whose it is.
+const OWNER: &str = "owner";
 /// Links beside the program: it is the component by whose name it is called.
 const COMPONENTS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
 /// The Helm engines built beside it: `helm4` and `helm3`, of the versions in go.mod.
@@ -75,6 +77,9 @@ pub struct Cluster {
     namespaces: AtomicU32,
     /// Of each component, whether it runs or not.
     pub ports: HashMap<String, u16>,
+    /// Of the supervisor and of each component that it started.
+    pub pids: HashMap<String, u32>,
+    _owner: File,
 }
 
 /// What the supervisor prints when the cluster is up.
@@ -86,10 +91,12 @@ struct FirstLine {
     kubeconfigs: PathBuf,
     tokens: HashMap<String, String>,
     ports: HashMap<String, u16>,
+    pids: HashMap<String, u32>,
 }
 
 fn start(flags: &[&str]) -> Result<(Cluster, Child)> {
     let folder = built()?;
+    remove_left();
     let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let mut command = Command::new(folder.join("cluster"));
     command.arg("up").args(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -107,6 +114,7 @@ fn start(flags: &[&str]) -> Result<(Cluster, Child)> {
     let first: FirstLine = serde_json::from_str(&line)
         .with_context(|| format!("the supervisor's first line is no JSON: {line}"))?;
     let ca_pem = fs::read_to_string(&first.ca).context("reading the cluster's CA certificate")?;
+    let owner = own_folder(&first.dir).context("taking the cluster's folder")?;
     fs::create_dir(first.dir.join("kubectl-home")).context("making kubectl's home")?;
     let kubectl = match assets.map(|assets| assets.join("kubectl")) {
         Some(kubectl) if kubectl.exists() => kubectl,
@@ -122,8 +130,35 @@ fn start(flags: &[&str]) -> Result<(Cluster, Child)> {
         kubectl,
         namespaces: AtomicU32::new(0),
         ports: first.ports,
+        pids: first.pids,
+        _owner: owner,
     };
     Ok((cluster, supervisor))
+}
+
+/// Takes a cluster's folder for as long as this process has the file.
+fn own_folder(dir: &Path) -> std::io::Result<File> {
+    let made = dir.join("owner.new");
+    let file = File::create(&made)?;
+    file.lock()?;
+    // By this name nobody finds it without its lock.
+    fs::rename(made, dir.join(OWNER))?;
+    Ok(file)
+}
+
+/// Removes the folders of clusters whose supervisor was killed and whose test process is gone, too.
+pub fn remove_left() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for folder in entries.flatten().map(|entry| entry.path()) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with("test-cluster-") {
+            continue;
+        }
+        let Ok(owner) = File::open(folder.join(OWNER)) else { continue };
+        if owner.try_lock().is_ok() {
+            let _ = fs::remove_dir_all(&folder);
+        }
+    }
 }
 
 fn trusting(ca_pem: &str) -> Result<ClientConfig> {

@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 
 /// The binary with an environment of its own: nobody's settings leak in.
 fn binnacle(args: &[&str], env: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_binnacle"));
+    // What is not refused would serve for ever.
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_binnacle")]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("BINNACLE_") {
             command.env_remove(name);
@@ -26,6 +28,7 @@ fn refusal(args: &[&str], env: &[(&str, &str)]) -> String {
     assert_eq!(output.status.code(), Some(64), "{args:?} {env:?}: {text}");
     assert_eq!(text.trim_end().lines().count(), 1, "{args:?} {env:?}: {text}");
     assert!(text.starts_with("binnacle: "), "{text}");
+    assert!(!text.contains("my-secret"), "{text}");
     assert!(output.stdout.is_empty(), "{}", stdout(&output));
     text.trim_end().to_owned()
 }
@@ -57,10 +60,18 @@ fn every_sort_of_bad_value_is_refused_by_name() {
     let bad = [
         ("--insecure-listen", "x:1"),
         ("--demo-pods", "many"),
+        ("--proxy-listen", "0.0.0.0:8001"),
+        ("--proxy-accept-paths", "("),
+        ("--proxy-reject-methods", "["),
+        ("--kubeconfig", "/no/such/file"),
+        ("--repositories", "/no/such/file"),
+        ("--csrf-key-file", "/tmp"),
         ("--static-dir", "/no/such/directory"),
         ("--base-path", "/a b"),
         ("--default-locale", "tlh"),
-        ("--tls-cert", "only-this.pem"),
+        ("--tls-cert", "/no/such/file"),
+        ("--tls-key", "/no/such/file"),
+        ("--tls-key", "/dev/null"),
         ("--tls-names", "a b"),
         ("--tls-secret", "no-namespace"),
         ("--log-level", "loud"),
@@ -77,6 +88,45 @@ fn every_sort_of_bad_value_is_refused_by_name() {
     }
     assert!(refusal(&["--demo=maybe"], &[]).contains("--demo"));
     assert!(refusal(&["demo", "--pods", "x"], &[]).contains("--pods"));
+}
+
+/// Found by a look into it: at the check as at a start.
+fn refused_for_its_content(args: &[&str], named: &str) {
+    let check: Vec<_> = ["config", "check"].iter().chain(args).copied().collect();
+    let start: Vec<_> = ["--listen", "127.0.0.1:0"].iter().chain(args).copied().collect();
+    for args in [check, start] {
+        let line = refusal(&args, &[]);
+        assert!(line.contains(named), "{line}");
+    }
+}
+
+#[test]
+fn what_a_file_holds_is_judged_by_the_check_too_and_never_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let rubbish = file(&folder, "token: my-secret\n  - [my-secret\nmy-secret");
+    let kubeconfig = folder.path().join("kubeconfig");
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: gone\ncontexts:\n\
+                - {name: mine, context: {cluster: c, user: u}}\n\
+                clusters:\n- {name: c, cluster: {server: 'http://127.0.0.1:9'}}\n\
+                users:\n- {name: u, user: {token: t}}\n";
+    std::fs::write(&kubeconfig, text).unwrap();
+    let kubeconfig = kubeconfig.to_str().unwrap();
+    refused_for_its_content(&["--kubeconfig", &rubbish], "--kubeconfig");
+    refused_for_its_content(&["--kubeconfig", kubeconfig], "gone");
+    let nosuch = ["--kubeconfig", kubeconfig, "--context", "nosuch"];
+    refused_for_its_content(&nosuch, "--context \"nosuch\": ");
+    refused_for_its_content(&nosuch, "mine");
+    refused_for_its_content(&["--demo", "--repositories", &rubbish], "--repositories");
+    let twice = folder.path().join("twice.yaml");
+    let one = "- {name: a, type: index, url: 'https://charts.example'}\n";
+    std::fs::write(&twice, one.repeat(2)).unwrap();
+    let twice = twice.to_str().unwrap();
+    refused_for_its_content(&["--demo", "--repositories", twice], "--repositories");
+    refused_for_its_content(&["--demo", "--csrf-key-file", &rubbish], "--csrf-key-file");
+    let pair = ["--demo", "--tls-cert", &rubbish, "--tls-key", &rubbish];
+    refused_for_its_content(&pair, "--tls-cert");
+    let good = ["config", "check", "--kubeconfig", kubeconfig, "--context", "mine"];
+    assert!(row(&binnacle(&good, &[]), "context").contains("mine"));
 }
 
 #[test]

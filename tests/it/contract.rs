@@ -40,6 +40,8 @@ const EMPTY: [&str; 2] = ["warnings", "ownerReferences"];
 
 /// Every path in a JSON value, list elements as `*`, with the types that stand there.
 type Shape = BTreeMap<String, BTreeSet<&'static str>>;
+/// The shape of a list's elements in all samples, by the list's key.
+type Elements = BTreeMap<String, Shape>;
 
 fn shape(value: &Value, at: &str, found: &mut Shape) {
     let key = at.rsplit('/').next().unwrap_or_default();
@@ -69,14 +71,58 @@ fn shape(value: &Value, at: &str, found: &mut Shape) {
     }
 }
 
-/// Where `ours` is not as `recorded`. What was null or an empty list tells nothing of what else may
-/// stand there.
-fn differences(recorded: &Value, ours: &Value) -> Vec<String> {
+fn last(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+fn parent(path: &str) -> String {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned()
+}
+
+/// Adds what the lists in a recorded answer hold.
+fn learn(recorded: &Value, known: &mut Elements) {
+    let mut found = Shape::new();
+    shape(recorded, "", &mut found);
+    for (path, types) in &found {
+        for (at, _) in path.match_indices("/*") {
+            let elements = known.entry(last(&path[..at])).or_default();
+            elements.entry(path[at + 2..].to_owned()).or_default().extend(types);
+        }
+    }
+}
+
+/// What is wrong with a path within a list that was recorded empty: it has to be as in the other
+/// lists of its name. Where there are none, anything may stand there.
+fn odd_element(
+    wanted: &Shape,
+    known: &Elements,
+    (path, types): (&str, &BTreeSet<&'static str>),
+) -> Option<String> {
+    let mut lists = path.match_indices("/*").map(|(at, _)| at);
+    let at = lists.find(|at| !wanted.contains_key(&path[..at + 2]))?;
+    wanted.get(&path[..at]).filter(|types| types.contains("array"))?;
+    let (elements, rest) = (known.get(&last(&path[..at]))?, &path[at + 2..]);
+    match elements.get(rest) {
+        Some(known) if *known == BTreeSet::from(["null"]) => None,
+        Some(known) => {
+            let odd = types.iter().any(|kind| *kind != "null" && !known.contains(kind));
+            odd.then(|| format!("{path} is {types:?}, elsewhere recorded as {known:?}"))
+        }
+        None => {
+            let above = parent(rest);
+            let is_first = elements.contains_key(&above) && !is_null(elements, &above);
+            let odd = is_first && last(path) != "*" && !is_known_extra(&last(path));
+            odd.then(|| format!("{path} is in no recorded list of that name"))
+        }
+    }
+}
+
+/// Where `ours` is not as `recorded`. What was null tells nothing of what else may stand there; of
+/// an empty list other samples may tell.
+fn differences(recorded: &Value, ours: &Value, known: &Elements) -> Vec<String> {
     let (mut wanted, mut found) = (Shape::new(), Shape::new());
     shape(recorded, "", &mut wanted);
     shape(ours, "", &mut found);
-    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let parent = |path: &str| path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
     let mut all = Vec::new();
     for (path, types) in &wanted {
         let key = last(path);
@@ -97,7 +143,8 @@ fn differences(recorded: &Value, ours: &Value) -> Vec<String> {
             }
         }
     }
-    for path in found.keys().filter(|path| !wanted.contains_key(*path)) {
+    for (path, types) in found.iter().filter(|(path, _)| !wanted.contains_key(*path)) {
+        all.extend(odd_element(&wanted, known, (path, types)));
         let above = parent(path);
         let open = !wanted.contains_key(&above) || is_null(&wanted, &above);
         let was_empty = last(path) == "*";
@@ -203,7 +250,7 @@ async fn prepared(cluster: &Cluster, gateway: &Gateway) -> Names {
 }
 
 /// What is wrong with our answer to a sample; nothing when it is as recorded.
-fn wrong(sample: &Sample, names: &Names, answer: &Answer) -> Vec<String> {
+fn wrong(sample: &Sample, names: &Names, answer: &Answer, known: &Elements) -> Vec<String> {
     // Missing objects were a 500 with the right text; the port answers as HTTP has it.
     let status = if sample.status == 500 { 404 } else { sample.status };
     if answer.status != status {
@@ -216,7 +263,7 @@ fn wrong(sample: &Sample, names: &Names, answer: &Answer) -> Vec<String> {
         if answer.header("content-type") != "application/json" {
             return vec![format!("content type {}", answer.header("content-type"))];
         }
-        return differences(&recorded, &answer.json());
+        return differences(&recorded, &answer.json(), known);
     }
     let recorded = names.of_this_run(text(&format!("{}.txt", sample.name)).trim());
     if answer.text().trim() == recorded && answer.header("content-type").starts_with("text/plain") {
@@ -233,12 +280,16 @@ async fn every_recorded_request_has_an_answer_of_the_recorded_shape() {
     let names = prepared(cluster, &gateway).await;
     let samples = samples();
     assert!(samples.len() > 30, "the index has only {} samples", samples.len());
+    let mut known = Elements::new();
+    for sample in samples.iter().filter(|sample| sample.is_json && sample.token == "admin-token") {
+        learn(&serde_json::from_str(&text(&format!("{}.json", sample.name))).unwrap(), &mut known);
+    }
     for sample in &samples {
         let path = format!("/api/v1/{}", names.of_this_run(&sample.request));
         let begun = Instant::now();
         loop {
             let answer = ask(&gateway, &sample.token, &path).await;
-            let wrong = wrong(sample, &names, &answer);
+            let wrong = wrong(sample, &names, &answer, &known);
             if wrong.is_empty() {
                 break;
             }
@@ -253,6 +304,8 @@ async fn every_recorded_request_has_an_answer_of_the_recorded_shape() {
 #[test]
 fn missing_keys_other_types_and_unknown_keys_are_differences() {
     let recorded = serde_json::json!({"a": [{"b": 1, "c": null}], "d": {"e": "x"}, "f": []});
+    let none = Elements::new();
+    let differences = |recorded: &Value, ours: &Value| differences(recorded, ours, &none);
     assert!(differences(&recorded, &recorded).is_empty());
     let same = serde_json::json!({"a": [{"b": 2, "c": "now"}], "d": {"e": ""}, "f": [{"g": 1}]});
     assert!(differences(&recorded, &same).is_empty());
@@ -261,4 +314,18 @@ fn missing_keys_other_types_and_unknown_keys_are_differences() {
     assert_eq!(found.len(), 3, "{found:?}");
     let empty = serde_json::json!({"a": [], "d": {"e": "x"}, "f": []});
     assert_eq!(differences(&recorded, &empty), ["/a/* is missing"]);
+}
+
+#[test]
+fn a_list_that_was_recorded_empty_is_compared_with_others_of_its_name() {
+    let mut known = Elements::new();
+    learn(&serde_json::json!({"a": {"f": [{"g": 1, "h": null, "i": [{"j": true}]}]}}), &mut known);
+    let recorded = serde_json::json!({"f": [], "k": []});
+    let of = |ours: Value| differences(&recorded, &ours, &known);
+    let same = serde_json::json!({"f": [{"g": 2, "h": "x", "i": [{"j": false}]}], "k": [1]});
+    assert_eq!(of(same), [] as [&str; 0]);
+    let other = serde_json::json!({"f": [{"g": "2", "i": [{"l": {"m": 1}}]}], "k": []});
+    let found = of(other);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("/f/*/g is ") && found[1].starts_with("/f/*/i/*/l "), "{found:?}");
 }

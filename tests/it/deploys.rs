@@ -329,21 +329,26 @@ async fn what_stands_on_a_namespace_of_the_file_and_is_wrong_is_told_from_what_e
     let cluster = cluster::shared().await;
     let namespace = cluster.namespace("deploys-own").await;
     let gateway = gateway::start(Options::default()).await;
-    let new = format!("{namespace}-new");
     // Nothing can be tried in a namespace that is not there yet.
-    let space = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {new}}}\n---\n");
-    let bad = config_map("bad").replace("---", "data: {\"a b\": c}\n---");
-    let maps = [config_map("first"), bad, config_map("last")].concat();
-    let content = space + &maps.replace("name: ", &format!("namespace: {new}, name: "));
-    let answer = file(&gateway, cluster.token("admin"), "_all", &content).await;
-    let text = answer.text();
-    assert_eq!(answer.status, 422, "{text}");
-    assert!(text.contains("a b"), "{text}");
-    let (made, missing) = text.split_once("Not created").unwrap();
-    assert!(made.contains(&format!("Created: Namespace {new}, ConfigMap {new}/first")), "{text}");
-    assert!(missing.contains(&format!("ConfigMap {new}/bad, ConfigMap {new}/last")), "{text}");
-    for (name, is_made) in [("first", true), ("bad", false), ("last", false)] {
-        assert_eq!(exists(cluster, &new, "configmaps", name).await, is_made, "{name}: {text}");
+    for (part, line, status, words) in
+        [("key", "data: {\"a b\": c}", 422, "a b"), ("field", "dta: {a: b}", 400, "\"dta\"")]
+    {
+        let new = format!("{namespace}-{part}");
+        let space = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {new}}}\n---\n");
+        let bad = config_map("bad").replace("---", &format!("{line}\n---"));
+        let maps = [config_map("first"), bad, config_map("last")].concat();
+        let content = space + &maps.replace("name: ", &format!("namespace: {new}, name: "));
+        let answer = file(&gateway, cluster.token("admin"), "_all", &content).await;
+        let text = answer.text();
+        assert_eq!(answer.status, status, "{text}");
+        assert!(text.contains(words), "{text}");
+        let (made, missing) = text.split_once("Not created").unwrap();
+        let created = format!("Created: Namespace {new}, ConfigMap {new}/first");
+        assert!(made.contains(&created), "{text}");
+        assert!(missing.contains(&format!("ConfigMap {new}/bad, ConfigMap {new}/last")), "{text}");
+        for (name, is_made) in [("first", true), ("bad", false), ("last", false)] {
+            assert_eq!(exists(cluster, &new, "configmaps", name).await, is_made, "{name}: {text}");
+        }
     }
 }
 
@@ -368,10 +373,18 @@ async fn a_file_of_which_one_object_is_refused_makes_none() {
 
     let admin = cluster.token("admin");
     let bad_key = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bad}\ndata: {\"a b\": c}\n";
+    let typo = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: typo}\nspec:
+  replcas: 3
+  selector: {matchLabels: {app: typo}}
+  template:
+    metadata: {labels: {app: typo}}
+    spec: {containers: [{name: main, image: example.invalid/typo}]}\n";
     for (token, middle, status, words) in [
         (person.token.as_str(), secret("other"), 403, "secrets"),
         (admin, config_map("there"), 409, "there"),
         (admin, bad_key.to_owned(), 422, "a b"),
+        (admin, typo.to_owned(), 400, "spec.replcas"),
+        (admin, config_map("a").replace("---", "data: {a: b, a: c}"), 400, "duplicate"),
         (admin, "apiVersion: v9\nkind: ConfigMap\nmetadata: {name: a}\n".into(), 400, "v9"),
         (admin, "apiVersion: v1\nkind: ConfigMap\n".into(), 400, "metadata.name"),
         (admin, "a: [\n".into(), 400, "line"),
@@ -385,6 +398,8 @@ async fn a_file_of_which_one_object_is_refused_makes_none() {
             assert!(!exists(cluster, &namespace, "configmaps", name).await, "{name}: {middle}");
         }
     }
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/typo");
+    assert_eq!(live(cluster, &path).await, None);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
 use crate::people::{Person, ask, create, grant, rule, workload};
-use crate::reads::{DEADLINE, POLL};
+use crate::reads::{DEADLINE, Names, POLL, rows};
 
 const TILES: &str = r#"
 apiVersion: v1
@@ -46,6 +46,42 @@ spec:
         - {name: GONE, valueFrom: {configMapKeyRef: {name: gone, key: x, optional: true}}}
       volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 "#;
+
+/// An old controller with a service of its own, and one of somebody else.
+const LEGACY: &str = r#"
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: legacy}
+spec:
+  selector: {app: legacy, tier: old}
+  template:
+    metadata: {labels: {app: legacy, tier: old}}
+    spec: {containers: [{name: main, image: "example.invalid/old:0"}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: legacy}
+spec: {selector: {app: legacy}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: other}
+spec: {selector: {app: legacy, tier: new}, ports: [{port: 80}]}
+"#;
+
+/// A custom kind of one test.
+const PARCELS: &str = "parcels.details.example.org";
+const DEFINITION: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: parcels.details.example.org}
+spec:
+  group: details.example.org
+  scope: Namespaced
+  names: {plural: parcels, kind: Parcel}
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+";
 
 /// Applies documents that name no namespace.
 async fn apply(cluster: &Cluster, namespace: &str, yaml: &str) {
@@ -266,6 +302,84 @@ async fn a_replica_set_and_a_service_find_their_pods_each_other_and_their_autosc
 }
 
 #[tokio::test]
+async fn an_old_controller_has_services_and_a_deployment_the_pods_of_its_sets() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("legacy").await;
+    apply(cluster, &namespace, LEGACY).await;
+    workload(cluster, &namespace, "web", 2, "none").await;
+    let gateway = gateway::start(Options::default()).await;
+    let legacy = format!("/api/v1/replicationcontroller/{namespace}/legacy");
+    let has = |total: usize| move |list: &Value| list["listMeta"]["totalItems"] == total;
+    until(&gateway, &format!("/api/v1/service/{namespace}"), has(3)).await;
+    let services = until(&gateway, &format!("{legacy}/service"), |_| true).await;
+    assert_eq!(names(&services, "services"), ["legacy"]);
+    until(&gateway, &format!("{legacy}/pod"), has(1)).await;
+
+    let pods = format!("/api/v1/deployment/{namespace}/web/pod");
+    let page = format!("{pods}?itemsPerPage=1&page=2&sortBy=a,name");
+    let list = until(&gateway, &page, has(2)).await;
+    assert!(matches!(names(&list, "pods").as_slice(), [one] if one.starts_with("web-")), "{list}");
+    assert_eq!(list["errors"], json!([]), "{list}");
+
+    // Without the right to list what leads to them there are none, and it is said why.
+    let person = Person::new(cluster, &namespace, "person").await;
+    let rules = json!([rule(&["get"], &["deployments"]), rule(&["list"], &["pods"])]);
+    grant(cluster, Some(&namespace), "person", person.subject.clone(), rules).await;
+    let may = || async { ask(&gateway, &person.token, &pods).await.status == 200 };
+    Cluster::eventually("the person may get the deployment", may).await;
+    let list = ask(&gateway, &person.token, &pods).await.json();
+    assert_eq!(list["pods"], json!([]));
+    assert!(messages(&list).contains("replicasets.apps is forbidden"), "{list}");
+}
+
+#[tokio::test]
+async fn custom_objects_of_several_namespaces_are_those_of_the_permitted_ones() {
+    let cluster = cluster::shared().await;
+    let (mine, other) = (cluster.namespace("parcels").await, cluster.namespace("parcels").await);
+    cluster.apply(DEFINITION).await;
+    let parcels = |space: &str| format!("/apis/details.example.org/v1/namespaces/{space}/parcels");
+    let admin = cluster.token("admin");
+    let is_served = || async { cluster.get(admin, &parcels(&mine)).await.0 == 200 };
+    Cluster::eventually("the custom kind is served", is_served).await;
+    for space in [&mine, &other] {
+        let object = json!({"apiVersion": "details.example.org/v1", "kind": "Parcel",
+            "metadata": {"name": "one"}});
+        create(cluster, &parcels(space), object).await;
+    }
+    let person = Person::new(cluster, &mine, "person").await;
+    let rules = json!([{"apiGroups": ["details.example.org"], "resources": ["parcels"],
+        "verbs": ["list"]}]);
+    grant(cluster, Some(&mine), "person", person.subject.clone(), rules).await;
+    let rules = json!([{"apiGroups": ["apiextensions.k8s.io"], "verbs": ["get"],
+        "resources": ["customresourcedefinitions"]}]);
+    grant(cluster, None, &format!("{mine}-definitions"), person.subject.clone(), rules).await;
+    let stranger = Person::new(cluster, &other, "stranger").await;
+    let gateway = gateway::start(Options::default()).await;
+
+    let address = |spaces: &str| format!("/api/v1/crd/{spaces}/{PARCELS}/object");
+    let (all, both) = (address("%20"), address(&format!("{mine},{other}")));
+    let detail = format!("/api/v1/crd/{PARCELS}");
+    for (path, key) in [(&all, ""), (&both, ""), (&address(&mine), ""), (&detail, "/objects")] {
+        let shown = async || {
+            let answer = ask(&gateway, &person.token, path).await;
+            let body = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+            body.pointer(key).cloned().unwrap_or_default()
+        };
+        let has_one = || async { shown().await["items"][0]["objectMeta"]["name"] == "one" };
+        Cluster::eventually(&format!("{path} shows an object"), has_one).await;
+        let list = shown().await;
+        assert_eq!(rows(&list, "items"), Names::from([(mine.clone(), "one".to_owned())]), "{path}");
+        assert_eq!(list["listMeta"]["totalItems"], 1, "{path}");
+        assert_eq!(list["errors"], json!([]), "{path}");
+    }
+    for (who, path) in [(&person, &address(&other)), (&stranger, &all), (&stranger, &both)] {
+        let list = ask(&gateway, &who.token, path).await.json();
+        assert_eq!((&list["items"], &list["listMeta"]["totalItems"]), (&json!([]), &json!(0)));
+        assert_eq!(list["errors"][0]["ErrStatus"]["code"], 403, "{path}: {list}");
+    }
+}
+
+#[tokio::test]
 async fn a_node_lists_its_pods_and_events_by_the_requests_query() {
     let cluster = cluster::shared().await;
     let namespace = cluster.namespace("node-detail").await;
@@ -284,6 +398,9 @@ async fn a_node_lists_its_pods_and_events_by_the_requests_query() {
     assert_eq!(detail["podList"]["status"]["running"], 0);
     assert_eq!(detail["eventList"]["events"][0]["objectKind"], "Node");
     assert!(detail["allocatedResources"]["allocatedPods"].as_i64().unwrap() >= 1);
+    // A filter by a column that events have not.
+    let running = until(&gateway, &format!("{node}?filterBy=status,Running"), |_| true).await;
+    assert_ne!(running["eventList"]["events"], json!([]));
 
     let pods = format!("{node}/pod?filterBy=namespace,{namespace}");
     let pods = until(&gateway, &pods, |_| true).await;

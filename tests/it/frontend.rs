@@ -63,6 +63,21 @@ fn unguarded(value: &Value, at: &str, wrong: &mut Vec<String>) {
     }
 }
 
+/// Whether a path is of a child list that is not empty: the furniture sees to it.
+fn has_rows(place: &str) -> bool {
+    let filled = [
+        "/pod",
+        "/service",
+        "/ingress",
+        "/horizontalpodautoscaler",
+        "/persistentvolumeclaim",
+        "/persistentvolume",
+        "/secret",
+        "/imagepullsecret",
+    ];
+    place.split('/').count() > 2 && filled.iter().any(|child| place.ends_with(child))
+}
+
 fn check(wrong: &mut Vec<String>, good: bool, why: &str) {
     if !good {
         wrong.push(why.to_owned());
@@ -83,7 +98,10 @@ impl Seat<'_> {
             || match first {
                 "role" | "rolebinding" => false,
                 "namespace" => true,
-                "crd" => path.starts_with(&format!("crd/{}/", self.space)),
+                "crd" => {
+                    let is_of = |space: &&str| path.starts_with(&format!("crd/{space}/"));
+                    [self.space, ALL].iter().any(is_of)
+                }
                 kind => by_name(kind).is_none_or(|kind| kind.resource.namespaced),
             }
     }
@@ -135,8 +153,9 @@ impl Seat<'_> {
         }
         match is {
             Is::List(kind) => {
-                let chosen = is_top && namespace != ALL && !below.contains("filterBy");
-                self.wrong_list(kind, (may, chosen), &body, &mut wrong);
+                let all = namespace == ALL && !place.ends_with("/object");
+                let chosen = is_top && !all && !below.contains("filterBy");
+                self.wrong_list(kind, (may, chosen || has_rows(place)), &body, &mut wrong);
             }
             Is::Detail => {
                 let name = place.rsplit('/').next().unwrap_or_default();
@@ -154,7 +173,8 @@ impl Seat<'_> {
         wrong
     }
 
-    /// `chosen`: a list of the person's own namespace, which has objects of every kind.
+    /// `chosen`: a list of the person's own namespace, which has objects of every kind, or of what
+    /// belongs to one of them.
     fn wrong_list(
         &self,
         kind: &str,

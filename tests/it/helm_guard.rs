@@ -44,7 +44,7 @@ fn wait_for(what: &str, is: impl Fn() -> bool) {
 }
 
 /// Whether a process is there and no zombie.
-fn lives(id: &str) -> bool {
+pub fn lives(id: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

@@ -1,7 +1,8 @@
 //! kubectl cannot tell us from the API server: each command, run directly and through us, prints
-//! the same and ends alike. The core of them once more through `--proxy-listen`.
+//! the same and ends alike.
 //!
-//! What the requests look like on the wire is in `passthrough.rs`.
+//! What the requests look like on the wire is in `passthrough.rs`; `--proxy-listen` in
+//! `proxy_port.rs`.
 
 use std::process::Stdio;
 use std::sync::LazyLock;
@@ -16,7 +17,7 @@ use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
 
 /// Until a command is given up; never how long it should take.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a comparison is repeated: the cluster lives, and may change between the two runs.
 const ATTEMPTS: usize = 6;
 
@@ -45,9 +46,13 @@ pub struct Ran {
 }
 
 impl Pair {
-    async fn start(namespace: &str, at_root: bool) -> Pair {
-        let cluster = cluster::shared().await;
-        let gateway = gateway::start(Options { proxy_listen: at_root, ..Options::default() }).await;
+    async fn start(namespace: &str) -> Pair {
+        Pair::of(namespace, Options::default()).await
+    }
+
+    pub async fn of(namespace: &str, options: Options) -> Pair {
+        let (cluster, at_root) = (cluster::shared().await, options.proxy_listen);
+        let gateway = gateway::start(options).await;
         Pair { cluster, gateway, namespace: cluster.namespace(namespace).await, at_root }
     }
 
@@ -69,7 +74,7 @@ impl Pair {
         command
     }
 
-    async fn run(&self, way: Way, namespace: &str, args: &[&str], input: &str) -> Ran {
+    pub async fn run(&self, way: Way, namespace: &str, args: &[&str], input: &str) -> Ran {
         finish(self.command(way, namespace, args), input).await
     }
 
@@ -95,7 +100,7 @@ impl Pair {
 
     /// Runs a command that changes something: directly in one namespace, through us in another;
     /// they must say the same but for the namespace's name.
-    async fn same_change(&self, other: &str, args: &[&str], input: &str) -> Ran {
+    pub async fn same_change(&self, other: &str, args: &[&str], input: &str) -> Ran {
         let direct = self.run(Way::Direct, other, args, input).await.renamed(other);
         let through = self.run(Way::Through, &self.namespace, args, input).await;
         let through = through.renamed(&self.namespace);
@@ -125,7 +130,7 @@ impl Ran {
         Ran { out: rename(self.out), words: rename(self.words), ..self }
     }
 
-    fn ok(self) -> Ran {
+    pub fn ok(self) -> Ran {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
@@ -167,7 +172,7 @@ pub async fn first_lines(child: &mut Child, count: usize) -> Vec<String> {
     read
 }
 
-const DEPLOYMENT: &str = "
+pub const DEPLOYMENT: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: shop}
@@ -186,7 +191,7 @@ data: {colour: green}
 
 #[tokio::test]
 async fn reading_prints_the_same() {
-    let pair = Pair::start("kubectl-reads", false).await;
+    let pair = Pair::start("kubectl-reads").await;
     pair.pod().await;
     let out = pair.same(&["get", "pods"]).await.ok().out;
     assert!(out.contains("web 1/1 Running"), "{out}");
@@ -216,7 +221,7 @@ async fn reading_prints_the_same() {
 
 #[tokio::test]
 async fn discovery_version_and_who_i_am_are_the_same() {
-    let pair = Pair::start("kubectl-about", false).await;
+    let pair = Pair::start("kubectl-about").await;
     for args in [
         &["api-resources", "-o", "wide"][..],
         &["api-versions"],
@@ -242,7 +247,7 @@ fn without_times(ran: Ran) -> Ran {
 
 #[tokio::test]
 async fn changing_something_prints_and_does_the_same() {
-    let pair = Pair::start("kubectl-writes", false).await;
+    let pair = Pair::start("kubectl-writes").await;
     let other = pair.cluster.namespace("kubectl-writes").await;
     let change =
         async |args: &[&str], input: &str| pair.same_change(&other, args, input).await.ok();
@@ -280,31 +285,34 @@ async fn changing_something_prints_and_does_the_same() {
     assert!(invalid.words.contains("Invalid value"), "{invalid:?}");
 }
 
-#[tokio::test]
-async fn a_watch_prints_the_same_lines_as_they_happen() {
-    let pair = Pair::start("kubectl-watch", false).await;
+/// What a watch prints while a config map comes and goes: three lines.
+pub async fn watched(pair: &Pair, way: Way) -> Vec<String> {
     let selector = "--field-selector=metadata.name=seen";
     let args = ["get", "configmaps", "--watch", "-o", "name", selector];
+    let mut child = pair.command(way, &pair.namespace, &args).spawn().unwrap();
+    let making = async {
+        // Again and again: nobody says when the watch has begun.
+        for verb in ["create", "delete"].into_iter().cycle().take(200) {
+            pair.run(Way::Direct, &pair.namespace, &[verb, "configmap", "seen"], "").await;
+        }
+    };
+    tokio::select! {
+        lines = first_lines(&mut child, 3) => lines,
+        () = making => panic!("{way:?}: the watch did not see what happened"),
+    }
+}
+
+#[tokio::test]
+async fn a_watch_prints_the_same_lines_as_they_happen() {
+    let pair = Pair::start("kubectl-watch").await;
     for way in BOTH {
-        let mut child = pair.command(way, &pair.namespace, &args).spawn().unwrap();
-        let making = async {
-            // Again and again: nobody says when the watch has begun.
-            for verb in ["create", "delete"].into_iter().cycle().take(200) {
-                let args = [verb, "configmap", "seen"];
-                pair.run(Way::Direct, &pair.namespace, &args, "").await;
-            }
-        };
-        let lines = tokio::select! {
-            lines = first_lines(&mut child, 3) => lines,
-            () = making => panic!("{way:?}: the watch did not see what happened"),
-        };
-        assert_eq!(lines, ["configmap/seen"; 3], "{way:?}");
+        assert_eq!(watched(&pair, way).await, ["configmap/seen"; 3], "{way:?}");
     }
 }
 
 #[tokio::test]
 async fn logs_are_the_same_and_following_ends_with_the_container() {
-    let pair = Pair::start("kubectl-logs", false).await;
+    let pair = Pair::start("kubectl-logs").await;
     pair.pod().await;
     let whole = pair.run(Way::Through, &pair.namespace, &["logs", "web"], "").await.ok();
     assert!(whole.out.lines().count() > 3, "{whole:?}");
@@ -325,7 +333,7 @@ async fn logs_are_the_same_and_following_ends_with_the_container() {
 
 #[tokio::test]
 async fn exec_carries_input_both_outputs_and_the_exit_code_over_both_transports() {
-    let pair = Pair::start("kubectl-exec", false).await;
+    let pair = Pair::start("kubectl-exec").await;
     pair.pod().await;
     let script = "cat; echo problem >&2; exit 7";
     let args = ["exec", "-i", "web", "--", "sh", "-c", script];
@@ -350,7 +358,7 @@ async fn exec_carries_input_both_outputs_and_the_exit_code_over_both_transports(
 
 #[tokio::test]
 async fn attaching_to_a_container_shows_what_it_echoes_over_both_transports() {
-    let pair = Pair::start("kubectl-attach", false).await;
+    let pair = Pair::start("kubectl-attach").await;
     // With `stdinOnce` the end of the input ends the container's process, and so the attachment.
     let main = "{name: main, image: example.invalid/main, stdin: true, stdinOnce: true}";
     let metadata = format!("{{name: echo, namespace: {}}}", pair.namespace);
@@ -368,7 +376,7 @@ async fn attaching_to_a_container_shows_what_it_echoes_over_both_transports() {
 
 #[tokio::test]
 async fn copying_a_file_there_and_back_changes_nothing() {
-    let pair = Pair::start("kubectl-cp", false).await;
+    let pair = Pair::start("kubectl-cp").await;
     pair.pod().await;
     let folder = tempfile::tempdir().unwrap();
     let content: Vec<u8> = (0..300_000u32).map(|at| (at % 251) as u8).collect();
@@ -402,7 +410,7 @@ pub async fn forwarded(pair: &Pair, websockets: &str) -> String {
 
 #[tokio::test]
 async fn a_forwarded_port_answers_over_both_transports() {
-    let pair = Pair::start("kubectl-forward", false).await;
+    let pair = Pair::start("kubectl-forward").await;
     pair.pod().await;
     let hello = format!("hello from {}/web port 8080", pair.namespace);
     for websockets in ["true", "false"] {
@@ -413,7 +421,7 @@ async fn a_forwarded_port_answers_over_both_transports() {
 
 #[tokio::test]
 async fn top_names_the_same_nodes_and_pods() {
-    let pair = Pair::start("kubectl-top", false).await;
+    let pair = Pair::start("kubectl-top").await;
     let there = || async {
         let ran = pair.run(Way::Direct, "default", &["top", "nodes"], "").await;
         ran.code == Some(0) && ran.out.lines().count() > 3
@@ -427,74 +435,4 @@ async fn top_names_the_same_nodes_and_pods() {
     let nodes = pair.same_as(&["top", "nodes"], names).await.ok();
     assert!(nodes.out.starts_with("NAME "), "{nodes:?}");
     pair.same_as(&["top", "pods"], names).await.ok();
-}
-
-#[tokio::test]
-async fn the_proxy_port_serves_kubectl_without_credentials_and_keeps_shells_shut() {
-    let pair = Pair::start("kubectl-proxy", true).await;
-    pair.pod().await;
-    let list = format!("/api/v1/namespaces/{}/pods/web", pair.namespace);
-    for args in [
-        &["get", "pods", "-o", "wide"][..],
-        &["get", "pod", "web", "-o", "yaml"],
-        &["get", "--raw", &list],
-        &["describe", "pod", "web"],
-        &["api-resources"],
-        &["version"],
-        &["auth", "can-i", "create", "pods"],
-        &["explain", "deployment.spec"],
-        &["logs", "web"],
-        &["get", "pods", "--as", "nobody"],
-    ] {
-        pair.same(args).await;
-    }
-    let other = pair.cluster.namespace("kubectl-proxy").await;
-    pair.same_change(&other, &["apply", "-f", "-"], DEPLOYMENT).await.ok();
-    pair.same_change(&other, &["delete", "configmap", "settings"], "").await.ok();
-    let hello = format!("hello from {}/web port 8080", pair.namespace);
-    assert!(forwarded(&pair, "true").await.contains(&hello));
-    for args in [&["exec", "web", "--", "true"][..], &["attach", "web"]] {
-        let shell = pair.run(Way::Through, &pair.namespace, args, "").await;
-        assert_ne!(shell.code, Some(0), "{shell:?}");
-        assert!(shell.words.contains("orbidden"), "{shell:?}");
-    }
-}
-
-/// The status of a GET at the proxy port with these headers.
-async fn at_port(gateway: &Gateway, path: &str, headers: &str) -> String {
-    let address = gateway.proxy_url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    let reading = stream.read_to_string(&mut answer);
-    tokio::time::timeout(DEADLINE, reading).await.expect("the answer ends").unwrap();
-    answer.split_whitespace().nth(1).unwrap_or_default().to_owned()
-}
-
-#[tokio::test]
-async fn the_proxy_port_refuses_rebound_names_other_sites_and_hidden_paths() {
-    let gateway = gateway::start(Options { proxy_listen: true, ..Options::default() }).await;
-    let exec = "/api/v1/namespaces/default/pods/web/exec?command=id";
-    let (encoded, doubled) = (exec.replace("pods", "p%6fds"), format!("/{exec}"));
-    for (path, headers, status) in [
-        ("/version", "Host: localhost:8001\r\n", "200"),
-        ("/version", "Host: 127.0.0.1\r\nSec-Fetch-Site: same-origin\r\n", "200"),
-        ("/version", "Host: rebound.example\r\n", "403"),
-        ("/version", "Host: localhost.rebound.example:8001\r\n", "403"),
-        ("/version", "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", "403"),
-        ("/version", "Host: localhost\r\nSec-Fetch-Site: same-site\r\n", "403"),
-        ("/api/v1/../../version", "Host: localhost\r\n", "400"),
-        ("/api/%2e%2e/version", "Host: localhost\r\n", "400"),
-        (
-            "/api/v1/namespaces?watch=1",
-            "Host: localhost\r\nOrigin: https://evil.example\r\nUpgrade: websocket\r\n",
-            "403",
-        ),
-        (exec, "Host: localhost\r\n", "403"),
-        (encoded.as_str(), "Host: localhost\r\n", "403"),
-        (doubled.as_str(), "Host: localhost\r\n", "400"),
-    ] {
-        assert_eq!(at_port(&gateway, path, headers).await, status, "{path} {headers}");
-    }
 }

@@ -15,6 +15,7 @@ use binnacle::config::{self, Command};
 use binnacle::demo::{Demo, DemoOptions};
 use bytes::Bytes;
 use futures::future::join_all;
+use futures::{SinkExt as _, StreamExt as _};
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -24,12 +25,18 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::certificate::trusting;
 use crate::lifecycle::{Answer, POLL, bearer, get, in_time};
 
 const ADMIN: &str = "demo-admin-token";
 const PODS: &str = "/api/v1/pod";
+
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 /// A gateway of this process in front of a demo.
 struct Front {
@@ -87,11 +94,24 @@ impl Front {
         in_time(what, wait).await;
     }
 
-    /// A stream that nobody reads yet, or what is answered instead of one.
-    async fn open(&self, token: &str, path: &str) -> Result<Incoming, (u16, String)> {
+    async fn connect(&self) -> TlsStream<TcpStream> {
         let tcp = TcpStream::connect(self.running.https).await.unwrap();
         let name = ServerName::try_from(self.running.https.ip().to_string()).unwrap();
-        let tls = TlsConnector::from(Arc::new(self.tls.clone())).connect(name, tcp).await.unwrap();
+        TlsConnector::from(Arc::new(self.tls.clone())).connect(name, tcp).await.unwrap()
+    }
+
+    /// A websocket that nobody reads yet.
+    async fn socket(&self, path: &str) -> Socket {
+        let mut request = format!("wss://localhost{path}").into_client_request().unwrap();
+        let value = format!("Bearer {ADMIN}").parse().unwrap();
+        request.headers_mut().insert("authorization", value);
+        let client = tokio_tungstenite::client_async(request, self.connect().await);
+        in_time("an upgrade", client).await.unwrap().0
+    }
+
+    /// A stream that nobody reads yet, or what is answered instead of one.
+    async fn open(&self, token: &str, path: &str) -> Result<Incoming, (u16, String)> {
+        let tls = self.connect().await;
         let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
         tokio::spawn(connection);
         let request = Request::get(path)
@@ -190,6 +210,67 @@ async fn a_thousand_reconnects_take_no_place_from_who_comes_after_them() {
     };
     in_time("places for a hundred streams", all).await;
     assert_eq!(front.get(PODS).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_goes_and_comes_again_leaves_no_log_and_no_shell_behind() {
+    let front = &Front::start(20, "60").await;
+    let pods = front.get(&format!("{PODS}?filterBy=status,Running")).await.json();
+    let of = |name: &str| pods["pods"][0]["objectMeta"][name].as_str().unwrap().to_owned();
+    let (namespace, pod) = (of("namespace"), of("name"));
+    let detail = front.get(&format!("{PODS}/{namespace}/{pod}")).await.json();
+    let container = detail["containers"][0]["name"].as_str().unwrap();
+    let shell = &format!("{PODS}/{namespace}/{pod}/exec?command=sh&stdin=true");
+    let log = &format!("/api/v1/log/{namespace}/{pod}/{container}/follow");
+    let gateway = &front.running.gateway;
+    let open = || (gateway.follows.count(), gateway.shells.count());
+    let lanes = (0..10).map(|_| async move {
+        for _ in 0..20 {
+            let (log, shell) = tokio::join!(front.open(ADMIN, log), front.socket(shell));
+            assert!(log.is_ok() && open() != (0, 0), "{log:?}");
+            drop(shell);
+        }
+    });
+    join_all(lanes).await;
+    let none = async {
+        while open() != (0, 0) {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("no place is taken", none).await;
+}
+
+#[tokio::test]
+async fn a_socket_that_shows_nothing_ends_when_its_caller_is_not_known_any_more() {
+    let front = Front::start(0, "60").await;
+    let heartbeat = Duration::from_millis(500);
+    front.running.gateway.streams.pace.store(Arc::new(Pace { heartbeat, ..Pace::default() }));
+    let mut idle = front.socket("/api/v1/stream").await;
+    // Read from the beginning: who answers no ping is gone.
+    let close = tokio::spawn(async move {
+        loop {
+            if let Message::Close(frame) = idle.next().await.expect("a close").unwrap() {
+                return frame.expect("a code and a reason");
+            }
+        }
+    });
+    let mut busy = front.socket("/api/v1/stream").await;
+    let subscribe = format!(r#"{{"id":"pods","subscribe":"{PODS}"}}"#);
+    busy.send(Message::text(subscribe)).await.unwrap();
+    while !in_time("a first answer", busy.next()).await.unwrap().unwrap().is_text() {}
+    // Who reads answers pings.
+    let reading = tokio::spawn(async move { while let Some(Ok(_)) = busy.next().await {} });
+    front.demo.faults().respond("/version", 401, u32::MAX);
+    let close = in_time("the end of who shows nothing", close).await.unwrap();
+    assert_eq!((u16::from(close.code), close.reason.is_empty()), (1008, false));
+    let one_left = async {
+        while front.running.gateway.streams.counts().0 != 2 {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("the place of the other, and of what it shows", one_left).await;
+    assert!(!reading.is_finished(), "who is shown something goes on");
+    reading.abort();
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::cluster;
+use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
 use crate::people::{Person, ask, create, grant, listing, pod, rule, workload};
 use crate::reads::{DEADLINE, Names, POLL, rows};
@@ -68,6 +68,93 @@ async fn an_overview_counts_what_the_lists_count() {
     assert!(!all["versions"]["kubelets"].as_object().unwrap().is_empty(), "{all}");
 }
 
+/// A pod of which metrics-server hears that it uses this much.
+async fn busy(cluster: &Cluster, namespace: &str) {
+    let usage = json!({
+        "kwok.x-k8s.io/usage-cpu": "120m", "kwok.x-k8s.io/usage-memory": "64Mi",
+    });
+    let object = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "busy", "annotations": usage},
+        "spec": {"containers": [{"name": "main", "image": "example.invalid/main"}]},
+    });
+    create(cluster, &format!("/api/v1/namespaces/{namespace}/pods"), object).await;
+}
+
+#[tokio::test]
+async fn an_overview_shows_what_pods_use_to_those_who_may_read_it() {
+    let cluster = cluster::shared().await;
+    let (mine, other) = tokio::join!(cluster.namespace("busy"), cluster.namespace("busy"));
+    tokio::join!(busy(cluster, &mine), busy(cluster, &other));
+    let person = Person::who_lists(cluster, &mine, &["pods"]).await;
+    let poor = Person::new(cluster, &mine, "poor").await;
+    let rules = json!([rule(&["list"], &["pods"])]);
+    grant(cluster, Some(&mine), "poor", poor.subject.clone(), rules).await;
+    let gateway = gateway::start(Options::default()).await;
+    let admin = cluster.token("admin");
+    let own = format!("/api/v1/overview/{mine}");
+    let both = format!("/api/v1/overview/{mine},{other}");
+    for (token, path, pods) in
+        [(admin, &own, 1), (admin, &both, 2), (&*person.token, &own, 1), (&*person.token, &both, 1)]
+    {
+        let memory = pods * (64_i64 << 20);
+        let used = |body: &Value| body["capacity"]["memory"]["usage"] == memory;
+        let body = until(&gateway, token, path, used).await;
+        let cpu = body["capacity"]["cpu"]["usage"].as_i64().unwrap();
+        assert!((60..=240).contains(&(cpu / pods)), "{body}");
+    }
+    let sees = |body: &Value| body["objects"]["pod"] == 1;
+    let body = until(&gateway, &poor.token, &own, sees).await;
+    for what in ["cpu", "memory"] {
+        assert!(body["capacity"][what].get("usage").is_none(), "{body}");
+    }
+    let words = "pods.metrics.k8s.io is forbidden";
+    assert!(body["errors"].to_string().contains(words), "{body}");
+}
+
+#[tokio::test]
+async fn events_of_the_newer_api_are_seen_when_their_series_says() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("series").await;
+    // No node is so: the scheduler says it by that API.
+    let object = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stuck"},
+        "spec": {"nodeSelector": {"disk": "none"},
+            "containers": [{"name": "main", "image": "example.invalid/main"}]},
+    });
+    create(cluster, &format!("/api/v1/namespaces/{namespace}/pods"), object).await;
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "again"}, "type": "Warning",
+        "involvedObject": {"kind": "Pod", "namespace": namespace, "name": "stuck"},
+        "reason": "Strained", "message": "again", "action": "Watch",
+        "reportingComponent": "example.org/clock", "reportingInstance": "clock-0",
+        "eventTime": "2026-01-02T03:04:05.000000Z",
+        "series": {"count": 7, "lastObservedTime": "2031-05-06T07:08:09.123456Z"},
+    });
+    create(cluster, &format!("/api/v1/namespaces/{namespace}/events"), event).await;
+    let gateway = gateway::start(Options::default()).await;
+    let admin = cluster.token("admin");
+    let seen = |body: &Value, reason: &str| {
+        let mut warnings = body["warnings"].as_array().unwrap().iter();
+        warnings.find(|one| one["reason"] == reason).map(|one| one["lastSeen"].clone())
+    };
+    let both =
+        |body: &Value| seen(body, "FailedScheduling").is_some() && seen(body, "Strained").is_some();
+    let path = format!("/api/v1/overview/{namespace}");
+    let body = until(&gateway, admin, &path, both).await;
+    assert_eq!(seen(&body, "Strained"), Some(json!("2031-05-06T07:08:09Z")), "{body}");
+    assert!(seen(&body, "FailedScheduling").unwrap().is_string(), "{body}");
+
+    let newest = format!("/api/v1/event/{namespace}?sortBy=d,lastSeen");
+    let list = ask(&gateway, admin, &newest).await.json();
+    let first = &list["events"][0];
+    let shown = ["reason", "count", "firstSeen", "lastSeen"].map(|key| first[key].clone());
+    let times = ("2026-01-02T03:04:05Z", "2031-05-06T07:08:09Z");
+    assert_eq!(json!(shown), json!(["Strained", 7, times.0, times.1]), "{list}");
+    let mut events = list["events"].as_array().unwrap().iter();
+    let failed = events.find(|one| one["reason"] == "FailedScheduling").unwrap();
+    assert!(failed["lastSeen"].is_string() && failed["count"].as_u64() > Some(0), "{failed}");
+}
+
 #[tokio::test]
 async fn an_overview_of_a_namespaces_reader_holds_nothing_else() {
     let cluster = cluster::shared().await;
@@ -117,6 +204,17 @@ async fn a_search_finds_names_labels_images_and_uids_of_permitted_rows_best_firs
         let answer = ask(&gateway, &person.token, &format!("/api/v1/search?{query}")).await;
         let body = answer.json();
         assert_eq!(body["items"][0]["match"], found, "{query}: {body}");
+    }
+    let image = "example.invalid/tool:V1-RC2";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "thread"},
+        "spec": {"containers": [{"name": "main", "image": image}]}});
+    create(cluster, &format!("/api/v1/namespaces/{mine}/pods"), pod).await;
+    for text in ["tool:V1-RC2", "tool:v1-rc2"] {
+        let path = format!("/api/v1/search?q={text}&kinds=pod");
+        let found = |body: &Value| body["listMeta"]["totalItems"] == 1;
+        let body = until(&gateway, &person.token, &path, found).await;
+        let (item, name) = (&body["items"][0], &body["items"][0]["objectMeta"]["name"]);
+        assert_eq!((name, &item["match"]), (&json!("thread"), &json!("image")), "{body}");
     }
     for bad in ["", "?q=x", "?q=needle&kinds=gadget", "?q=needle&namespace=A_B"] {
         let answer = ask(&gateway, &person.token, &format!("/api/v1/search{bad}")).await;

@@ -3,6 +3,7 @@
 //!
 //! kubectl itself is in `kubectl.rs`; misuse that concerns every route is in `bad_input.rs`.
 
+use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rustls_pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -174,10 +176,52 @@ async fn without_good_credentials_it_is_a_401_as_kubernetes_writes_it() {
         });
         assert_eq!(answer.json(), wanted);
     }
-    let answer = ask(&gateway, "no-such-token", "/clusters/test/api/v1/pods").await;
-    assert_eq!((answer.status, answer.json()["code"].as_u64()), (401, Some(401)));
+    // And who made his up not what the cluster is called.
+    for path in ["/clusters/test/api/v1/pods", "/clusters/other/api"] {
+        let answer = ask(&gateway, "no-such-token", path).await;
+        assert_eq!((answer.status, answer.json()["code"].as_u64()), (401, Some(401)), "{path}");
+        assert_eq!(answer.json()["message"], "Unauthorized", "{path}");
+    }
     let other = gateway.get("admin", "/clusters/other/api").await;
     assert_eq!((other.status, other.json()["reason"].as_str()), (404, Some("NotFound")));
+}
+
+#[tokio::test]
+async fn kubectl_reaches_a_cluster_whose_name_has_a_slash() {
+    const NAME: &str = "arn:aws:eks:eu-1:1:cluster/prod";
+    let cluster = cluster::shared().await;
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = std::fs::read_to_string(cluster.kubeconfig("admin")).unwrap();
+    let renamed = kubeconfig
+        .replace("- name: test\n  context:", &format!("- name: {NAME}\n  context:"))
+        .replace("current-context: test", &format!("current-context: {NAME}"));
+    let path = folder.path().join("kubeconfig");
+    std::fs::write(&path, renamed).unwrap();
+    let extra = vec!["--base-path".to_owned(), "/b".to_owned()];
+    let options = Options { extra, ..Options::default() };
+    let gateway = gateway::start_with(&path, options, cluster).await;
+    let namespace = cluster.namespace("slash").await;
+    running_pod(cluster, &namespace).await;
+    for name in [NAME.to_owned(), NAME.replace('/', "%2F")] {
+        let kubectl = async |user: &str, args: &[&str]| {
+            let mut command = Command::from(cluster.kubectl_command(user));
+            command.env("KUBECONFIG", "/dev/null").args(["--token", cluster.token(user)]);
+            command.arg("--server").arg(format!("{}/b/clusters/{name}", gateway.url));
+            command.arg("--certificate-authority").arg(&gateway.ca_file);
+            command.args(["--namespace", &namespace]).args(args).kill_on_drop(true);
+            let output = tokio::time::timeout(DEADLINE, command.output()).await;
+            output.expect("kubectl ends").unwrap()
+        };
+        let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+        let listed = kubectl("admin", &["get", "pods", "-o", "name"]).await;
+        assert_eq!(listed.stdout, b"pod/web\n", "{name}: {}", said(&listed));
+        let exec = ["exec", "web", "--", "echo", "good-morning"];
+        let ran = kubectl("admin", &exec).await;
+        assert_eq!(ran.stdout, b"good-morning\n", "{name}: {}", said(&ran));
+    }
+    let other = gateway.get("admin", "/b/clusters/arn:aws:eks:eu-1:1:cluster/test/api").await;
+    assert_eq!(other.status, 404, "{}", other.text());
+    gateway.stop().await;
 }
 
 #[tokio::test]

@@ -24,15 +24,16 @@ pub struct Around {
     pub pods: Permit,
     events: Permit,
     sets: Permit,
-    /// Kinds that are refused, as the API server calls them.
+    /// Kinds that are refused where there may be rows, as the API server calls them.
     pub refused: BTreeSet<String>,
 }
 
 impl Around {
+    /// Around the rows of a list.
     pub async fn of(
         truth: &Truth<'_>,
         who: usize,
-        served: &Served,
+        (served, rows): (&Served, &Permit),
         wanted: Option<&[String]>,
         fresh: bool,
     ) -> Self {
@@ -56,7 +57,7 @@ impl Around {
         for name in names {
             let joined = truth.world.kind(name).expect("what is joined is served");
             let permit = truth.permit(who, &joined, wanted, fresh).await;
-            if permit.is_denied() {
+            if permit.is_denied() || permit.lacks(rows) {
                 around.refused.insert(joined.called());
             }
             *(match name {

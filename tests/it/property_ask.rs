@@ -168,9 +168,7 @@ impl List {
             0 => Vec::new(),
             number => (0..number).map(|_| (rng.chance(50), *rng.pick(&keys))).collect(),
         };
-        // The contract's events take no filter.
-        let filtered = served.kind.name != "event" && rng.chance(30);
-        let filter = filtered.then(|| Filter::random(world, &served, &keys, rng));
+        let filter = rng.chance(30).then(|| Filter::random(world, &served, &keys, rng));
         let labels = rng.chance(25).then(|| *rng.pick(&SELECTORS));
         let blank = rng.chance(30);
         Self { served, wanted, blank, narrowed, page, sort, filter, labels }

@@ -137,7 +137,7 @@ async fn list(truth: &Truth<'_>, who: usize, asked: &List, body: &Value, fresh: 
         let own = given.iter().filter(|(namespace, name)| world.holds(served, namespace, name));
         same("rows of this world", &own.cloned().collect::<Vec<_>>(), &shown)?;
     }
-    let around = Around::of(truth, who, served, wanted, fresh).await;
+    let around = Around::of(truth, who, (served, &permit), wanted, fresh).await;
     let mut refusals = around.refused.clone();
     if permit.is_denied() {
         refusals.insert(served.called());
@@ -372,7 +372,7 @@ async fn overview(
         } else if served.at.namespaced {
             let rows: Vec<&Row> = permit.rows().collect();
             same(&format!("objects.{name}"), &given, &Some(rows.len() as u64))?;
-            let around = Around::of(truth, who, served, Some(&wanted), fresh).await;
+            let around = Around::of(truth, who, (served, &permit), Some(&wanted), fresh).await;
             if let Some(status) = around.status(served, &rows) {
                 same(&format!("workloads.{name}"), &body["workloads"][name], &status)?;
             }

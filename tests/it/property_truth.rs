@@ -127,6 +127,12 @@ impl Permit {
         !self.everywhere && self.spaces.is_empty()
     }
 
+    /// Whether the other one reaches further.
+    pub fn lacks(&self, other: &Self) -> bool {
+        let mut theirs = other.spaces.keys();
+        !self.everywhere && (other.everywhere || theirs.any(|name| !self.covers(name)))
+    }
+
     pub fn covers(&self, namespace: &str) -> bool {
         self.everywhere || self.spaces.contains_key(namespace)
     }

@@ -162,6 +162,17 @@ async fn a_body_that_is_not_the_object_of_the_path_is_refused() {
         let answer = put(&gateway, &path, &object).await;
         assert_eq!(answer.status, 400, "{pointer}: {}", answer.text());
     }
+    let mut newer = good.clone();
+    newer["data"]["level"] = json!("debug");
+    assert_eq!(put(&gateway, &path, &newer).await.status, 204);
+    for odd in [json!(123), json!(true), json!({})] {
+        let mut object = good.clone();
+        object["metadata"]["resourceVersion"] = odd;
+        let answer = put(&gateway, &path, &object).await;
+        assert_eq!(answer.status, 400, "{object}: {}", answer.text());
+        assert!(answer.text().contains("metadata.resourceVersion"), "{}", answer.text());
+    }
+    assert_eq!(gateway.get("admin", &path).await.json()["data"]["level"], "debug");
     for (headers, body, status) in [
         (&[("content-type", "application/yaml")], b"a: 1".to_vec(), 415),
         (&JSON, b"{\"apiVersion\":".to_vec(), 400),

@@ -284,6 +284,43 @@ async fn what_cannot_be_understood_is_ignored_with_a_warning_and_an_unknown_filt
             "{text}"
         );
     }
+    // More namespaces than are looked into are not cut in silence.
+    let names: Vec<String> = (0..=1_000).map(|at| format!("n{at}")).collect();
+    let names = names.join(",");
+    for path in [format!("pod/{names}"), format!("crd/{names}/odd.example.org/object")] {
+        let answer = gateway.get("admin", &format!("/api/v1/{path}")).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.text().contains("1000 namespaces"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn events_are_filtered_by_their_columns_like_every_kind() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("filtered-events").await;
+    pod(cluster, &namespace, "sad", "crash").await;
+    let gateway = gateway::start(Options::default()).await;
+    let path = format!("/api/v1/event/{namespace}");
+    let reasons = |list: &Value| -> BTreeSet<String> {
+        let events = list["events"].as_array().unwrap().iter();
+        events.map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
+    };
+    let is_there = |list: &Value| {
+        let found = reasons(list);
+        found.contains("BackOff") && found.contains("Scheduled")
+    };
+    until(&gateway, &path, is_there).await;
+    let filtered = async |filter: &str| {
+        reasons(&gateway.get("admin", &format!("{path}?filterBy={filter}")).await.json())
+    };
+    assert_eq!(filtered("reason,BackOff").await, BTreeSet::from(["BackOff".to_owned()]));
+    let others = filtered("!reason,BackOff").await;
+    assert!(others.contains("Scheduled") && !others.contains("BackOff"), "{others:?}");
+    for path in [path.clone(), format!("/api/v1/pod/{namespace}/sad/event")] {
+        let answer = gateway.get("admin", &format!("{path}?filterBy=colour,red")).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        assert!(answer.text().contains("lastSeen, reason"), "{}", answer.text());
+    }
 }
 
 #[tokio::test]

@@ -198,6 +198,7 @@ async fn adopted(hand: &Hand<'_>) {
     let mut body = json!({"chart": archive(&small()), "values": {"message": "mine now"}});
     let ended = hand.done("install", "owned", body.clone()).await;
     assert_eq!([&ended["state"], &ended["error"]["class"]], ["failed", "conflict"], "{ended}");
+    assert_eq!(hand.status("owned").await, "");
     let path = format!("{maps}/owned");
     assert_eq!(live(cluster, &path).await.unwrap().get("data"), None);
     body["takeOwnership"] = true.into();

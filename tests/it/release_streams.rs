@@ -12,7 +12,7 @@ use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway};
 use crate::helm_charts::{Hand, archive, broken, chart, made, options, packed, small, told};
 use crate::log_streams::{Stream, get};
-use crate::people::{Person, create, delete, grant};
+use crate::people::{Person, delete, grant};
 use crate::writes::live;
 
 /// Of a chart that helm says a word about before it does anything.
@@ -276,7 +276,7 @@ async fn what_is_chosen_of_an_act_is_what_helm_keeps_of_it() {
     let namespace = cluster.namespace("chosen").await;
     let gateway = gateway::start(options(4)).await;
     let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
-    tokio::join!(words(&hand), definitions(&hand), adopted(&hand), reused(&hand));
+    tokio::join!(words(&hand), definitions(&hand), reused(&hand));
     hand.agrees_with_helm(4, "after all of them").await;
 }
 
@@ -337,26 +337,6 @@ async fn definitions(hand: &Hand<'_>) {
         assert_eq!(live(cluster, &path).await.is_none(), skip, "{name}");
     }
     delete(cluster, &path).await;
-}
-
-/// An object that is there already belongs to the release only if that was asked for.
-async fn adopted(hand: &Hand<'_>) {
-    let cluster = cluster::shared().await;
-    let maps = format!("/api/v1/namespaces/{}/configmaps", hand.namespace);
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owned"}});
-    let before = create(cluster, &maps, object).await;
-    let mut body = json!({"chart": archive(&small()), "values": {"message": "mine now"}});
-    let ended = hand.done("install", "owned", body.clone()).await;
-    assert_eq!(ended["state"], "failed", "{ended}");
-    assert_eq!(ended["error"]["class"], "conflict", "{ended}");
-    assert_eq!(hand.status("owned").await, "");
-    body["takeOwnership"] = true.into();
-    hand.succeeds("install", "owned", body).await;
-    assert_eq!(metadata(hand, "owned").await["status"], "deployed");
-    let after = live(cluster, &format!("{maps}/owned")).await.unwrap();
-    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"], "it was not made anew");
-    assert_eq!(after["metadata"]["annotations"]["meta.helm.sh/release-name"], "owned");
-    assert_eq!(after["data"]["message"], "mine now", "{after}");
 }
 
 /// What becomes of earlier values when the chart has others by then.

@@ -25,6 +25,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use crate::certificate::trusting;
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Answer, Gateway, Options};
+use crate::helm_guard::lives;
 use crate::lifecycle::POLL;
 use crate::people::{create, grant, rule, user};
 
@@ -406,4 +407,36 @@ async fn an_api_server_killed_under_load_and_started_again_costs_no_row_and_no_r
     let (counted, answered) = (counted(&gateway).await, load.answered.load(Ordering::SeqCst));
     assert!(counted >= answered, "{counted} of {answered} answers are remembered");
     gateway.stop().await;
+}
+
+/// A test process that ends, however it ends, closes the supervisor's stdin; the worst that can
+/// happen is that the supervisor is killed itself.
+#[tokio::test]
+async fn nothing_of_a_test_cluster_outlives_its_supervisor() {
+    for killed in [false, true] {
+        let (cluster, mut supervisor) = cluster::own(&["--bare"]).await;
+        let named = ["supervisor", "etcd", "kube-apiserver"].map(|name| cluster.pids[name]);
+        assert_eq!(cluster.pids.len(), named.len(), "{:?}", cluster.pids);
+        let ids = named.map(|id| id.to_string());
+        assert!(ids.iter().all(|id| lives(id)), "{:?}", cluster.pids);
+        if killed {
+            supervisor.kill().unwrap();
+        } else {
+            drop(supervisor.stdin.take());
+        }
+        let are_gone = || async { !ids.iter().any(|id| lives(id)) };
+        Cluster::eventually("its processes are gone", are_gone).await;
+        let status = supervisor.wait().unwrap();
+        assert_eq!(status.success(), !killed, "{status}");
+        // Who is killed leaves the folder to the next test process.
+        let folder = cluster.dir.clone();
+        cluster::remove_left();
+        assert_eq!(folder.exists(), killed, "not while this process owns it");
+        drop(cluster);
+        let is_removed = || async {
+            cluster::remove_left();
+            !folder.exists()
+        };
+        Cluster::eventually("what was left is removed", is_removed).await;
+    }
 }

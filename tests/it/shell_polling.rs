@@ -3,13 +3,17 @@
 //!
 //! NOT the websocket transport, nor who may have a shell (`shells.rs`).
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
+use futures::stream;
 use http::{HeaderMap, Method, Request};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Answer, Gateway, Options};
@@ -62,6 +66,21 @@ impl Xhr {
         assert_eq!(head.status, 200);
         Stream { body, headers: head.headers, read: Vec::new() }
     }
+}
+
+/// A message whose body never comes.
+fn stalled(xhr: &Xhr, gateway: &Gateway) -> JoinHandle<()> {
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(gateway.tls())
+        .https_only()
+        .enable_http1()
+        .build();
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let url = format!("{}{}", gateway.url, xhr.path("xhr_send"));
+    let request = Request::post(url).header("cookie", &xhr.cookie);
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let request = request.body(body).unwrap();
+    tokio::spawn(async move { drop(client.request(request).await) })
 }
 
 /// A streaming answer that is still being read.
@@ -179,6 +198,47 @@ async fn polls_and_what_is_sent_make_a_shell() {
     // Told again to whoever asks again.
     let again = xhr.post(&gateway, "xhr", "").await.text();
     assert_eq!(again, "c[1,\"Process exited\"]\n");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_takes_two_bodies_at_once_and_no_third() {
+    let cluster = cluster::shared().await;
+    let gateway = gateway::start(Options::default()).await;
+    let one = opened(&gateway, cluster.token("admin"), "no-such-namespace", "?shell=sh").await;
+    let (xhr, other) = (Xhr::of(&one, "stalled"), Xhr::of(&one, "beside"));
+    // Sessions that nobody fetches from would end.
+    let mut fetching = Vec::new();
+    for xhr in [&xhr, &other] {
+        let mut stream = xhr.stream(&gateway).await;
+        while stream.line().await.as_deref() != Some("o") {}
+        fetching.push(stream);
+    }
+    let ask = async || xhr.post(&gateway, "xhr_send", "[]").await;
+    let mut stalls = vec![stalled(&xhr, &gateway)];
+    // A client sends one after the other: with one that is lost it can go on.
+    for _ in 0..3 {
+        assert_eq!(ask().await.status, 204);
+    }
+    stalls.push(stalled(&xhr, &gateway));
+    let is_full = || {
+        // One that came just while we asked found no room: it comes again.
+        for stall in stalls.iter_mut().filter(|stall| stall.is_finished()) {
+            *stall = stalled(&xhr, &gateway);
+        }
+        async { ask().await.status != 204 }
+    };
+    Cluster::eventually("there is no room", is_full).await;
+    let third = ask().await;
+    assert_eq!(third.status, 429, "{}", third.text());
+    assert!(third.text().contains("Too many"), "{}", third.text());
+    let beside = other.post(&gateway, "xhr_send", "[]").await.status;
+    assert_eq!(beside, 204, "other sessions have room of their own");
+    for stall in &stalls {
+        assert!(!stall.is_finished(), "it was not answered");
+        stall.abort();
+    }
+    Cluster::eventually("there is room again", || async { ask().await.status == 204 }).await;
     gateway.stop().await;
 }
 

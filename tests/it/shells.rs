@@ -5,12 +5,14 @@
 //! It is NOT where frames and seals are tested in all their cases (the unit tests of
 //! `src/api/sockjs*.rs` and `shell*.rs`), nor the official client.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -119,10 +121,20 @@ pub struct Shell {
 
 impl Shell {
     pub async fn connect(gateway: &Gateway, path: &str, headers: &[(&'static str, &str)]) -> Shell {
-        let tcp = TcpStream::connect(gateway.address).await.unwrap();
-        let name = ServerName::try_from(gateway.address.ip().to_string()).unwrap();
-        let tls = TlsConnector::from(Arc::new(gateway.tls())).connect(name, tcp).await.unwrap();
-        let url = format!("wss://{}{path}", gateway.address);
+        Self::at(gateway.address, gateway.tls(), path, headers).await
+    }
+
+    /// The same of a server that is no gateway of ours.
+    pub async fn at(
+        address: SocketAddr,
+        tls: ClientConfig,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Shell {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from(address.ip().to_string()).unwrap();
+        let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+        let url = format!("wss://{address}{path}");
         let mut request = url.into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());

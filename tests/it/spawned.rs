@@ -14,8 +14,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 
 use crate::certificate::trusting;
 use crate::lifecycle::{Answer, GetError, bearer, get, in_time};
@@ -70,6 +70,55 @@ pub fn signal(name: &str, ids: &[u32]) {
     assert!(sent.success(), "kill {name} {ids:?}");
 }
 
+/// A child that was started, and what it says on stderr when it is asked for.
+pub struct Spoken {
+    pub child: Child,
+    /// What was read of it.
+    pub said: Vec<String>,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Spoken {
+    /// Starts it on two free ports with its state in `folder/state`.
+    pub fn start(mut command: Command, folder: &Path, args: &[&str]) -> Spoken {
+        command.args(["--listen", "127.0.0.1:0", "--insecure-listen", "127.0.0.1:0"]);
+        command.arg("--state-dir").arg(folder.join("state")).args(args);
+        Spoken::of(command)
+    }
+
+    pub fn of(mut command: Command) -> Spoken {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Spoken { child, said: Vec::new(), lines }
+    }
+
+    /// The next line with these words.
+    pub async fn says(&mut self, words: &str) -> String {
+        let what = format!("it says {words:?}");
+        loop {
+            let line = in_time(&what, self.lines.next_line()).await.unwrap();
+            let Some(line) = line else { panic!("it ended, and had said {:#?}", self.said) };
+            self.said.push(line.clone());
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    /// Where it listens, with TLS and without, without a slash at their ends.
+    pub async fn listens(&mut self) -> (String, String) {
+        let https = self.says("listening on https://").await;
+        let http = self.says("listening on http://").await;
+        (urls(&https).remove(0), urls(&http).remove(0))
+    }
+}
+
+/// The addresses in a line.
+pub fn urls(line: &str) -> Vec<String> {
+    let words = line.split_whitespace().filter(|word| word.starts_with("http"));
+    words.map(str::to_owned).collect()
+}
+
 /// A running binary.
 pub struct Binary {
     pub child: Child,
@@ -88,26 +137,13 @@ impl Binary {
     }
 
     /// The same of a command that was told more, as of its environment.
-    pub async fn of(mut command: Command, folder: &Path, args: &[&str]) -> Binary {
-        command.args(["--listen", "127.0.0.1:0", "--insecure-listen", "127.0.0.1:0"]);
-        command.arg("--state-dir").arg(folder.join("state")).args(args).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut said, mut https, mut http) = (Vec::new(), None, None);
-        while https.is_none() || http.is_none() {
-            let line = in_time("it says where it listens", lines.next_line()).await.unwrap();
-            let Some(line) = line else { panic!("it ended, and had said {said:#?}") };
-            if let Some((_, address)) = line.split_once("listening on ") {
-                let address = address.split_whitespace().next().map(str::to_owned);
-                let secure = address.as_ref().is_some_and(|url| url.starts_with("https://"));
-                *(if secure { &mut https } else { &mut http }) = address;
-            }
-            said.push(line);
-        }
+    pub async fn of(command: Command, folder: &Path, args: &[&str]) -> Binary {
+        let mut spoken = Spoken::start(command, folder, args);
+        let (https, http) = spoken.listens().await;
+        let Spoken { child, said, mut lines } = spoken;
         // A full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let tls = trusting(&authority(folder).await);
-        let (https, http) = (https.unwrap(), http.unwrap());
         Binary { child, said, https, http, tls }
     }
 

@@ -4,6 +4,7 @@
 //! It is NOT where the contract's shell is tested (`shells.rs`), nor messages in all their cases
 //! (the unit tests of `src/api/exec.rs`, `terminal.rs` and `src/upstream/channel.rs`).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +29,7 @@ use crate::people::{self, Person};
 
 /// Until a test gives up waiting; never how long anything should take.
 const DEADLINE: Duration = Duration::from_secs(60);
-const UPGRADE: [(&str, &str); 4] = [
+pub const UPGRADE: [(&str, &str); 4] = [
     ("connection", "Upgrade"),
     ("upgrade", "websocket"),
     ("sec-websocket-version", "13"),
@@ -77,10 +79,20 @@ pub struct Client {
 
 impl Client {
     async fn with(gateway: &Gateway, path: &str, headers: &[(&'static str, &str)]) -> Client {
-        let tcp = TcpStream::connect(gateway.address).await.unwrap();
-        let name = ServerName::try_from(gateway.address.ip().to_string()).unwrap();
-        let tls = TlsConnector::from(Arc::new(gateway.tls())).connect(name, tcp).await.unwrap();
-        let url = format!("wss://{}{path}", gateway.address);
+        Self::at(gateway.address, gateway.tls(), path, headers).await
+    }
+
+    /// The same of a server that is no gateway of ours.
+    pub async fn at(
+        address: SocketAddr,
+        tls: ClientConfig,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Client {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from(address.ip().to_string()).unwrap();
+        let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+        let url = format!("wss://{address}{path}");
         let mut request = url.into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());

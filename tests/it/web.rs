@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Answer, Gateway, Options};
-use crate::people::{Person, ask, grant};
+use crate::people::{Person, ask, grant, rule};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const CHANGED: &str = "settings changed since last reload";
@@ -40,6 +40,18 @@ async fn post(gateway: &Gateway, path: &str, csrf: Option<&str>, body: &str) -> 
 async fn put(gateway: &Gateway, user: &str, path: &str, body: &Value) -> Answer {
     let body = body.to_string().into_bytes();
     gateway.request(Method::PUT, Some(user), path, &[JSON], body).await
+}
+
+/// The admin's browser at the settings: what an answer sets, the next request carries.
+async fn browse(gateway: &Gateway, cookie: &mut String, method: Method, body: &str) -> Answer {
+    let headers = [JSON, ("cookie", cookie.as_str())];
+    let body = body.as_bytes().to_vec();
+    let answer = gateway.request(method, Some("admin"), "/b/settings", &headers, body).await;
+    let attributes = "; Path=/b/settings; Max-Age=43200; HttpOnly; SameSite=Strict";
+    assert!(answer.header("set-cookie").ends_with(attributes), "{:?}", answer.headers);
+    *cookie = answer.header("set-cookie").split(';').next().unwrap().to_owned();
+    assert!(cookie.starts_with("binnacle-settings="), "{:?}", answer.headers);
+    answer
 }
 
 /// The ConfigMap's texts as the API server has them; `Null` when there is none.
@@ -249,6 +261,46 @@ async fn a_lost_update_of_the_settings_is_noticed_once() {
     edit(cluster, &namespace, "other", "x").await;
     assert_eq!(put(&gateway, "admin", "/settings", &east).await.status, 204);
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_update_of_the_settings_is_noticed_at_another_replica() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("web-lost-replicas").await;
+    let args = ["--base-path", "/b"];
+    let (one, two) = tokio::join!(start(&namespace, &args), start(&namespace, &args));
+    let colleague = Person::new(cluster, &namespace, "colleague").await;
+    let rules = json!([rule(&["get", "create", "patch"], &["configmaps"])]);
+    grant(cluster, Some(&namespace), "colleague", colleague.subject.clone(), rules).await;
+    let cookie = &mut String::new();
+    assert_eq!(browse(&one, cookie, Method::GET, "").await.status, 200);
+    let bearer = format!("Bearer {}", colleague.token);
+    let theirs = || async {
+        let headers = [JSON, ("authorization", bearer.as_str())];
+        let body = br#"{"clusterName":"theirs"}"#.to_vec();
+        one.request(Method::PUT, None, "/b/settings", &headers, body).await.status == 204
+    };
+    Cluster::eventually("the colleague may save", theirs).await;
+    let ours = r#"{"clusterName":"ours"}"#;
+    let answer = browse(&two, cookie, Method::PUT, ours).await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let message = answer.json()["ErrStatus"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains(CHANGED), "{message}");
+    let settings = stored(cluster, &namespace).await["settings"].clone();
+    assert!(settings.as_str().unwrap().contains("theirs"), "{settings}");
+    // One's own change shows at a replica that has read the settings just before it.
+    assert_eq!(browse(&two, cookie, Method::GET, "").await.status, 200);
+    assert_eq!(browse(&one, cookie, Method::PUT, ours).await.status, 204);
+    let shown = browse(&two, cookie, Method::GET, "").await.json();
+    assert_eq!(shown["clusterName"], "ours");
+    // Told, and one's own writes through either replica, are no changes by somebody else.
+    for (gateway, body) in [(&one, ours), (&two, r#"{"clusterName":"again"}"#), (&one, ours)] {
+        let answer = browse(gateway, cookie, Method::PUT, body).await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+    for gateway in [one, two] {
+        gateway.stop().await;
+    }
 }
 
 #[tokio::test]
