@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use binnacle::app::{self, Running};
 use binnacle::config::{self, Command, Config, Exit};
@@ -11,6 +12,10 @@ use binnacle::demo::{Demo, DemoOptions};
 use binnacle::helm::guard;
 use binnacle::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// For what is dropped at the end and tidies up behind itself; a name that is being resolved, or a
+/// file that does not answer, holds up no exit any longer.
+const LAST: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     // No command for people: it needs no settings, and its exit code is helm's.
@@ -49,8 +54,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(config) => {
             let runtime = runtime()?;
             let outcome = runtime.block_on(serve(config));
-            // A name that is being resolved, or a file that does not answer, holds up no exit.
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(LAST);
             outcome
         }
         Command::Demo { listen, pods, kubeconfig_out } => {
