@@ -183,8 +183,7 @@ async fn detail(cluster: &Cluster, binnacle: &Binnacle, pod: &Pod, what: &str) {
         let added = micros(detail.saturating_sub(get));
         figure(format_args!("{with}: more than a GET"), added, "");
         let ratio = detail.as_secs_f64() / get.as_secs_f64().max(1e-9);
-        let goal = "<= 1.2 (of a real API server)";
-        figure(format_args!("{with}: detail over GET"), format_args!("{ratio:.2}"), goal);
+        figure(format_args!("{with}: detail over GET"), format_args!("{ratio:.2}"), "");
         if hops.is_empty() {
             continue;
         }
@@ -194,7 +193,8 @@ async fn detail(cluster: &Cluster, binnacle: &Binnacle, pod: &Pod, what: &str) {
         figure(format_args!("{with}: CPU of the bare hop a GET"), micros(median(cpu)), "");
         let (bare, ours) = (ratio(hop, get), ratio(detail, hop));
         figure(format_args!("{with}: the bare hop over GET"), format_args!("{bare:.2}"), "");
-        figure(format_args!("{with}: detail over the bare hop"), format_args!("{ours:.2}"), "");
+        let goal = "<= 1.2 (of a real API server)";
+        figure(format_args!("{with}: detail over the bare hop"), format_args!("{ours:.2}"), goal);
     }
 }
 
