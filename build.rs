@@ -20,6 +20,6 @@ fn main() {
         && is("CARGO_CFG_TARGET_OS", "linux")
         && !chosen
     {
-        println!("cargo::rustc-link-arg-bin=binnacle=-Wl,-T,{root}/{ORDER}");
+        println!("cargo::rustc-link-arg-bin=binnacle=-T{root}/{ORDER}");
     }
 }

@@ -9,17 +9,16 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Empty, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper_util::client::legacy::Client;
+use hyper::body::{Body, Frame, Incoming};
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Answer, Gateway, Options};
-use crate::shells::{
-    DEADLINE, Heard, Opened, Shell, bind, cookie_of, opened, resize, running_pod, stdin,
-};
+use crate::shells::{DEADLINE, Heard, Opened, Shell, bind, cookie_of, opened, resize, stdin};
+use crate::terminals::web;
 
 /// A session of the xhr transports.
 pub struct Xhr {
@@ -51,17 +50,24 @@ impl Xhr {
         assert_eq!(sent.header("content-type"), "text/plain; charset=UTF-8");
     }
 
-    pub async fn stream(&self, gateway: &Gateway) -> Stream {
+    /// A message that may take its time, both ways.
+    fn send<B>(&self, gateway: &Gateway, transport: &str, body: B) -> ResponseFuture
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(gateway.tls())
             .https_only()
             .enable_http1()
             .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        let url = format!("{}{}", gateway.url, self.path("xhr_streaming"));
-        let request = Request::post(url).header("cookie", &self.cookie);
-        let request = request.body(Empty::<Bytes>::new()).unwrap();
-        let answer = tokio::time::timeout(DEADLINE, client.request(request)).await;
+        let url = format!("{}{}", gateway.url, self.path(transport));
+        let request = Request::post(url).header("cookie", &self.cookie).body(body).unwrap();
+        Client::builder(TokioExecutor::new()).build(connector).request(request)
+    }
+
+    pub async fn stream(&self, gateway: &Gateway) -> Stream {
+        let asked = self.send(gateway, "xhr_streaming", Empty::<Bytes>::new());
+        let answer = tokio::time::timeout(DEADLINE, asked).await;
         let (head, body) = answer.expect("an answer in time").unwrap().into_parts();
         assert_eq!(head.status, 200);
         Stream { body, headers: head.headers, read: Vec::new() }
@@ -70,17 +76,9 @@ impl Xhr {
 
 /// A message whose body never comes.
 fn stalled(xhr: &Xhr, gateway: &Gateway) -> JoinHandle<()> {
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(gateway.tls())
-        .https_only()
-        .enable_http1()
-        .build();
-    let client = Client::builder(TokioExecutor::new()).build(connector);
-    let url = format!("{}{}", gateway.url, xhr.path("xhr_send"));
-    let request = Request::post(url).header("cookie", &xhr.cookie);
     let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
-    let request = request.body(body).unwrap();
-    tokio::spawn(async move { drop(client.request(request).await) })
+    let asked = xhr.send(gateway, "xhr_send", body);
+    tokio::spawn(async move { drop(asked.await) })
 }
 
 /// A streaming answer that is still being read.
@@ -116,7 +114,7 @@ impl Stream {
 #[tokio::test]
 async fn another_replica_serves_the_id_by_websocket_and_tells_xhr_what_is_wrong() {
     let cluster = cluster::shared().await;
-    let namespace = running_pod(cluster, "shell-replicas").await;
+    let namespace = web(cluster, "shell-replicas").await;
     let secret = format!("{namespace}/csrf");
     let start = async || {
         let extra = vec!["--csrf-secret".to_owned(), secret.clone()];
@@ -160,7 +158,7 @@ async fn another_replica_serves_the_id_by_websocket_and_tells_xhr_what_is_wrong(
 #[tokio::test]
 async fn polls_and_what_is_sent_make_a_shell() {
     let cluster = cluster::shared().await;
-    let namespace = running_pod(cluster, "shell-xhr").await;
+    let namespace = web(cluster, "shell-xhr").await;
     let gateway = gateway::start(Options::default()).await;
     let one = opened(&gateway, cluster.token("admin"), &namespace, "?shell=sh").await;
     let viewer = opened(&gateway, cluster.token("viewer"), &namespace, "").await;
@@ -245,7 +243,7 @@ async fn a_session_takes_two_bodies_at_once_and_no_third() {
 #[tokio::test]
 async fn a_stream_brings_frames_until_its_limit_and_nobody_listens_beside_it() {
     let cluster = cluster::shared().await;
-    let namespace = running_pod(cluster, "shell-stream").await;
+    let namespace = web(cluster, "shell-stream").await;
     let gateway = gateway::start(Options::default()).await;
     let one = opened(&gateway, cluster.token("admin"), &namespace, "?shell=sh").await;
     let xhr = Xhr::of(&one, "streamed");
@@ -336,7 +334,7 @@ async fn addresses_answer_as_the_protocol_has_it_and_to_our_own_pages() {
 #[tokio::test]
 async fn shells_are_told_when_we_stop() {
     let cluster = cluster::shared().await;
-    let namespace = running_pod(cluster, "shell-stop").await;
+    let namespace = web(cluster, "shell-stop").await;
     let gateway = gateway::start(Options::default()).await;
     let one = opened(&gateway, cluster.token("admin"), &namespace, "?shell=sh").await;
     let mut shell = Shell::bound(&gateway, &one).await;

@@ -6,42 +6,23 @@
 //! `src/api/sockjs*.rs` and `shell*.rs`), nor the official client.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::cluster::{self, Cluster};
+use crate::cluster;
 use crate::gateway::{self, Answer, Gateway, Options};
 use crate::people::{self, Person};
+use crate::terminals::{Socket, upgraded, web};
 
 /// Until a test gives up waiting; never how long anything should take.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const WEBSOCKET: &str = "/api/sockjs/000/abcdefgh/websocket";
-
-pub async fn running_pod(cluster: &Cluster, prefix: &str) -> String {
-    let namespace = cluster.namespace(prefix).await;
-    people::pod(cluster, &namespace, "web", "none").await;
-    let path = format!("/api/v1/namespaces/{namespace}/pods/web");
-    let running = || async {
-        let (_, _, body) = cluster.get(cluster.token("admin"), &path).await;
-        let pod: Value = serde_json::from_slice(&body).unwrap();
-        pod["status"]["containerStatuses"][0]["state"]["running"].is_object()
-    };
-    Cluster::eventually("the pod runs", running).await;
-    namespace
-}
 
 /// A session id and the cookie that came with it.
 pub struct Opened {
@@ -115,7 +96,7 @@ impl Heard {
 
 /// A SockJS client on a websocket.
 pub struct Shell {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+    socket: Socket,
     heard: Heard,
 }
 
@@ -131,16 +112,7 @@ impl Shell {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Shell {
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from(address.ip().to_string()).unwrap();
-        let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
-        let url = format!("wss://{address}{path}");
-        let mut request = url.into_client_request().unwrap();
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
-        }
-        let (socket, answer) = tokio_tungstenite::client_async(request, tls).await.unwrap();
-        assert_eq!(answer.status(), 101);
+        let (socket, _) = upgraded(address, tls, path, headers).await;
         Shell { socket, heard: Heard::default() }
     }
 
@@ -217,7 +189,7 @@ async fn an_id_has_the_contracts_shape_and_comes_with_a_cookie_for_sockjs_alone(
 #[tokio::test]
 async fn a_browser_types_into_a_shell_and_hears_how_it_ended() {
     let cluster = cluster::shared().await;
-    let namespace = running_pod(cluster, "shell-ws").await;
+    let namespace = web(cluster, "shell-ws").await;
     let gateway = gateway::start(Options::default()).await;
     let admin = cluster.token("admin");
     let first = opened(&gateway, admin, &namespace, "").await;
@@ -259,7 +231,7 @@ async fn a_browser_types_into_a_shell_and_hears_how_it_ended() {
 #[tokio::test]
 async fn without_the_right_or_the_shell_the_reason_is_told() {
     let cluster = cluster::shared().await;
-    let namespace = running_pod(cluster, "shell-rights").await;
+    let namespace = web(cluster, "shell-rights").await;
     let gateway = gateway::start(Options::default()).await;
     let person = Person::new(cluster, &namespace, "stranger").await;
     let one = opened(&gateway, &person.token, &namespace, "").await;
@@ -278,7 +250,7 @@ async fn without_the_right_or_the_shell_the_reason_is_told() {
 #[tokio::test]
 async fn an_id_is_good_once_a_replica_for_its_caller_and_nothing_comes_before_it() {
     let cluster = cluster::shared().await;
-    let namespace = running_pod(cluster, "shell-ids").await;
+    let namespace = web(cluster, "shell-ids").await;
     let gateway = gateway::start(Options::default()).await;
     let admin = opened(&gateway, cluster.token("admin"), &namespace, "?shell=sh").await;
     let viewer = opened(&gateway, cluster.token("viewer"), &namespace, "").await;
@@ -323,7 +295,7 @@ async fn an_id_is_good_once_a_replica_for_its_caller_and_nothing_comes_before_it
 #[tokio::test]
 async fn frames_that_are_none_end_a_shell_with_a_reason() {
     let cluster = cluster::shared().await;
-    let namespace = running_pod(cluster, "shell-frames").await;
+    let namespace = web(cluster, "shell-frames").await;
     let gateway = gateway::start(Options::default()).await;
     let one = opened(&gateway, cluster.token("admin"), &namespace, "?shell=sh").await;
     let large = format!("[\"{}\"]", "x".repeat(70_000));

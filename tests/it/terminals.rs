@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
 use url::form_urlencoded;
 
 use crate::cluster::{self, Cluster};
@@ -66,9 +67,31 @@ pub fn sh(namespace: &str, script: &str) -> String {
     exec(namespace, "", &["sh", "-c", script])
 }
 
+pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// An open WebSocket, and the answer that opened it.
+pub async fn upgraded(
+    address: SocketAddr,
+    tls: ClientConfig,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> (Socket, Response) {
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from(address.ip().to_string()).unwrap();
+    let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+    let url = format!("wss://{address}{path}");
+    let mut request = url.into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    let (socket, answer) = tokio_tungstenite::client_async(request, tls).await.unwrap();
+    assert_eq!(answer.status(), 101);
+    (socket, answer)
+}
+
 /// A client of ours, and what it has heard.
 pub struct Client {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+    socket: Socket,
     protocol: String,
     pub out: String,
     pub error: String,
@@ -89,16 +112,7 @@ impl Client {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Client {
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from(address.ip().to_string()).unwrap();
-        let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
-        let url = format!("wss://{address}{path}");
-        let mut request = url.into_client_request().unwrap();
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
-        }
-        let (socket, answer) = tokio_tungstenite::client_async(request, tls).await.unwrap();
-        assert_eq!(answer.status(), 101);
+        let (socket, answer) = upgraded(address, tls, path, headers).await;
         let protocol = answer.headers().get("sec-websocket-protocol");
         let protocol = protocol.map_or("", |value| value.to_str().unwrap()).to_owned();
         let (out, error, bytes) = Default::default();
