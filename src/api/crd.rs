@@ -247,7 +247,10 @@ impl Place {
         }
         let _turn = gateway.live.turn(user).await?;
         match view::listed(gateway, user, &CUSTOM, &at, &permitted).await {
-            Ok(listing) => Ok(Found { listing: Some(listing), partly, ..Found::default() }),
+            Ok(mut listing) => {
+                let partly = partly.or(listing.refused.take().map(ApiError::from));
+                Ok(Found { listing: Some(listing), partly, ..Found::default() })
+            }
             // A right that was taken away meanwhile.
             Err(error) => Ok(Found { denied: Some(denial(error)?), partly, ..Found::default() }),
         }

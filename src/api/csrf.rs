@@ -4,6 +4,8 @@
 //! They are bound to no user and no session: they prove that a page of ours sent the request, and
 //! are NOT a way to sign in.
 
+use std::time::Duration;
+
 use aws_lc_rs::{hmac, rand};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -13,12 +15,13 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use super::Shared;
 use super::body;
 use super::error::ApiError;
 use super::target::{encoded, segment};
-use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT};
+use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT, UpstreamError};
 
 /// What the web UI sends the token in.
 const HEADER: &str = "x-csrf-token";
@@ -36,6 +39,9 @@ const SHORTEST_KEY: usize = 32;
 const ENTRY: &str = "csrf.key";
 /// Rounds of read and create until we give up; each lost one means that another replica has won.
 const ROUNDS: usize = 5;
+/// How long a caller waits for the key, whoever reads it: as long as for any answer of the API
+/// server.
+const WAIT: Duration = Duration::from_secs(30);
 
 /// Makes and checks tokens.
 pub struct Csrf {
@@ -93,13 +99,19 @@ impl Csrf {
     }
 
     async fn key(&self, cluster: &Cluster) -> Result<&hmac::Key, ApiError> {
+        self.key_within(cluster, WAIT).await
+    }
+
+    /// One reads while the others wait, and when that fails the next one reads: without a bound for
+    /// each the last would wait for the time-outs of all before.
+    async fn key_within(&self, cluster: &Cluster, wait: Duration) -> Result<&hmac::Key, ApiError> {
         let found = self.key.get_or_try_init(|| async {
             match &self.secret {
                 Some((namespace, name)) => shared_key(cluster, namespace, name).await,
                 None => random_bytes().map(|bytes| new_key(&bytes)),
             }
         });
-        found.await
+        timeout(wait, found).await.map_err(|_| UpstreamError::Timeout)?
     }
 
     /// Whether the request may be done, seen from here.
@@ -124,7 +136,7 @@ pub async fn issue(State(gateway): Shared, request: Request) -> Result<Response,
     Ok(body::answer(StatusCode::OK, &json!({ "token": token(key, &action, now()) })))
 }
 
-/// In front of every POST under `/api/v1`: 401 without a token for the path's first element.
+/// In front of the POSTs of the contract: 401 without a token for the path's first element.
 pub async fn guard(State(gateway): Shared, request: Request, next: Next) -> Response {
     let Some(action) = guarded(request.method(), request.uri().path()) else {
         return next.run(request).await;
@@ -258,6 +270,10 @@ fn key_in(secret: &[u8]) -> Option<hmac::Key> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use futures::future::join_all;
+
     use super::*;
 
     const AT: i64 = 1_795_231_205_799;
@@ -323,6 +339,24 @@ mod tests {
         assert!(Csrf::with_key(&format!("{}\n{}\n", &text[..76], &text[76..])).is_ok());
         for wrong in ["", "AAAA", "no base64!"] {
             assert!(Csrf::with_key(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_behind_others_for_the_key_waits_no_longer_than_for_his_own() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // Connections are made and nothing is ever said.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+        let csrf = Csrf::shared("binnacle".into(), "binnacle-csrf".into());
+        let (wait, begun) = (Duration::from_millis(200), Instant::now());
+        // One after the other they would take 6 s.
+        let all = join_all((0..30).map(|_| csrf.key_within(&cluster, wait))).await;
+        assert!(begun.elapsed() < wait * 10, "{:?}", begun.elapsed());
+        for found in all {
+            let status = found.err().map(|error| error.status);
+            assert_eq!(status, Some(StatusCode::GATEWAY_TIMEOUT));
         }
     }
 

@@ -48,8 +48,9 @@ pub async fn detail(
     Ok(reply.respond(&gateway, request.headers()))
 }
 
-/// The lists in a node's detail follow the request's query, its events without the filter, which is
-/// by the pods' columns; no other detail takes one.
+/// The lists in a node's detail follow the request's query, its events without what is about pods
+/// alone: the filter by their columns, and labels, which events have none of. No other detail takes
+/// a query.
 fn queries(raw: Option<&str>, kind: &KindDef) -> Result<Queries, ApiError> {
     if !kind.relations.contains(&Relation::NodePods) {
         return Ok(Queries::default());
@@ -57,7 +58,7 @@ fn queries(raw: Option<&str>, kind: &KindDef) -> Result<Queries, ApiError> {
     let pods = ListQuery::parse(raw, known("pod")?)?;
     let all = url::form_urlencoded::parse(raw.unwrap_or_default().as_bytes());
     let mut rest = url::form_urlencoded::Serializer::new(String::new());
-    rest.extend_pairs(all.filter(|(name, _)| name != "filterBy"));
+    rest.extend_pairs(all.filter(|(name, _)| !matches!(&**name, "filterBy" | "labelSelector")));
     let mut events = ListQuery::parse(Some(&rest.finish()), known("event")?)?;
     // Said once, by the pods.
     events.warnings.clear();
@@ -194,5 +195,14 @@ mod tests {
         let error = |text: &str| json!({"ErrStatus": {"message": text}});
         let errors = distinct(vec![error("a"), error("b"), error("a")]);
         assert_eq!(errors, [error("a"), error("b")]);
+    }
+
+    #[test]
+    fn a_nodes_events_are_left_whole_by_what_is_asked_of_its_pods() {
+        let raw = "filterBy=status,Running&labelSelector=app%3Dweb&itemsPerPage=5&page=2";
+        let Queries { pods, events } = queries(Some(raw), known("node").unwrap()).unwrap();
+        assert!(!pods.filters.is_empty() && !pods.labels.is_empty(), "{pods:?}");
+        assert!(!events.is_filtered(), "{events:?}");
+        assert!(events.page.is_some() && events.page == pods.page, "{events:?}");
     }
 }

@@ -37,6 +37,8 @@ const AT_ONCE: usize = 16;
 const AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks whether an evicted pod is gone.
 const LOOK: Duration = Duration::from_secs(1);
+/// The cause in the API server's 403 to who creates something in a namespace that is being deleted.
+const ENDING: &str = "NamespaceTerminating";
 
 /// `PUT /api/v1/node/{name}/cordon` and `…/uncordon`: 204, whatever it was before.
 pub async fn cordon(
@@ -217,6 +219,8 @@ impl Run {
                 Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => return Ok(()),
                 // Another pod of that name: this one is gone.
                 Err(failure) if failure.code() == Some(StatusCode::CONFLICT) => break,
+                // As kubectl does: no eviction is taken there, and the pod goes without one.
+                Err(failure) if is_ending(&failure) => break,
                 Err(failure) if is_passing(&failure) => {
                     let why = words(&failure, self.locale);
                     self.tell("waiting", json!({ "pod": pod.shown, "reason": why })).await;
@@ -250,6 +254,16 @@ fn is_passing(failure: &Failure) -> bool {
     })
 }
 
+/// The pod's namespace is being deleted: nothing is created in it any more, no eviction either.
+fn is_ending(failure: &Failure) -> bool {
+    let Failure::Status { code: StatusCode::FORBIDDEN, details: Some(details), .. } = failure
+    else {
+        return false;
+    };
+    let mut causes = details.get("causes").and_then(Value::as_array).into_iter().flatten();
+    causes.any(|cause| text(cause, "/reason") == ENDING)
+}
+
 async fn set(
     gateway: &Gateway,
     user: &User,
@@ -275,5 +289,18 @@ mod tests {
             assert!(!is_passing(&said(code)), "{code}");
         }
         assert!(is_passing(&UpstreamError::Timeout.into()));
+    }
+
+    #[test]
+    fn only_a_namespace_that_is_being_deleted_makes_a_refusal_worth_waiting() {
+        let refused = |code: u16, reason: &str| {
+            let details = json!({ "causes": [{ "reason": "Other" }, { "reason": reason }] });
+            let status = json!({ "reason": "Forbidden", "message": "no", "details": details });
+            Failure::status(StatusCode::from_u16(code).unwrap(), status.to_string().as_bytes())
+        };
+        assert!(is_ending(&refused(403, "NamespaceTerminating")));
+        assert!(!is_ending(&refused(403, "FieldValueInvalid")));
+        assert!(!is_ending(&refused(422, "NamespaceTerminating")));
+        assert!(!is_ending(&Failure::status(StatusCode::FORBIDDEN, b"NamespaceTerminating")));
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
-use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -95,11 +94,8 @@ async fn answer(
     };
     let left_out = primary.iter().flat_map(|rows| joins.left_out(&rows.scope));
     errors.extend(left_out.map(|why| ApiError::from(why.clone()).as_item(locale)));
-    // Nobody could be asked about some namespaces, though the rows of the others are current.
-    let unasked = primary.iter().filter(|rows| rows.age.is_zero());
-    let unasked = unasked.filter_map(|rows| rows.scope.rest());
-    let unasked = unasked.filter(|why| why.code() != Some(StatusCode::FORBIDDEN));
-    errors.extend(unasked.map(|why| ApiError::from(why.clone()).as_item(locale)));
+    let missing = primary.iter().filter_map(View::missing);
+    errors.extend(missing.map(|error| error.as_item(locale)));
     let freshness = Freshness::of(primary.iter().chain(joins.views()));
     let recipe = primary.as_ref().filter(|_| errors.is_empty());
     let recipe = recipe.and_then(|rows| Recipe::of(kind, asked, rows, &joins));
@@ -114,12 +110,13 @@ async fn answer(
         Some(view) => (view.store().select(&view.scope, query), None),
         None if kind.name == "namespace" => {
             let own = Box::pin(own_namespaces::page(gateway, user, query)).await?;
-            if own.is_some() {
-                // This is the whole of it: frontends take an error for "unknown".
+            if let Some((_, partly)) = &own {
+                // This is the whole of it, mostly: frontends take an error for "unknown".
                 errors.clear();
+                errors.extend(partly.iter().map(|error| error.as_item(locale)));
                 denied = None;
             }
-            (own.unwrap_or_default(), None)
+            (own.map(|(page, _)| page).unwrap_or_default(), None)
         }
         None => (Page::default(), None),
     };
@@ -173,7 +170,11 @@ pub async fn open_joins(
     let (events, pods, sets) = tokio::join!(open("event"), open("pod"), open("replicaset"));
     let mut errors = Vec::new();
     let mut keep = |view: Option<Result<View, NoView>>| match view? {
-        Ok(view) => Some(view),
+        Ok(view) => {
+            let refused = view.refused.iter();
+            errors.extend(refused.map(|why| ApiError::from(why.clone()).as_item(locale)));
+            Some(view)
+        }
         Err(none) => {
             errors.push(none.error().as_item(locale));
             None

@@ -42,7 +42,8 @@ use crate::upstream::{Fingerprint, User};
 const LARGEST: usize = 8 << 20;
 /// Longer than any read of the API server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What takes long is done rarely: at most a fifth of the time is spent on it.
+/// What takes long is done rarely: a fifth of the time goes to it, unless the pause were to be longer
+/// than `After::latest`: most of a long time is waiting for others, whom a pause does not help.
 const REST: u32 = 4;
 /// How long nobody looks whether a token is over: clocks are set, and machines sleep.
 const CLOCK: Duration = Duration::from_secs(5);
@@ -396,7 +397,7 @@ impl Work {
     /// Until it is time to evaluate again.
     async fn idle(&self, after: &After, took: Duration, counts: &[u64]) {
         let now = Instant::now();
-        let soonest = after.soonest.max(took * REST);
+        let soonest = after.soonest.max((took * REST).min(after.latest));
         sleep_until(now + soonest).await;
         let changed = after.feeds.iter().map(|feed| {
             let count = counts.get(feed.kind.index()).copied().unwrap_or_default();

@@ -222,8 +222,13 @@ pub async fn node(
         view::open_all(&gateway, &user, of_pods),
     );
     let usages = usages?;
-    let series = usages.get("", &name).ok_or_else(|| unmeasured(&name))?;
     let (nodes, mut errors) = kept(nodes, locale);
+    let node = nodes.as_ref().and_then(|nodes| nodes.store().get(&nodes.scope, "", &name));
+    let series = match &node {
+        Some(node) => usages.of(node),
+        None => usages.get("", &name),
+    };
+    let series = series.ok_or_else(|| unmeasured(&name))?;
     let (pods, more) = kept(pods, locale);
     errors.extend(more);
     let asked = pods.as_ref().map(|pods| {
@@ -232,7 +237,6 @@ pub async fn node(
         pods.store().linked(&pods.scope, &on_it, |row| rows.push(row.clone()));
         allocated(rows.iter().map(|row| &**row))
     });
-    let node = nodes.as_ref().and_then(|nodes| nodes.store().get(&nodes.scope, "", &name));
     let mut answer = Answer::of(&series, asked, errors);
     answer.percent_of_allocatable = node.and_then(|node| match &node.facts {
         Facts::Node(has) => Some(percent(&series, (has.cpu, has.memory))),

@@ -33,8 +33,7 @@ pub async fn overview(
     Caller(user): Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let last = request.uri().path().rsplit('/').next().unwrap_or_default();
-    let wanted = if last == "overview" { Vec::new() } else { namespaces_in(last)? };
+    let wanted = namespaces(request.uri().path())?;
     let locale = gateway.locale_of(request.headers());
     // One question first: bad credentials must not cause one for each kind.
     let pods = known("pod")?;
@@ -52,7 +51,10 @@ pub async fn overview(
     let (mut views, mut errors) = (Vec::new(), Vec::new());
     for (kind, view) in opened {
         match view {
-            Ok(view) => views.push((kind, view)),
+            Ok(view) => {
+                errors.extend(view.missing().map(|error| error.as_item(locale)));
+                views.push((kind, view));
+            }
             Err(none) => errors.push(none.unless_unauthorized()?.as_item(locale)),
         }
     }
@@ -67,7 +69,7 @@ pub async fn overview(
     let (objects, mut joins, rest) = joined(views);
     joins.usage = usage;
     let counted = rest.iter().filter(|(kind, _)| kind.list.counts != Counts::None);
-    for view in counted.map(|(_, view)| view).chain(&joins.pods) {
+    for view in counted.map(|(_, view)| view).chain(&joins.pods).chain(&joins.replica_sets) {
         let left_out = joins.left_out(&view.scope);
         errors.extend(left_out.map(|why| ApiError::from(why.clone()).as_item(locale)));
     }
@@ -92,6 +94,16 @@ pub async fn overview(
     });
     let reply = Reply::json(body.to_string().into_bytes(), freshness);
     Ok(reply.respond(&gateway, request.headers()))
+}
+
+/// The namespaces that the path names behind the route's own name; one may be called like it.
+fn namespaces(path: &str) -> Result<Vec<CompactString>, ApiError> {
+    let mut segments = path.rsplit('/');
+    let last = segments.next().unwrap_or_default();
+    match segments.next() {
+        Some("overview") => namespaces_in(last),
+        _ => Ok(Vec::new()),
+    }
 }
 
 type Views = Vec<(&'static KindDef, View)>;

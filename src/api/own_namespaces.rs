@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use compact_str::CompactString;
+use http::StatusCode;
 use serde_json::json;
 
 use super::Gateway;
@@ -17,19 +18,20 @@ use super::related::known;
 use super::target::{encoded, live_all};
 use super::view;
 use crate::cache::Page;
-use crate::kinds::Row;
-use crate::query::ListQuery;
+use crate::kinds::{KindDef, Row};
+use crate::query::{Key, ListQuery};
 use crate::upstream::User;
 
 /// Whole rows of one answer: each is a GET as the caller. More namespaces show their names.
 const WHOLE: usize = 50;
 
-/// The page of the caller's own namespaces; `None` when there is not one.
+/// The page of the caller's own namespaces, and a word where some may be missing from it; `None`
+/// when there is not one.
 pub async fn page(
     gateway: &Gateway,
     user: &User,
     query: &ListQuery,
-) -> Result<Option<Page>, ApiError> {
+) -> Result<Option<(Page, Option<ApiError>)>, ApiError> {
     let kind = known("namespace")?;
     let candidates = view::known_namespaces(gateway, user).await;
     let (everywhere, mut visible) =
@@ -49,12 +51,54 @@ pub async fn page(
         let json = json!({ "metadata": { "name": name } }).to_string();
         (kind.row)(&json).map(Arc::new)
     };
-    let rows = visible.iter().map(|one| name_only(&one.name)).collect::<Result<Vec<_>, _>>()?;
-    let mut page = Page::of(&rows, query);
+    let mut rows = visible.iter().map(|one| name_only(&one.name)).collect::<Result<Vec<_>, _>>()?;
     let gettable: HashSet<&CompactString> =
         visible.iter().filter(|one| one.may_get).map(|one| &one.name).collect();
+    let with_content = needs_content(query);
+    let (mut partly, mut unread) = (None, !with_content);
+    if with_content {
+        // What a name rules out need not be read.
+        let mut by_name = query.filters.clone();
+        by_name.retain(|filter| is_name(filter.key));
+        rows.retain(|row| by_name.iter().all(|filter| filter.matches(row)));
+        unread = rows.iter().filter(|row| gettable.contains(&row.name)).count() > WHOLE;
+        if unread && filters_content(query) {
+            let (id, most) = ("error-custom-objects-in-part", WHOLE.to_string());
+            let too_many = StatusCode::PAYLOAD_TOO_LARGE;
+            partly = Some(ApiError::with_status(too_many, id, &[("most", &most)]));
+        }
+        fill(gateway, user, (kind, &gettable), &mut rows).await;
+    }
+    let mut page = Page::of(&rows, query);
+    if unread {
+        fill(gateway, user, (kind, &gettable), &mut page.rows).await;
+    }
+    Ok(Some((page, partly)))
+}
+
+fn is_name(key: Key) -> bool {
+    matches!(key, Key::Name | Key::Namespace)
+}
+
+/// Whether more than names decides who is on the page, and where.
+fn needs_content(query: &ListQuery) -> bool {
+    filters_content(query) || query.sort.iter().any(|sort| !is_name(sort.key))
+}
+
+/// Whether more than names decides who is on the page.
+fn filters_content(query: &ListQuery) -> bool {
+    !query.labels.is_empty() || query.filters.iter().any(|filter| !is_name(filter.key))
+}
+
+/// Puts whole rows in the places of the first of those that the caller may read.
+async fn fill(
+    gateway: &Gateway,
+    user: &User,
+    (kind, gettable): (&'static KindDef, &HashSet<&CompactString>),
+    rows: &mut [Arc<Row>],
+) {
     let path = |name: &str| format!("{}/{}", kind.resource.collection(None), encoded(name));
-    let wanted = page.rows.iter().filter(|row| gettable.contains(&row.name));
+    let wanted = rows.iter().filter(|row| gettable.contains(&row.name));
     let wanted = wanted.take(WHOLE).map(|row| (row.name.clone(), path(&row.name))).collect();
     let mut whole: HashMap<CompactString, Arc<Row>> = HashMap::new();
     for (name, answer) in live_all(gateway, user, wanted).await {
@@ -63,10 +107,9 @@ pub async fn page(
             whole.insert(name, Arc::new(row));
         }
     }
-    for row in &mut page.rows {
+    for row in rows {
         if let Some(found) = whole.remove(&row.name) {
             *row = found;
         }
     }
-    Ok(Some(page))
 }

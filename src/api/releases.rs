@@ -23,7 +23,7 @@ use super::target::encoded;
 use super::view::{self, NoView};
 use super::{Caller, Gateway, Shared};
 use crate::auth::{Reach, Scope};
-use crate::cache::{self, ListError, Listing, Page};
+use crate::cache::{self, Listing, Page};
 use crate::helm::facts::{Fact, Read};
 use crate::helm::legacy;
 use crate::i18n::Locale;
@@ -109,7 +109,7 @@ pub async fn installed(
     gateway: &Gateway,
     user: &User,
 ) -> Result<(Vec<(Arc<Row>, Arc<Fact>)>, Option<ApiError>), ApiError> {
-    let (ask, rows) = match secrets(gateway, user, &[], CURRENT).await {
+    let (ask, rows, missing) = match secrets(gateway, user, &[], CURRENT).await {
         Ok(listed) => listed,
         Err(none) => return Ok((Vec::new(), Some(none.unless_unauthorized()?))),
     };
@@ -120,7 +120,7 @@ pub async fn installed(
         let fact = facts.get(&row.uid)?.clone();
         Some((row, fact))
     });
-    Ok((known.collect(), unknown))
+    Ok((known.collect(), missing.or(unknown)))
 }
 
 async fn answer(
@@ -132,7 +132,7 @@ async fn answer(
 ) -> Result<Reply, ApiError> {
     let (secrets, legacy) =
         tokio::join!(secrets(gateway, user, wanted, selector), legacy(gateway, user, wanted));
-    let (ask, rows) = match secrets {
+    let (ask, rows, missing) = match secrets {
         Ok(listed) => listed,
         Err(NoView::Failed(error)) => return Err(error),
         Err(NoView::Denied(error)) => {
@@ -140,7 +140,7 @@ async fn answer(
             return Ok(reply(&Page::default(), &errors)?.denied(Some(error)));
         }
     };
-    let mut errors = Vec::new();
+    let mut errors: Vec<_> = missing.iter().map(|error| error.as_item(locale)).collect();
     let (old, mut facts) = match legacy {
         Ok(legacy) => legacy,
         // Who may not look there has no releases of Helm 2.
@@ -182,20 +182,22 @@ fn reply(page: &Page, errors: &[serde_json::Value]) -> Result<Reply, ApiError> {
     Ok(Reply::json(body, Freshness::default().with_live()))
 }
 
-/// The revisions that the caller may list, named after their releases.
+/// The revisions that the caller may list, named after their releases, and why some are missing.
 async fn secrets<'a>(
     gateway: &'a Gateway,
     user: &'a User,
     wanted: &[CompactString],
     selector: &'static str,
-) -> Result<(Ask<'a>, Vec<Arc<Row>>), NoView> {
+) -> Result<(Ask<'a>, Vec<Arc<Row>>, Option<ApiError>), NoView> {
     let secret = known("secret").map_err(NoView::Failed)?;
     let scope = view::scope(gateway, user, secret, wanted).await?;
     let ask = Ask { gateway, user, namespaces: reached(&scope), selector };
     let at = |namespace: Option<&str>| ask.path(namespace, selector);
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
     let listing = Box::pin(view::listed(gateway, user, &RELEASE, &at, &ask.namespaces)).await;
-    let rows = rows(listing.map_err(refused)?);
+    let mut listing = listing?;
+    let missing = listing.refused.take().map(ApiError::from);
+    let rows = rows(listing);
     let rows = rows.into_iter().map(|row| {
         let mut row = Arc::unwrap_or_clone(row);
         if let Some((release, _)) = named(&row.name) {
@@ -203,7 +205,7 @@ async fn secrets<'a>(
         }
         Arc::new(row)
     });
-    Ok((ask, rows.collect()))
+    Ok((ask, rows.collect(), missing))
 }
 
 /// Rows of Helm 2's ConfigMaps, with all that is known of them: from the shared rows where we keep
@@ -233,18 +235,8 @@ async fn legacy(
         format!("{}?labelSelector={selector}", kind.resource.collection(namespace))
     };
     let listing = Box::pin(view::listed(gateway, user, kind, &at, &reached(&scope))).await;
-    rows(listing.map_err(refused)?).iter().for_each(&mut take);
+    rows(listing?).iter().for_each(&mut take);
     Ok(found)
-}
-
-/// A right that was lost between the question and the list is a denial as any other.
-fn refused(error: ListError) -> NoView {
-    match &error {
-        ListError::Failed(failure) if failure.code() == Some(StatusCode::FORBIDDEN) => {
-            NoView::Denied(error.into())
-        }
-        _ => NoView::Failed(error.into()),
-    }
 }
 
 /// The namespaces of a scope; none for all.

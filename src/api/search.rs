@@ -14,6 +14,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::detail::distinct;
 use super::error::ApiError;
 use super::list::namespaces_in;
 use super::related::known;
@@ -95,13 +96,14 @@ pub async fn search(
                 best.pop();
             }
         });
+        errors.extend(view.missing().map(|error| error.as_item(locale)));
         views.push(view);
     }
     let items: Result<Vec<Value>, ApiError> =
         best.into_sorted_vec().iter().map(Hit::shown).collect();
     let body = json!({
         "query": question.text, "listMeta": { "totalItems": total },
-        "items": items?, "errors": errors,
+        "items": items?, "errors": distinct(errors),
     });
     let reply = Reply::json(body.to_string().into_bytes(), Freshness::of(views.iter()));
     Ok(reply.respond(&gateway, request.headers()))

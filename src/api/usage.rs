@@ -182,7 +182,11 @@ pub async fn shown(
     }
     let name = if kind.name == "node" { NODE_USAGE.name } else { POD_USAGE.name };
     match open(gateway, user, name, wanted).await {
-        Ok(usages) => (usages, None),
+        Ok(usages) => {
+            let view = usages.as_ref().and_then(Usages::view);
+            let refused = view.and_then(|view| view.refused.clone());
+            (usages, refused.map(|why| ApiError::from(why).as_item(locale)))
+        }
         Err(error) => (None, Some(error.as_item(locale))),
     }
 }

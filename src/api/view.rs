@@ -71,6 +71,9 @@ pub struct View {
     rows: Rows,
     /// How old the rows are; zero while a watch is open or for a live list.
     pub age: Duration,
+    /// What one of the namespaces has answered whose rows are missing though the scope has them: a
+    /// right to list that was lost between the question and the list, or denied by more than rights.
+    pub refused: Option<Failure>,
 }
 
 enum Rows {
@@ -104,6 +107,14 @@ impl View {
     pub fn is_shared(&self) -> bool {
         matches!(self.rows, Rows::Shared(_))
     }
+
+    /// Why rows of some namespaces are missing for which no denial is known beforehand: they were
+    /// refused, or nobody could be asked about them, though the rows of the others are current.
+    pub fn missing(&self) -> Option<ApiError> {
+        let is_denial = |why: &Failure| why.code() == Some(StatusCode::FORBIDDEN);
+        let unasked = self.scope.rest().filter(|why| !is_denial(why) && self.age.is_zero());
+        self.refused.as_ref().or(unasked).cloned().map(ApiError::from)
+    }
 }
 
 impl NoView {
@@ -125,6 +136,18 @@ impl From<Refusal> for NoView {
         match refusal {
             Refusal::Denied(_) => Self::Denied(refusal.into()),
             Refusal::Unknown(_) => Self::Failed(refusal.into()),
+        }
+    }
+}
+
+impl From<ListError> for NoView {
+    /// A right that was lost between the question and the list is a denial as any other.
+    fn from(error: ListError) -> Self {
+        match &error {
+            ListError::Failed(failure) if failure.code() == Some(StatusCode::FORBIDDEN) => {
+                Self::Denied(error.into())
+            }
+            _ => Self::Failed(error.into()),
         }
     }
 }
@@ -178,7 +201,7 @@ async fn within(
         if let Some(age) = age
             && gateway.writes.are_seen(user, feed, &scope).await
         {
-            return Ok(View { scope, rows: Rows::Shared(feed.clone()), age });
+            return Ok(View { scope, rows: Rows::Shared(feed.clone()), age, refused: None });
         }
     }
     let namespaces: Vec<CompactString> = match scope.reach() {
@@ -189,10 +212,10 @@ async fn within(
     let at = Box::pin(served(gateway, user, kind)).await.map_err(NoView::Failed)?;
     let at = move |namespace: Option<&str>| at.collection(namespace);
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
-    let listing = Box::pin(listed(gateway, user, kind, &at, &namespaces)).await;
-    let Listing { store, .. } = listing.map_err(|error| NoView::Failed(error.into()))?;
-    // The listing's own scope reaches as far, and knows nothing of the rest.
-    Ok(View { scope, rows: Rows::Own(Box::new(store)), age: Duration::ZERO })
+    let Listing { store, refused, .. } =
+        Box::pin(listed(gateway, user, kind, &at, &namespaces)).await?;
+    // The listing's own scope reaches no further, and knows nothing of the rest.
+    Ok(View { scope, rows: Rows::Own(Box::new(store)), age: Duration::ZERO, refused })
 }
 
 /// A list as the caller; credentials that it refuses end what is remembered of them, and what is

@@ -30,9 +30,14 @@ const LIVE: Duration = Duration::from_secs(2);
 /// How long a read waits for its stores before it is live.
 const PATIENCE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
-/// Writes remembered at most: past it the oldest are forgotten, and their readers see what the
-/// watch has.
+/// Pairs of caller and kind that are remembered at most: past it all are forgotten, and readers see
+/// what the watch has.
 const MOST: usize = 10_000;
+/// Past it nobody is added on his own word: a stranger sends as many tokens, and tales of writes, as
+/// he likes.
+const UNPROVEN: usize = MOST / 2;
+/// Between two searches for what is over, which look at everything.
+const SWEEP: Duration = Duration::from_secs(1);
 /// The API server's own are 36 characters.
 const LONGEST_UID: usize = 64;
 /// Writes of one kind that are told apart.
@@ -57,15 +62,33 @@ enum What {
     Something,
 }
 
-/// By caller and kind; each with when it was first heard of.
-type Recent = HashMap<(Fingerprint, usize), Vec<(Instant, What)>>;
+/// Caller and kind.
+type Key = (Fingerprint, usize);
+
+#[derive(Default)]
+struct Recent {
+    /// Each with when it was first heard of.
+    all: HashMap<Key, Vec<(Instant, What)>>,
+    swept: Option<Instant>,
+}
 
 /// Writes that stores may not have heard of.
 #[derive(Default)]
 pub struct Writes {
     recent: Mutex<Recent>,
-    /// Length of `recent`: reads look at this alone while nobody writes.
+    /// How many are in `recent`: reads look at this alone while nobody writes.
     count: AtomicUsize,
+}
+
+impl Recent {
+    /// Whether there are fewer than so many, once those that are over are gone.
+    fn has_room(&mut self, most: usize) -> bool {
+        if self.all.len() >= most && self.swept.is_none_or(|at| at.elapsed() >= SWEEP) {
+            self.all.retain(|_, of_one| of_one.iter().any(|(at, _)| at.elapsed() < REMEMBERED));
+            self.swept = Some(Instant::now());
+        }
+        self.all.len() < most
+    }
 }
 
 impl Wrote {
@@ -137,14 +160,20 @@ impl Writes {
 
     /// `anew`: its time begins again; what a client goes on carrying is as old as it was.
     fn remember(&self, user: &User, wrote: &Wrote, anew: bool) {
+        let key = (user.fingerprint(), wrote.kind.index());
+        // The API server has answered to what is noted with a version or as gone. What is heard, or
+        // is on its way through the passthrough, may be a stranger's: it pushes out nobody.
+        let proven = anew && wrote.what != What::Something;
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() >= MOST {
-            recent.retain(|_, all| all.iter().any(|(at, _)| at.elapsed() < REMEMBERED));
-            if recent.len() >= MOST {
-                recent.clear();
+        if !recent.all.contains_key(&key) {
+            if !proven && !recent.has_room(UNPROVEN) {
+                return;
+            }
+            if !recent.has_room(MOST) {
+                recent.all.clear();
             }
         }
-        let all = recent.entry((user.fingerprint(), wrote.kind.index())).or_default();
+        let all = recent.all.entry(key).or_default();
         all.retain(|(at, _)| at.elapsed() < REMEMBERED);
         if let Some(known) = all.iter_mut().find(|(_, known)| known.covers(&wrote.what)) {
             if anew {
@@ -158,7 +187,7 @@ impl Writes {
             }
             all.push((Instant::now(), wrote.what.clone()));
         }
-        self.count.store(recent.len(), Ordering::Release);
+        self.count.store(recent.all.len(), Ordering::Release);
     }
 
     /// Whether the store shows all that this caller wrote: at once nearly always, else after a
@@ -175,10 +204,10 @@ impl Writes {
                 return false;
             }
             open.retain(|(_, what)| !what.is_elsewhere(scope));
-            let (seen, left): (Vec<_>, Vec<_>) =
-                open.into_iter().partition(|(_, what)| what.is_seen(feed, scope));
-            self.forget(key, &seen);
-            if left.is_empty() {
+            // What is gone may not have come yet: it is looked for last, and in each round anew.
+            open.sort_by_key(|(_, what)| matches!(what, What::Gone { .. }));
+            if open.iter().all(|(_, what)| what.is_seen(feed, scope)) {
+                self.forget(key, &open);
                 return true;
             }
             if begun.elapsed() > PATIENCE {
@@ -188,9 +217,9 @@ impl Writes {
         }
     }
 
-    fn open(&self, key: (Fingerprint, usize)) -> Vec<(Instant, What)> {
+    fn open(&self, key: Key) -> Vec<(Instant, What)> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = recent.get(&key).cloned().unwrap_or_default();
+        let all = recent.all.get(&key).cloned().unwrap_or_default();
         drop(recent);
         let (fresh, old): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(at, _)| at.elapsed() < REMEMBERED);
@@ -199,18 +228,18 @@ impl Writes {
     }
 
     /// Forgets these alone: what was noted meanwhile stays.
-    fn forget(&self, key: (Fingerprint, usize), seen: &[(Instant, What)]) {
+    fn forget(&self, key: Key, seen: &[(Instant, What)]) {
         if seen.is_empty() {
             return;
         }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(all) = recent.get_mut(&key) {
+        if let Some(all) = recent.all.get_mut(&key) {
             all.retain(|one| !seen.contains(one));
             if all.is_empty() {
-                recent.remove(&key);
+                recent.all.remove(&key);
             }
         }
-        self.count.store(recent.len(), Ordering::Release);
+        self.count.store(recent.all.len(), Ordering::Release);
     }
 }
 
@@ -276,6 +305,8 @@ pub fn carry(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Cache;
+    use futures::FutureExt as _;
     use serde_json::json;
 
     fn pod() -> &'static KindDef {
@@ -320,12 +351,53 @@ mod tests {
         let writes = Writes::default();
         let user = |index: usize| User::bearer(&format!("t{index}"), &HeaderMap::new()).unwrap();
         for index in 0..=MOST {
-            writes.note(&user(index), &Wrote { kind: pod(), what: What::Something });
+            writes.note(&user(index), &Wrote { kind: pod(), what: What::Version(7) });
         }
         assert!(writes.count.load(Ordering::Relaxed) <= MOST);
         let last = user(MOST);
         assert_eq!(writes.open((last.fingerprint(), pod().index())).len(), 1);
         assert!(writes.open((user(MOST + 1).fingerprint(), pod().index())).is_empty());
+    }
+
+    #[test]
+    fn strangers_push_out_no_write_that_the_api_server_has_answered() {
+        let writes = Writes::default();
+        let user = |index: usize| User::bearer(&format!("t{index}"), &HeaderMap::new()).unwrap();
+        let (first, last) = (user(0), user(MOST + 1));
+        let answered = Wrote { kind: pod(), what: What::Version(7) };
+        let on_its_way = Wrote { kind: pod(), what: What::Something };
+        let told = HeaderMap::from_iter([(WROTE, HeaderValue::from_static("pod:9"))]);
+        writes.note(&first, &answered);
+        for index in 1..=MOST {
+            match index % 2 {
+                0 => writes.hear(&user(index), &told),
+                _ => writes.note(&user(index), &on_its_way),
+            }
+        }
+        assert!(writes.count.load(Ordering::Relaxed) <= UNPROVEN);
+        writes.note(&last, &answered);
+        for user in [&first, &last] {
+            assert_eq!(writes.open((user.fingerprint(), pod().index())).len(), 1);
+        }
+        // Who is remembered already is heard all the same.
+        writes.hear(&first, &told);
+        let open = writes.open((first.fingerprint(), pod().index()));
+        assert!(open.iter().any(|(_, what)| *what == What::Version(9)), "{open:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_looked_for_again_when_what_was_made_has_come() {
+        let (writes, cache) = (Writes::default(), Cache::idle());
+        let (feed, scope) = (cache.feed(pod()).unwrap(), Scope::for_tests(pod(), None));
+        let user = User::bearer("t", &HeaderMap::new()).unwrap();
+        let key = (user.fingerprint(), pod().index());
+        let gone = What::Gone { namespace: "n".into(), uid: "u1".into() };
+        // It was made, then deleted, and nothing has been heard of either: it is not there.
+        for what in [gone, What::Version(4)] {
+            writes.note(&user, &Wrote { kind: pod(), what });
+        }
+        assert_eq!(writes.are_seen(&user, feed, &scope).now_or_never(), None, "it waits");
+        assert_eq!(writes.open(key).len(), 2);
     }
 
     #[test]

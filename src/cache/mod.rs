@@ -129,13 +129,27 @@ impl Feed {
     }
 
     fn lost(&self) {
+        self.lost_since(Instant::now());
+    }
+
+    /// Nothing has been heard since then, as it turns out now.
+    fn lost_since(&self, last: Instant) {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         let heard = silent.is_none();
-        silent.get_or_insert_with(Instant::now);
+        silent.get_or_insert(last);
         drop(silent);
         if heard {
             self.changed();
         }
+    }
+}
+
+/// The keeping of a feed. However it ends, by a panic of ours too, its rows are current no more.
+struct Keeping(Arc<Feed>);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.lost();
     }
 }
 
@@ -151,11 +165,11 @@ impl Cache {
     pub fn start(cluster: &Cluster, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         let cache = Self { feeds: KINDS.iter().map(|kind| Arc::new(Feed::new(kind))).collect() };
         for feed in cache.feeds() {
-            let (cluster, feed, stop) = (cluster.clone(), feed.clone(), stop.clone());
+            let (cluster, stop, keeping) = (cluster.clone(), stop.clone(), Keeping(feed.clone()));
             tasks.spawn(async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = reflector::run(&cluster, &feed) => {}
+                    () = reflector::run(&cluster, &keeping.0) => {}
                 }
             });
         }
@@ -202,5 +216,40 @@ impl Cache {
             State::Current | State::Stale(_) => Some(feed.store.names()),
             State::Starting | State::Refused => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn current() -> Arc<Feed> {
+        let feed = Arc::new(Feed::new(by_name("pod").unwrap()));
+        feed.synced.store(true, Ordering::Release);
+        feed.heard();
+        assert_eq!(feed.state(), State::Current);
+        feed
+    }
+
+    #[test]
+    fn a_watch_that_died_silently_is_as_old_as_its_last_word() {
+        let (feed, ago) = (current(), Duration::from_secs(90));
+        let before = feed.changes();
+        feed.lost_since(Instant::now().checked_sub(ago).unwrap());
+        // Found out once more: it does not begin anew.
+        feed.lost();
+        assert!(matches!(feed.state(), State::Stale(age) if age >= ago), "{:?}", feed.state());
+        assert_eq!(feed.changes(), before + 1);
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_nobody_keeps_any_more_is_not_current() {
+        let feed = current();
+        let keeping = Keeping(feed.clone());
+        let task = tokio::spawn(async move {
+            assert_eq!(keeping.0.state(), State::Refused, "a mistake of ours");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        assert!(matches!(feed.state(), State::Stale(_)), "{:?}", feed.state());
     }
 }

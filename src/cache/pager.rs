@@ -35,6 +35,9 @@ const WHOLE_BYTES: usize = 1 << 30;
 const LIVE_ROWS: usize = 20_000;
 /// Namespaces listed at once for one live answer.
 const LISTS_AT_ONCE: usize = 8;
+/// So many refused are rights that have just been lost. More: who asks has to find out first where
+/// he may list, instead of trying everywhere.
+const REFUSALS: usize = 32;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ListError {
@@ -80,10 +83,13 @@ pub struct Listing {
     pub columns: Vec<Value>,
     /// Objects that are left out.
     pub malformed: u64,
+    /// What one of the namespaces that are left out has answered: 403.
+    pub refused: Option<Failure>,
 }
 
 /// The rows that `user` may list in `namespaces` (empty: all), read now with the user's own
-/// credentials. `at` is the collection's path in a namespace or in all.
+/// credentials. `at` is the collection's path in a namespace or in all. Of several namespaces those
+/// that are refused cost their own rows alone; all of them refused are an error.
 pub async fn list_as(
     cluster: &Cluster,
     user: &User,
@@ -93,24 +99,45 @@ pub async fn list_as(
 ) -> Result<Listing, ListError> {
     let who = Identity::User(user);
     let namespaces = if kind.resource.namespaced { namespaces } else { &[] };
-    let scope = Scope::answered(kind, namespaces);
     let room = &Semaphore::new(LIVE_ROWS);
     if namespaces.is_empty() {
         let listed = list(cluster, who, kind, at, None, room).await?;
         let Listed { rows, columns, malformed, .. } = listed;
-        return Ok(Listing { store: Store::of(kind, rows), scope, columns, malformed });
+        let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, namespaces));
+        return Ok(Listing { store, scope, columns, malformed, refused: None });
     }
-    let lists = futures::stream::iter(namespaces.to_vec())
-        .map(|namespace| async move { list(cluster, who, kind, at, Some(&namespace), room).await });
+    let lists = futures::stream::iter(namespaces.to_vec()).map(|namespace| async move {
+        let listed = list(cluster, who, kind, at, Some(&namespace), room).await;
+        (namespace, listed)
+    });
     let mut lists = lists.buffer_unordered(LISTS_AT_ONCE);
     let (mut rows, mut columns, mut malformed) = (Vec::new(), Vec::new(), 0);
-    while let Some(listed) = lists.next().await {
-        let listed = listed?;
+    let (mut answered, mut refused, mut refusals) = (Vec::new(), None, 0);
+    while let Some((namespace, listed)) = lists.next().await {
+        let listed = match listed {
+            Err(ListError::Failed(failure)) if is_denial(&failure) => {
+                refusals += 1;
+                if refusals > REFUSALS {
+                    return Err(failure.into());
+                }
+                refused = Some(failure);
+                continue;
+            }
+            listed => listed?,
+        };
+        answered.push(namespace);
         rows.extend(listed.rows);
         columns = listed.columns;
         malformed += listed.malformed;
     }
-    Ok(Listing { store: Store::of(kind, rows), scope, columns, malformed })
+    match refused {
+        // Not a scope of nothing: that would be one of everything.
+        Some(failure) if answered.is_empty() => Err(failure.into()),
+        refused => {
+            let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, &answered));
+            Ok(Listing { store, scope, columns, malformed, refused })
+        }
+    }
 }
 
 /// Lists a collection with our own rights as the API server's cache has it, in one answer: as fast
@@ -186,6 +213,10 @@ pub(super) async fn list(
             return Ok(listed);
         }
     }
+}
+
+fn is_denial(failure: &Failure) -> bool {
+    failure.code() == Some(StatusCode::FORBIDDEN)
 }
 
 fn is_busy(failure: &Failure) -> bool {

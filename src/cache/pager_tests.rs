@@ -13,20 +13,23 @@ use crate::kinds::by_name;
 
 /// An API server that answers everything with this, and counts.
 async fn server(body: String) -> (Cluster, Arc<AtomicUsize>) {
-    // kube's own client wants a process-wide provider; a second call is harmless.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (body, asked) = (bytes::Bytes::from(body), Arc::<AtomicUsize>::default());
     let count = asked.clone();
     let answer = move || async move {
         count.fetch_add(1, Ordering::SeqCst);
         body.into_response()
     };
+    (cluster(axum::Router::new().fallback(answer)).await, asked)
+}
+
+async fn cluster(router: axum::Router) -> Cluster {
+    // kube's own client wants a process-wide provider; a second call is harmless.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = axum::Router::new().fallback(answer);
     tokio::spawn(async move { axum::serve(listener, router).await });
     let url = format!("http://{address}").parse().unwrap();
-    (Cluster::new("test", kube::Config::new(url)).unwrap(), asked)
+    Cluster::new("test", kube::Config::new(url)).unwrap()
 }
 
 async fn listed(cluster: &Cluster, namespaces: &[CompactString]) -> Result<Listing, ListError> {
@@ -61,4 +64,39 @@ async fn lists_side_by_side_share_the_room_of_one_answer() {
     // One page too many, and those that the other lists had asked for meanwhile.
     let pages = asked.load(Ordering::SeqCst);
     assert!(pages <= LIVE_ROWS / PAGE + LISTS_AT_ONCE, "{pages} pages");
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_refused_costs_its_own_rows_and_all_of_them_the_list() {
+    let answer = |uri: http::Uri| async move {
+        if uri.path().contains("/theirs") {
+            return (StatusCode::FORBIDDEN, "configmaps is forbidden").into_response();
+        }
+        let item = json!({"metadata": {"name": "a", "namespace": "mine"}});
+        json!({"kind": "ConfigMapList", "items": [item]}).to_string().into_response()
+    };
+    let cluster = cluster(axum::Router::new().fallback(answer)).await;
+    let names = |names: &[&str]| -> Vec<CompactString> {
+        names.iter().map(|name| CompactString::from(*name)).collect()
+    };
+    let some = listed(&cluster, &names(&["theirs", "mine", "theirs-too"])).await.unwrap();
+    assert_eq!(some.refused.unwrap().code(), Some(StatusCode::FORBIDDEN));
+    assert_eq!((some.store.len(), some.store.count(&some.scope)), (1, 1));
+    assert!(some.scope.covers("mine") && !some.scope.covers("theirs"));
+    for refused in [&["theirs"][..], &["theirs", "theirs-too"]] {
+        let error = listed(&cluster, &names(refused)).await.map(|_| ()).unwrap_err();
+        assert!(matches!(&error, ListError::Failed(failure) if is_denial(failure)), "{error}");
+    }
+    let whole = listed(&cluster, &names(&["mine"])).await.unwrap();
+    assert!(whole.refused.is_none() && whole.scope.covers("mine"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let refuse = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        std::future::ready((StatusCode::FORBIDDEN, "configmaps is forbidden"))
+    };
+    let cluster = self::cluster(axum::Router::new().fallback(refuse)).await;
+    let many: Vec<_> = (0..200).map(|at| CompactString::from(format!("theirs-{at}"))).collect();
+    assert!(listed(&cluster, &many).await.is_err());
+    assert!(asked.load(Ordering::Relaxed) <= REFUSALS + 1 + LISTS_AT_ONCE, "{asked:?}");
 }

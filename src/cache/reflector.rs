@@ -123,14 +123,23 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
         Err(failure) => return End::Failed(failure),
     };
     feed.heard();
+    let mut last = Instant::now();
     loop {
         match watch.line().await {
             Ok(None) => return End::Over,
-            Err(error) => return End::Failed(error.into()),
-            Ok(Some(line)) => match take(feed, &line, latest) {
-                None => {}
-                Some(end) => return end,
-            },
+            Err(error) => {
+                if matches!(error, UpstreamError::Timeout) {
+                    // Dead for we do not know how long: what came last is all that is sure.
+                    feed.lost_since(last);
+                }
+                return End::Failed(error.into());
+            }
+            Ok(Some(line)) => {
+                last = Instant::now();
+                if let Some(end) = take(feed, &line, latest) {
+                    return end;
+                }
+            }
         }
     }
 }

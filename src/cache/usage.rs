@@ -113,7 +113,7 @@ impl Usage {
         }
         let table = read(self.table(scope)?);
         let mut sums = table.sums();
-        sums.add(table.get(namespace, name)?);
+        sums.add_measured(table.get(namespace, name)?);
         Some(sums.series()).filter(|series| series.sources > 0)
     }
 

@@ -77,6 +77,8 @@ pub(super) struct Line {
     polled: u32,
     first: u32,
     points: Vec<Point>,
+    /// The last measurement before them, for sums.
+    before: Point,
 }
 
 /// 24 bits of millicores and 40 bits of KiB, as `kinds::usage` bounds them.
@@ -131,7 +133,8 @@ impl Table {
 
     /// Takes one poll's items at our own time `now` in unix seconds. An object gets a point only
     /// when the source's time for it is another than before (another, not a later one: a node's
-    /// clock may be set back). Returns how many objects did not fit into `most`.
+    /// clock may be set back); in sums it counts meanwhile as it was measured last. Returns how
+    /// many objects did not fit into `most`.
     pub fn apply(&mut self, now: i64, items: Vec<Measured>, most: usize) -> usize {
         if let Some(last) = self.axis.back()
             && now <= *last
@@ -152,7 +155,8 @@ impl Table {
                 None => new += 1,
             }
         }
-        if new > 0 || moved {
+        let is_news = new > 0 || moved;
+        if is_news {
             self.axis.push_back(now);
             while self.axis.len() > POINTS {
                 self.axis.pop_front();
@@ -163,7 +167,9 @@ impl Table {
         for item in &items {
             if let Some(line) = self.line(item) {
                 line.polled = polls;
-                line.take(tick, item.usage);
+                if is_news {
+                    line.take(tick, item.usage);
+                }
             }
         }
         if self.count + new > most {
@@ -211,7 +217,7 @@ impl Table {
             lines.retain(|_, line| {
                 line.trim(first);
                 if line.polled == polls {
-                    *sources += line.add_to(cells, first);
+                    *sources += line.add_to(cells, first, true);
                 }
                 line.polled == polls || !line.points.is_empty()
             });
@@ -227,26 +233,33 @@ impl Table {
 
 impl Line {
     fn new(polled: u32, tick: u32, usage: UsageFacts) -> Self {
-        let mut line = Self { seen: usage.time, polled, first: tick, points: Vec::new() };
+        let (seen, before) = (usage.time, Point::NONE);
+        let mut line = Self { seen, polled, first: tick, points: Vec::new(), before };
         line.push(Point::of(usage));
         line
     }
 
     fn take(&mut self, tick: u32, usage: UsageFacts) {
-        if self.seen == usage.time {
-            return;
-        }
+        let is_same = self.seen == usage.time;
         self.seen = usage.time;
         self.trim((tick + 1).saturating_sub(POINTS as u32));
         if self.points.is_empty() {
+            if is_same {
+                return;
+            }
             self.first = tick;
         }
+        // What is back after a while is told anew: before it there is nothing to be the same as.
+        let point = match is_same && self.next_tick() == tick {
+            true => Point::SAME,
+            false => Point::of(usage),
+        };
         while self.next_tick() < tick {
             self.push(Point::NONE);
         }
         // An object that a list has twice counts once.
         if self.next_tick() == tick {
-            self.push(Point::of(usage));
+            self.push(point);
         }
     }
 
@@ -261,27 +274,43 @@ impl Line {
         self.points.push(point);
     }
 
-    /// Adds its points, which are at most as old as the tick `first` of these sums. Answers whether
-    /// it has any, as a number.
-    fn add_to(&self, cells: &mut [Cell], first: u32) -> usize {
+    /// Adds its points, which are at most as old as the tick `first` of these sums; those between
+    /// two measurements only where they are `held`. Answers whether it has any, as a number.
+    fn add_to(&self, cells: &mut [Cell], first: u32, held: bool) -> usize {
         let start = usize::try_from(self.first.saturating_sub(first)).unwrap_or(usize::MAX);
+        let mut known = self.before.get();
         for (cell, point) in cells.iter_mut().skip(start).zip(&self.points) {
-            add(cell, point.get());
+            let is_same = *point == Point::SAME;
+            if !is_same {
+                known = point.get();
+            }
+            if held || !is_same {
+                add(cell, known);
+            }
         }
         usize::from(!self.points.is_empty())
     }
 
-    /// Forgets the points before the tick `first`.
+    /// Forgets the points before the tick `first`. A measurement outlives the window only as long
+    /// as another is in it.
     fn trim(&mut self, first: u32) {
         let gone = usize::try_from(first.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let gone = gone.min(self.points.len());
-        self.points.drain(..gone);
+        let last = self.points.drain(..gone).rfind(|point| *point != Point::SAME);
+        self.before = last.unwrap_or(self.before);
         self.first = self.first.max(first);
+        if self.points.iter().all(|point| *point == Point::SAME) {
+            self.points.clear();
+            self.before = Point::NONE;
+        }
     }
 }
 
 impl Point {
+    /// The poll did not have it.
     const NONE: Self = Self(u64::MAX);
+    /// The poll had it, not measured anew. No point: more memory than `kinds::usage` lets through.
+    const SAME: Self = Self(u64::MAX - 1);
 
     fn of(UsageFacts { cpu, memory, .. }: UsageFacts) -> Self {
         let kib = memory.max(0).unsigned_abs().div_ceil(1024);
@@ -290,7 +319,7 @@ impl Point {
 
     /// Millicores and bytes.
     fn get(self) -> Option<(i64, i64)> {
-        if self == Self::NONE {
+        if matches!(self, Self::NONE | Self::SAME) {
             return None;
         }
         let memory = i64::try_from((self.0 >> 24) << 10).unwrap_or(i64::MAX);
@@ -299,8 +328,14 @@ impl Point {
 }
 
 impl Sums<'_> {
+    /// Adds an object, between two measurements as it was measured last: a sum leaves nothing out.
     pub fn add(&mut self, line: &Line) {
-        self.sources += line.add_to(&mut self.cells, self.table.first);
+        self.sources += line.add_to(&mut self.cells, self.table.first, true);
+    }
+
+    /// Adds the measurements of an object and nothing between them: its own history.
+    pub fn add_measured(&mut self, line: &Line) {
+        self.sources += line.add_to(&mut self.cells, self.table.first, false);
     }
 
     /// Adds all objects of a namespace that the last poll had.
@@ -383,8 +418,9 @@ mod tests {
         for (cpu, memory) in [(0, 0), (MOST_CPU, 0), (0, MOST_MEMORY), (MOST_CPU, MOST_MEMORY)] {
             let point = Point::of(UsageFacts { time: 0, cpu, memory });
             assert_eq!(point.get(), Some((cpu, memory)));
+            assert!(point != Point::NONE && point != Point::SAME);
         }
-        assert_eq!(Point::NONE.get(), None);
+        assert_eq!((Point::NONE.get(), Point::SAME.get()), (None, None));
         assert_eq!(Point::of(UsageFacts { time: 0, cpu: 1, memory: 1 }).get(), Some((1, 1024)));
     }
 

@@ -48,8 +48,54 @@ fn a_point_is_added_only_when_the_source_has_measured_anew() {
     assert_eq!(one(&usage, "b").unwrap(), [(0, 1), (45, 2)]);
     let both = usage.sum(&scope(None), [("n", "a"), ("n", "b")].into_iter());
     assert_eq!(both.points[0], (T, 11, 11 * MIB));
-    assert_eq!(cpu(&both), [(0, 11), (30, 11), (45, 14)]);
+    // What was not measured anew counts as it was measured last.
+    assert_eq!(cpu(&both), [(0, 11), (30, 12), (45, 14)]);
     assert_eq!(both.sources, 2);
+    let all = Scope::for_tests(by_name("pod").unwrap(), None);
+    assert_eq!(usage.total(&scope(None), &all), both);
+}
+
+#[test]
+fn what_is_back_unchanged_after_a_while_counts_from_then_on_and_not_in_between() {
+    let usage = Usage::default();
+    pods(&usage, T, vec![item("n", "a", 1, 10), item("n", "b", 1, 1)]);
+    pods(&usage, T + 15, vec![item("n", "a", 2, 11)]);
+    pods(&usage, T + 30, vec![item("n", "a", 3, 12), item("n", "b", 1, 1)]);
+    let both = usage.sum(&scope(None), [("n", "a"), ("n", "b")].into_iter());
+    assert_eq!(cpu(&both), [(0, 11), (15, 11), (30, 13)]);
+    assert_eq!(one(&usage, "b").unwrap(), [(0, 1), (30, 1)]);
+}
+
+#[test]
+fn what_is_measured_rarely_counts_all_the_time_until_no_measurement_is_in_the_window() {
+    let usage = Usage::default();
+    let poll = |at: i64, slow: i64| {
+        let slow = item("n", "slow", slow, 10 + slow);
+        pods(&usage, T + at * 15, vec![item("n", "fast", at, 1), slow]);
+        usage.sum(&scope(None), [("n", "fast"), ("n", "slow")].into_iter())
+    };
+    // Anew every ten minutes, so that most of the window lies behind its first measurement.
+    let slow = |at: i64| at / 40;
+    for at in 0..150 {
+        let sum = cpu(&poll(at, slow(at)));
+        assert_eq!(sum.len() as i64, (at + 1).min(POINTS as i64));
+        assert_eq!(sum.last().unwrap().0, at * 15);
+        for (time, cpu) in sum {
+            assert_eq!(cpu, 11 + slow(time / 15), "{time} s, seen at poll {at}");
+        }
+        for (time, cpu) in one(&usage, "slow").unwrap() {
+            assert_eq!((time % 600, cpu), (0, 10 + slow(time / 15)), "its own points are measured");
+        }
+    }
+    // The last measurement was poll 120.
+    for at in 150..180 {
+        assert_eq!(*cpu(&poll(at, 3)).last().unwrap(), (at * 15, 14));
+    }
+    let over = poll(180, 3);
+    assert_eq!((cpu(&over).last().unwrap().1, over.sources), (1, 1));
+    assert_eq!(one(&usage, "slow"), None);
+    assert_eq!(*cpu(&poll(181, 4)).last().unwrap(), (181 * 15, 15));
+    assert_eq!(one(&usage, "slow").unwrap(), [(181 * 15, 14)]);
 }
 
 #[test]

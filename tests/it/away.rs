@@ -163,6 +163,19 @@ async fn a_right_to_all_namespaces_that_is_gone_is_not_bridged_once_one_of_them_
 }
 
 #[tokio::test]
+async fn a_search_in_part_of_the_namespaces_says_that_nobody_could_be_asked_about_the_rest() {
+    let front = Fronted::start("60").await;
+    let team = "demo-team-token";
+    assert!(front.get(team, "/api/v1/pod/shop").await.pods() > 0);
+    front.demo.faults().respond("/apis/authorization.k8s.io", 503, u32::MAX);
+    let answer = front.get(team, "/api/v1/search?q=frontend&kinds=pod").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let body = answer.json();
+    assert!(body["listMeta"]["totalItems"].as_u64() > Some(0), "{body}");
+    assert_eq!(body["errors"].as_array().map(Vec::len), Some(1), "{body}");
+}
+
+#[tokio::test]
 async fn after_the_stated_bound_stale_rows_are_a_503_until_the_api_server_is_back() {
     let front = Fronted::start("1").await;
     let (admin, team) = ("demo-admin-token", "demo-team-token");

@@ -285,6 +285,35 @@ async fn a_pod_under_two_budgets_fails_at_once_in_kubernetes_own_words_among_the
 }
 
 #[tokio::test]
+async fn a_drain_waits_for_what_goes_with_its_namespace_where_nothing_is_evicted_any_more() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("ending").await;
+    let name = format!("{namespace}-node");
+    node(cluster, &name).await;
+    pod(cluster, &namespace, "late", &name, json!({})).await;
+    let path = format!("/api/v1/namespaces/{namespace}/pods/late");
+    let hold = json!(["test.binnacle/hold"]);
+    patch(cluster, &path, json!({"metadata": {"finalizers": hold}})).await;
+    delete(cluster, &format!("/api/v1/namespaces/{namespace}")).await;
+    let gateway = gateway::start(plain()).await;
+    let (admin, drain) = (cluster.token("admin"), format!("/api/v1/node/{name}/drain"));
+
+    let told = Told::of(&gateway, admin, &drain, "en", json!({"timeout": 2 * SECOND})).await;
+    assert_eq!(told.names(), ["cordoned", "evicting", "failed", "done"], "{:?}", told.0);
+    let why = i18n::message(Locale::EN, "note-drain-terminating", &[]);
+    let late = format!("{namespace}/late");
+    assert_eq!(told.last("failed"), &json!({"pod": late, "reason": why}));
+
+    let spec = json!({"timeout": 30 * SECOND});
+    let again = Told::of(&gateway, admin, &drain, "en", spec);
+    let free = patch(cluster, &path, json!({"metadata": {"finalizers": null}}));
+    let (told, ()) = tokio::join!(again, free);
+    assert_eq!(told.last("done")["status"], 202, "{:?}", told.0);
+    assert!(live(cluster, &path).await.is_none());
+    delete(cluster, &format!("{NODES}/{name}")).await;
+}
+
+#[tokio::test]
 async fn a_pod_whose_daemon_set_is_gone_is_evicted_by_force_alone_and_that_of_a_living_one_never() {
     let cluster = cluster::shared().await;
     let namespace = cluster.namespace("daemons").await;

@@ -318,3 +318,29 @@ async fn nobody_unknown_has_a_place_or_anything_evaluated_while_the_api_server_i
     assert_eq!(front.open(tokens[0], PODS).await.unwrap_err().0, 401);
     assert!(front.open(ADMIN, PODS).await.is_ok());
 }
+
+#[tokio::test]
+async fn one_slow_answer_of_the_api_server_does_not_hold_up_the_next_for_long() {
+    let front = Front::start(20, "60").await;
+    let often = Duration::from_millis(300);
+    let pace = Pace { live: often, reread: often, poll: often, ..Pace::default() };
+    front.running.gateway.streams.pace.store(Arc::new(pace));
+    let pods = front.get(PODS).await.json();
+    let of = |name: &str| pods["pods"][0]["objectMeta"][name].as_str().unwrap().to_owned();
+    let (namespace, pod) = (of("namespace"), of("name"));
+    let mut shown = front.open(ADMIN, &format!("{PODS}/{namespace}/{pod}")).await.unwrap();
+    reads(&mut shown, "event: whole").await;
+    let (faults, object) =
+        (front.demo.faults(), format!("/api/v1/namespaces/{namespace}/pods/{pod}"));
+    let asked_again = async || {
+        let before = faults.requests(&object);
+        while faults.requests(&object) == before {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    // From now on each look at the pod takes so long; the pause after it must not be four times that.
+    faults.delay(&object, Duration::from_secs(4));
+    in_time("a look that takes long", asked_again()).await;
+    let next = tokio::time::timeout(Duration::from_secs(16), asked_again()).await;
+    assert!(next.is_ok(), "the next look waits for longer than the one before took");
+}

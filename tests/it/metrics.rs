@@ -1,6 +1,7 @@
 //! Usage of CPU and memory on the real control plane with metrics-server: in lists, details and
 //! routes of its own, added up over exactly what its reader may see, and the state of its source.
-//! It is NOT where our own `/metrics` is tested, nor how the history grows (`cache`).
+//! Nodes are taken away and made anew on the demo. It is NOT where our own `/metrics` is tested, nor
+//! how the history grows (`cache`).
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
+use crate::fault_proxy::Front;
 use crate::gateway::{self, Gateway, Options};
 use crate::people::{Person, ask, create, grant, rule};
 use crate::reads::{DEADLINE, Names, POLL, rows};
@@ -65,22 +67,35 @@ fn is_measured(list: &Value) -> bool {
     pods(list).iter().all(|pod| pod["metrics"]["cpuUsage"].is_i64())
 }
 
-/// Whether `cumulativeMetrics` is the sum of the listed pods' histories, second by second.
+/// Whether `cumulativeMetrics` adds up the listed pods: in its newest point each as it was measured
+/// last, and where all of them were measured in one second, as they were then. Between its own
+/// measurements a pod counts as it was measured last, which the few points of a list need not show.
 fn adds_up(list: &Value) -> bool {
-    let keys = [("cpuUsageHistory", "cpu/usage_rate"), ("memoryUsageHistory", "memory/usage")];
-    keys.iter().enumerate().all(|(index, (history, name))| {
-        let mut sums: BTreeMap<i64, i64> = BTreeMap::new();
+    let keys = [
+        ("cpuUsage", "cpuUsageHistory", "cpu/usage_rate"),
+        ("memoryUsage", "memoryUsageHistory", "memory/usage"),
+    ];
+    keys.iter().enumerate().all(|(index, (newest, history, name))| {
+        let last: i64 = pods(list).iter().filter_map(|pod| pod["metrics"][*newest].as_i64()).sum();
+        let mut measured: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
         for point in pods(list).iter().flat_map(|pod| pod["metrics"][*history].as_array()).flatten()
         {
             let at: jiff::Timestamp = point["timestamp"].as_str().unwrap().parse().unwrap();
-            *sums.entry(at.as_second()).or_default() += point["value"].as_i64().unwrap();
+            measured.entry(at.as_second()).or_default().push(point["value"].as_i64().unwrap());
         }
         let metric = &list["cumulativeMetrics"][index];
         let number = |point: &Value, key: &str| point[key].as_i64().unwrap();
         let points = metric["dataPoints"].as_array().into_iter().flatten();
         let points: BTreeMap<i64, i64> =
             points.map(|point| (number(point, "x"), number(point, "y"))).collect();
-        metric["metricName"] == *name && metric["aggregation"] == "sum" && points == sums
+        let fits = |(at, sum): (&i64, &i64)| {
+            let all = measured.get(at).filter(|values| values.len() == pods(list).len());
+            all.is_none_or(|values| values.iter().sum::<i64>() == *sum)
+        };
+        metric["metricName"] == *name
+            && metric["aggregation"] == "sum"
+            && points.iter().all(fits)
+            && points.values().next_back() == Some(&last)
     })
 }
 
@@ -227,6 +242,43 @@ async fn a_gateway_that_may_not_list_usage_itself_shows_what_its_caller_may() {
     let state = |state: &Value| state["connected"] == true;
     until(&gateway, cluster.token("nobody"), "/api/v1/integration/sidecar/state", 200, state).await;
     gateway.stop().await;
+}
+
+/// When the points of an answer were taken, in unix seconds.
+fn times(usage: &Value) -> Vec<i64> {
+    let points = usage["cpuUsageHistory"].as_array().unwrap().iter();
+    let time = |point: &Value| -> jiff::Timestamp {
+        point["timestamp"].as_str().unwrap().parse().unwrap()
+    };
+    points.map(|point| time(point).as_second()).collect()
+}
+
+#[tokio::test]
+async fn a_node_that_is_made_anew_shows_nothing_of_the_one_that_had_its_name() {
+    let (front, _demo) = Front::demo(0).await;
+    let node = front.api.list("/api/v1/nodes").await.swap_remove(0);
+    let name = node["metadata"]["name"].as_str().unwrap();
+    let own = format!("/api/v1/metrics/node/{name}");
+    // Times are whole seconds: the new one must not be of the last point's.
+    let is_measured = || async {
+        let usage = front.get(&own).await;
+        let now = jiff::Timestamp::now().as_second();
+        usage.status == 200 && times(&usage.json()).iter().all(|at| *at < now)
+    };
+    Cluster::eventually("the first node is measured", is_measured).await;
+    let path = format!("/api/v1/nodes/{name}");
+    front.api.remove(&path).await;
+    let anew = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    front.api.create("/api/v1/nodes", &anew).await;
+    front.converges("node", None).await;
+    let (_, node) = front.api.send(Method::GET, &path, "application/json", &Value::Null).await;
+    let created = node["metadata"]["creationTimestamp"].as_str().unwrap();
+    let created: jiff::Timestamp = created.parse().unwrap();
+    let usage = front.get(&own).await;
+    // A poll may have come meanwhile.
+    let is_its_own =
+        usage.status == 200 && times(&usage.json()).iter().all(|at| *at >= created.as_second());
+    assert!(usage.status == 404 || is_its_own, "since {created}: {}", usage.text());
 }
 
 #[tokio::test]

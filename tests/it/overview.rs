@@ -60,6 +60,9 @@ async fn an_overview_counts_what_the_lists_count() {
     // Three pods that ask for 100m each.
     assert_eq!(body["capacity"]["cpu"]["requests"], 300, "{body}");
     assert!(body["capacity"].get("nodes").is_none(), "one namespace is not all: {body}");
+    // A namespace may be called like the route.
+    let like_it = ask(&gateway, admin, "/api/v1/overview/overview").await.json();
+    assert_eq!(like_it["namespaces"], json!(["overview"]), "{like_it}");
     let all = until(&gateway, admin, "/api/v1/overview", |_| true).await;
     // Other tests may have a node of their own for a while.
     assert!(all["capacity"]["nodes"]["ready"].as_u64().unwrap() >= 3, "{all}");
@@ -180,6 +183,22 @@ async fn an_overview_of_a_namespaces_reader_holds_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_an_overview_leaves_out_of_replica_sets_is_named() {
+    let cluster = cluster::shared().await;
+    let (mine, other) = tokio::join!(cluster.namespace("ours"), cluster.namespace("theirs"));
+    workload(cluster, &mine, "front", 1, "none").await;
+    workload(cluster, &other, "front", 1, "none").await;
+    let person = Person::who_lists(cluster, &mine, &["pods", "replicasets"]).await;
+    let rules = listing(&["replicasets"]);
+    grant(cluster, Some(&other), "sets", person.subject.clone(), rules).await;
+    let gateway = gateway::start(Options::default()).await;
+    let path = format!("/api/v1/overview/{mine},{other}");
+    let seen = |body: &Value| body["objects"]["replicaset"] == 2 && body["objects"]["pod"] == 1;
+    let body = until(&gateway, &person.token, &path, seen).await;
+    assert!(body["errors"].to_string().contains("\"pods is forbidden"), "{body}");
+}
+
+#[tokio::test]
 async fn a_search_finds_names_labels_images_and_uids_of_permitted_rows_best_first() {
     let cluster = cluster::shared().await;
     let (mine, other) = tokio::join!(cluster.namespace("search"), cluster.namespace("search"));
@@ -243,9 +262,19 @@ async fn who_may_not_list_namespaces_gets_those_with_rights_in_them() {
         all.find(|row| row["objectMeta"]["name"] == name).unwrap()["phase"].clone()
     };
     assert_eq!((phase(&names[0]), phase(&names[1])), (json!(""), json!("Active")), "{body}");
-    let path = format!("/api/v1/namespace?filterBy=name,{}", names[1]);
-    let body = ask(&gateway, &person.token, &path).await.json();
-    assert_eq!(body["listMeta"]["totalItems"], 1, "{body}");
+    let its_label = format!("labelSelector=kubernetes.io/metadata.name={}", names[1]);
+    let by_name = format!("filterBy=name,{}", names[1]);
+    for query in [&by_name, &its_label, &format!("{by_name}&{its_label}")] {
+        let path = format!("/api/v1/namespace?{query}");
+        let body = ask(&gateway, &person.token, &path).await.json();
+        assert_eq!(body["listMeta"]["totalItems"], 1, "{query}: {body}");
+        assert_eq!(body["namespaces"][0]["phase"], "Active", "{query}: {body}");
+        assert_eq!(body["errors"], json!([]), "{query}: {body}");
+    }
+    // Of the other one no time is known.
+    let newest = "/api/v1/namespace?sortBy=d,creationTimestamp";
+    let body = ask(&gateway, &person.token, newest).await.json();
+    assert_eq!(body["namespaces"][0]["objectMeta"]["name"], names[1].as_str(), "{body}");
 }
 
 #[tokio::test]

@@ -466,3 +466,28 @@ async fn a_right_that_is_given_shows_after_a_denial() {
         until(&gateway, &person.token, path, whole).await;
     }
 }
+
+#[tokio::test]
+async fn a_right_that_ends_in_one_namespace_takes_nothing_of_another_when_rows_are_read_live() {
+    let cluster = cluster::shared().await;
+    let (a, b) = (cluster.namespace("stays").await, cluster.namespace("ends").await);
+    for namespace in [&a, &b] {
+        pod(cluster, namespace, "one", "none").await;
+    }
+    let resources = ["pods", "events"];
+    let person = Person::who_lists(cluster, &a, &resources).await;
+    let (to, rules) = (person.subject.clone(), listing(&resources));
+    grant(cluster, Some(&b), "person", to, rules).await;
+    let extra = vec!["--namespaces".to_owned(), format!("{a},{b}")];
+    let live = Options { shared_cache: false, extra, ..Options::default() };
+    let gateway = gateway::start(live).await;
+    until(&gateway, &person.token, "/api/v1/pod", |list| rows(list, "pods").len() == 2).await;
+    delete(cluster, &format!("{}/person", bindings(Some(&b)))).await;
+    let stays = (a.clone(), "one".to_owned());
+    until(&gateway, &person.token, "/api/v1/pod", |list| {
+        let seen = rows(list, "pods");
+        assert!(seen.contains(&stays), "{list}");
+        seen.len() == 1 && errors(list).is_empty()
+    })
+    .await;
+}
