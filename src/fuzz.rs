@@ -23,7 +23,7 @@ use crate::upstream::channel::{self, Exit, Output};
 /// What browsers are known to lose, some of each range.
 const LOST: [char; 5] = ['\u{200c}', '\u{2028}', '\u{2060}', '\u{feff}', '\u{ffff}'];
 /// Columns or rows of the widest terminal that a message may ask for.
-const CELLS: u16 = 4096;
+const CELLS: u16 = 1000;
 /// Characters of an end's message.
 const WORDS: usize = 2_048;
 /// Which of the channel protocols is that of a port, and how many there are.

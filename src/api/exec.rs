@@ -14,7 +14,6 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
-use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -27,7 +26,9 @@ use super::target::Target;
 use super::terminal::{self, Cause, End, GOODBYE, Opened, Session, Shown, Typed, Verb};
 use super::terminal_record::Record;
 use super::view;
-use super::websocket::{self, BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put};
+use super::websocket::{
+    self, BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put, refused,
+};
 use super::{Caller, Gateway, Shared};
 use crate::i18n::{self, Locale};
 use crate::upstream::User;
@@ -35,7 +36,7 @@ use crate::upstream::User;
 /// What we speak, for browsers that bring their token among the protocols: one must be echoed.
 const PROTOCOLS: [&str; 1] = ["exec.binnacle.v1"];
 /// Bytes of a client's message: what somebody may paste at once.
-const MESSAGE: usize = 256 << 10;
+pub(super) const MESSAGE: usize = 256 << 10;
 /// Messages between the socket and the session; a full queue holds up whoever fills it. One that is
 /// on its way and one that comes: so much may lie there where a process does not read.
 const QUEUE: usize = 2;
@@ -178,7 +179,9 @@ async fn read(
     loop {
         let message = match source.next().await {
             Some(Ok(message)) => message,
-            Some(Err(error)) => return refused(&error, locale).map_or(Last::Gone, Last::Refused),
+            Some(Err(error)) => {
+                return refused(&error, MESSAGE, locale).map_or(Last::Gone, Last::Refused);
+            }
             None => return Last::Gone,
         };
         pulse.heard();
@@ -217,17 +220,6 @@ fn typed(text: &Utf8Bytes, locale: Locale) -> Result<Typed, CloseFrame> {
             Err(close_frame(code, &text))
         }
     }
-}
-
-/// What a client is told whose bytes are no message; `None`: it is not there any more.
-pub(super) fn refused(error: &Error, locale: Locale) -> Option<CloseFrame> {
-    let (code, id) = match error {
-        Error::Capacity(_) => (CloseCode::Size, "error-websocket-too-large"),
-        Error::Utf8(_) => (CloseCode::Invalid, "error-websocket-utf8"),
-        _ => return None,
-    };
-    let limit = MESSAGE.to_string();
-    Some(close_frame(code, &i18n::message(locale, id, &[("limit", &limit)])))
 }
 
 /// What the person sees.

@@ -8,18 +8,18 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
 use futures::{SinkExt as _, StreamExt as _};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::error::ApiError;
-use super::exec::{TRANSPORT, code, refused, upgrade};
+use super::exec::{MESSAGE, TRANSPORT, code, upgrade};
 use super::related::known;
 use super::target::Target;
 use super::terminal::{Cause, End, Ended, GOODBYE, LAST_WORDS, Opened, Session, Verb, gone};
 use super::terminal_record::Meter;
-use super::websocket::{BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put};
+use super::websocket::{BEAT, Pulse, Sink, Socket, Source, close_frame, farewell, put, refused};
 use super::{Caller, Shared};
 use crate::i18n::{self, Locale};
 use crate::upstream::channel::{Input, Output, Receiver, Sender};
@@ -121,7 +121,7 @@ async fn up(
             Some(Ok(Message::Close(_))) | None => return Last::gone(),
             Some(Err(error)) => {
                 let told = |frame| Last::told(Cause::Frame, frame);
-                return refused(&error, locale).map_or_else(Last::gone, told);
+                return refused(&error, MESSAGE, locale).map_or_else(Last::gone, told);
             }
         };
         meter.typed(&data);
@@ -131,7 +131,9 @@ async fn up(
         }
         pulse.deafen(false);
     };
-    sleep(LAST_WORDS).await;
+    // What the client says now is not heard.
+    pulse.deafen(true);
+    sender.last_words(LAST_WORDS).await;
     Last::of((Cause::Broken, End { code: None, reason: failure.to_string() }))
 }
 

@@ -195,14 +195,15 @@ pub async fn follow(
     let lines = queue.clone();
     let begun = Timestamp::now();
     let work = async move {
-        let (to, mut said) = mpsc::channel::<Said>(HAND_OVER);
+        let (to, mut said) = mpsc::channel::<Vec<Said>>(HAND_OVER);
         let tell = async {
             while let Some(said) = said.recv().await {
-                let line = said.line;
-                let id = line.mark.map(|mark| mark.to_string());
-                let entry = source.wanted.entry(&line, None, id);
-                // What was written before waits in its file until the reader has time.
-                lines.put(entry, line.at.is_some_and(|at| at < begun)).await;
+                for Said { line, .. } in said {
+                    let id = line.mark.map(|mark| mark.to_string());
+                    let entry = source.wanted.entry(&line, None, id);
+                    // What was written before waits in its file until the reader has time.
+                    lines.put(entry, line.at.is_some_and(|at| at < begun)).await;
+                }
             }
         };
         tokio::join!(source.run(Some(first), to), tell).0
@@ -463,7 +464,7 @@ async fn serve(mut socket: Socket, told: Told) {
                 _ => (message(&news), None),
             },
             said = socket.next() => match said {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
                 Some(Ok(_)) => {
                     unanswered = 0;
                     continue;
@@ -490,6 +491,8 @@ async fn serve(mut socket: Socket, told: Told) {
             return;
         }
     }
+    // Who says goodbye hears it.
+    let _ = timeout(FAREWELL, socket.flush()).await;
 }
 
 #[cfg(test)]

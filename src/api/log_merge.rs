@@ -213,7 +213,7 @@ fn is_finished(owner: &Value) -> bool {
 /// Follows all pods until there are no more of them.
 async fn run(work: Workload, queue: Arc<Queue>) -> End {
     let begun = Timestamp::now();
-    let (to, mut said) = mpsc::channel(HAND_OVER);
+    let (to, mut said) = mpsc::channel::<Vec<Said>>(HAND_OVER);
     let (tell, mut seen) = mpsc::channel(1);
     let mut looking = pin!(work.look(tell));
     let mut crew = Crew::new(work.containers.len());
@@ -246,7 +246,11 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
                     crew.ended(&pod, &container, &end);
                 }
             }
-            Some(said) = said.recv() => merge.push(Instant::now(), said),
+            Some(lines) = said.recv() => {
+                for said in lines {
+                    merge.push(Instant::now(), said);
+                }
+            }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
         while let Some(said) = merge.next(Instant::now()) {

@@ -5,7 +5,6 @@
 //! Everything is read as the caller. Who reads it, and how fast, is `log_follow`'s part.
 
 use std::collections::VecDeque;
-use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,16 +32,18 @@ use crate::upstream::{Failure, UpstreamError, User};
 /// How long an answer waits for the API server's word. A kubelet may answer with the first line
 /// only, so the log of a quiet container is still being opened when the stream begins.
 const OPENING: Duration = Duration::from_secs(2);
-/// Lines between a connection and what reads from it.
-pub const HAND_OVER: usize = 16;
+/// Messages between a connection and what reads from it, of lines that came together: what lies
+/// there is not counted among what waits for readers, so it is less than what waits for one.
+pub const HAND_OVER: usize = 1;
 /// Pauses before a log is opened anew: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// Attempts at a log that nobody writes any more, or whose pod the reader may not look at.
 const TRIES: u32 = 5;
 /// Filtering may take this long, and a quarter of the time that the log has been followed.
 const FILTERING: Duration = Duration::from_secs(1);
-/// Lines that are filtered together: the way to the filters' thread costs more than most lines.
-const TOGETHER: usize = 64;
+/// Lines of one message, and bytes after which no more are added. They are filtered together, too:
+/// the way to the filters' thread costs more than most lines.
+const TOGETHER: (usize, usize) = (64, 16 << 10);
 /// So long lines are read without a pause; then it is the turn of others, who may be a thousand.
 const TURN: Duration = Duration::from_millis(1);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -205,8 +206,8 @@ impl Source {
         begun(&self.gateway, &self.user, self.open(self.wanted.from)).await
     }
 
-    /// Hands over line by line whatever happens to connection and container.
-    pub async fn run(&self, first: Option<Opening>, to: mpsc::Sender<Said>) -> End {
+    /// Hands over all lines whatever happens to connection and container.
+    pub async fn run(&self, first: Option<Opening>, to: mpsc::Sender<Vec<Said>>) -> End {
         let mut reader = Reader::new(self.wanted.from);
         let mut opening = first.unwrap_or_else(|| self.open(self.wanted.from));
         let (mut tries, mut pause) = (0, PAUSES.0);
@@ -229,9 +230,7 @@ impl Source {
             if let Some(end) = self.after(outcome, tries).await {
                 return end;
             }
-            // Not all readers of a log that broke at the same time.
-            let part = f64::from(Timestamp::now().subsec_millisecond().unsigned_abs()) / 2_000.0;
-            sleep(pause.max(asked.unwrap_or_default().min(PAUSES.1)).mul_f64(0.75 + part)).await;
+            sleep(spread(pause.max(asked.unwrap_or_default().min(PAUSES.1)))).await;
             pause = (pause * 2).min(PAUSES.1);
             reader.again();
             opening = self.open(reader.place());
@@ -244,13 +243,12 @@ impl Source {
         mut log: Incoming,
         reader: &mut Reader,
         filtering: &mut Filtering,
-        to: &mpsc::Sender<Said>,
+        to: &mpsc::Sender<Vec<Said>>,
     ) -> Result<Result<(), Failure>, End> {
         if self.is_replaced().await {
             return Err(Reason::Gone.into());
         }
         let mut turn = Instant::now();
-        let together = if self.filter.is_some() { TOGETHER } else { 1 };
         while let Some(frame) = log.frame().await {
             let frame = match frame {
                 Ok(frame) => frame,
@@ -259,8 +257,7 @@ impl Source {
             let Ok(data) = frame.into_data() else { continue };
             let mut chunk = &data[..];
             while !chunk.is_empty() {
-                let lines = iter::from_fn(|| reader.next(&mut chunk)).take(together).collect();
-                self.say(lines, filtering, to).await?;
+                self.say(at_hand(reader, &mut chunk), filtering, to).await?;
                 if turn.elapsed() > TURN {
                     tokio::task::yield_now().await;
                     turn = Instant::now();
@@ -277,16 +274,16 @@ impl Source {
         &self,
         mut lines: Vec<Line>,
         filtering: &mut Filtering,
-        to: &mpsc::Sender<Said>,
+        to: &mpsc::Sender<Vec<Said>>,
     ) -> Result<(), End> {
         if let Some(filter) = &self.filter {
             lines = filtering.kept(filter, lines).await?;
         }
-        for line in lines {
-            let said = Said { names: self.names.clone(), line };
-            to.send(said).await.map_err(|_| End::from(Reason::Completed))?;
+        if lines.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let said = lines.into_iter().map(|line| Said { names: self.names.clone(), line }).collect();
+        to.send(said).await.map_err(|_| Reason::Completed.into())
     }
 
     /// Whether a log that was opened by the pod's name is that of another pod, which has a source
@@ -330,6 +327,25 @@ impl Source {
             Err(why) => (tries >= TRIES).then(|| End::of(Reason::Failed, &why)),
         }
     }
+}
+
+/// The next lines of a chunk, as many as are handed over together.
+fn at_hand(reader: &mut Reader, chunk: &mut &[u8]) -> Vec<Line> {
+    let (mut lines, mut bytes) = (Vec::new(), 0);
+    while lines.len() < TOGETHER.0 && bytes < TOGETHER.1 {
+        let Some(line) = reader.next(chunk) else { break };
+        bytes += line.text.len();
+        lines.push(line);
+    }
+    lines
+}
+
+/// Between three and five quarters of a wait, so that the readers of a log that broke do not come
+/// back as one.
+fn spread(wait: Duration) -> Duration {
+    let mut byte = [0u8; 1];
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    wait.mul_f64(0.75 + f64::from(byte[0]) / 510.0)
 }
 
 /// Errors in a row, without a new line. A quiet log that ends well is none.

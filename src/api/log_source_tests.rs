@@ -1,9 +1,12 @@
 //! When a container is over, what is asked of the API server, and how a line is told.
 
+use std::iter;
+
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::*;
+use crate::api::log_stream::QUEUE;
 
 fn pod(phase: &str, policy: &str, state: &Value) -> Value {
     let is = |name: &str| json!({"name": name, "state": state});
@@ -164,4 +167,33 @@ fn attempts_are_counted_by_errors_in_a_row() {
     assert_eq!(failures(3, false, &failed), 4);
     assert_eq!(failures(3, true, &failed), 1, "it went on before it broke");
     assert_eq!(failures(TRIES, false, &Ok(())), 0, "a quiet log does not fail");
+}
+
+#[test]
+fn lines_are_handed_over_together_and_what_lies_between_is_less_than_waits_for_a_reader() {
+    let long = format!("2026-01-02T03:04:05Z {}\n", "x".repeat(100_000)).repeat(20);
+    let short = "2026-01-02T03:04:05Z short\n".repeat(1_000);
+    let mut reader = Reader::default();
+    for (log, lines, messages) in [(long, 20, 20), (short, 1_000, 16)] {
+        let (mut chunk, mut found) = (log.as_bytes(), Vec::new());
+        while !chunk.is_empty() {
+            let together = at_hand(&mut reader, &mut chunk);
+            let bytes: usize = together.iter().map(|line| line.text.len()).sum();
+            // One is handed over, others wait, one is taken.
+            let between = bytes * (HAND_OVER + 2);
+            assert!(between <= QUEUE.1, "{between} bytes");
+            found.push(together.len());
+        }
+        assert_eq!((found.iter().sum::<usize>(), found.len()), (lines, messages), "{found:?}");
+    }
+}
+
+#[test]
+fn readers_of_a_log_that_broke_do_not_come_back_as_one() {
+    let wait = Duration::from_secs(1);
+    let mut waits: Vec<Duration> = (0..100).map(|_| spread(wait)).collect();
+    waits.sort();
+    let (least, most) = (waits[0], waits[99]);
+    assert!(most - least > wait / 100, "{least:?} to {most:?}");
+    assert!(least >= wait * 3 / 4 && most <= wait * 5 / 4, "{least:?} to {most:?}");
 }

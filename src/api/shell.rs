@@ -12,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::future::Either;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -41,9 +42,13 @@ const MOST_OPEN: usize = 2_000;
 const MOST_OF_ONE: usize = 400;
 /// Long pastes over xhr at once, of up to a MiB each.
 const LONG_BODIES: usize = 64;
+/// Of those, of one caller: a person has a shell or two to paste into.
+const LONG_BODIES_OF_ONE: usize = 8;
 /// SockJS sessions at once that are not bound yet: anybody may begin one, and each has 30 s. When
-/// all are taken, whom the API server knows has as many again.
+/// all are taken, those whom the API server knows have as many again.
 const MOST_UNBOUND: usize = 500;
+/// Of the latter, of one caller.
+const MOST_UNBOUND_OF_ONE: usize = 50;
 /// Lines about refused strangers that the audit log takes in a minute: who has no credentials must
 /// not be able to fill it.
 const MOST_LINES: u32 = 100;
@@ -66,11 +71,13 @@ pub struct Shells {
     places: Places,
     /// Sessions of the xhr transports.
     pub(super) polled: Polled,
-    /// Room for long bodies of theirs that are read or typed.
+    /// Room for long bodies of theirs that are read or typed, and each caller's share of it.
     pub(super) long_bodies: Semaphore,
+    pasting: Places,
     pub(super) tasks: TaskTracker,
     /// Room for those who have not shown yet who they are, and for those of them who are known.
-    unbound: [Arc<Semaphore>; 2],
+    unbound: Arc<Semaphore>,
+    known: Places,
     /// Lines about refused strangers in this minute, and when it began.
     lines: Mutex<(Option<Instant>, u32)>,
     pub(super) ended: CancellationToken,
@@ -86,10 +93,12 @@ impl Default for Shells {
             keys: OnceCell::new(),
             taken: Mutex::default(),
             places: Places::default(),
-            unbound: std::array::from_fn(|_| Arc::new(Semaphore::new(MOST_UNBOUND))),
+            unbound: Arc::new(Semaphore::new(MOST_UNBOUND)),
+            known: Places::default(),
             lines: Mutex::default(),
             polled: Polled::default(),
             long_bodies: Semaphore::new(LONG_BODIES),
+            pasting: Places::default(),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
             replica: URL_SAFE_NO_PAD.encode(name),
@@ -112,18 +121,21 @@ impl Shells {
 
     /// Room for one more shell or port of this caller: 429 where he has too many, 503 where all do.
     pub(super) fn place(&self, user: &User) -> Result<Seat, ApiError> {
-        let seat = self.places.take(user, 1, (MOST_OPEN, MOST_OF_ONE));
-        seat.ok_or_else(|| match self.count() < MOST_OPEN {
-            true => Self::too_many(),
-            false => Self::full(),
-        })
+        seat(&self.places, user, (MOST_OPEN, MOST_OF_ONE))
     }
 
-    /// Room for one more SockJS session that is not bound yet.
-    fn waiting(&self, is_known: bool) -> Result<OwnedSemaphorePermit, ApiError> {
-        let [anybody, known] = &self.unbound;
-        let room = if is_known { known } else { anybody };
-        room.clone().try_acquire_owned().map_err(|_| Self::full())
+    /// Room for one more SockJS session that is not bound yet; `known`: whom the API server knows.
+    fn waiting(&self, known: Option<&User>) -> Result<Room, ApiError> {
+        let Some(user) = known else {
+            let room = self.unbound.clone().try_acquire_owned();
+            return room.map(Either::Left).map_err(|_| Self::full());
+        };
+        seat(&self.known, user, (MOST_UNBOUND, MOST_UNBOUND_OF_ONE)).map(Either::Right)
+    }
+
+    /// This caller's share of the room for long bodies, for one more of his.
+    pub(super) fn pasting(&self, user: &User) -> Result<Seat, ApiError> {
+        seat(&self.pasting, user, (usize::MAX, LONG_BODIES_OF_ONE))
     }
 
     /// Whether the audit log takes one more line about somebody unknown.
@@ -145,6 +157,16 @@ impl Shells {
     pub(super) fn too_many() -> ApiError {
         ApiError::with_status(StatusCode::TOO_MANY_REQUESTS, "error-shell-too-many", &[])
     }
+}
+
+/// One of so many places in all, and of so many of one caller: 429 where he has too many, 503 where
+/// all do.
+fn seat(places: &Places, user: &User, most: (usize, usize)) -> Result<Seat, ApiError> {
+    let seat = places.take(user, 1, most);
+    seat.ok_or_else(|| match places.count() < most.0 {
+        true => Shells::too_many(),
+        false => Shells::full(),
+    })
 }
 
 async fn keys(gateway: &Gateway) -> Result<&Keys, ApiError> {
@@ -212,17 +234,17 @@ pub(super) async fn users(gateway: &Gateway, asked: &Asked<'_>) -> Result<Vec<Us
     Ok(all)
 }
 
+/// Room for a talk that is not bound yet, until it is dropped: everybody's or a known caller's.
+pub(super) type Room = Either<OwnedSemaphorePermit, Seat>;
+
 /// Room for a talk that is not bound yet. Strangers can take what is for everybody, no more.
-pub(super) async fn waiting(
-    gateway: &Gateway,
-    users: &[User],
-) -> Result<OwnedSemaphorePermit, ApiError> {
-    if let Ok(room) = gateway.shells.waiting(false) {
+pub(super) async fn waiting(gateway: &Gateway, users: &[User]) -> Result<Room, ApiError> {
+    if let Ok(room) = gateway.shells.waiting(None) {
         return Ok(room);
     }
     for user in users {
         if view::verified(gateway, user).await.is_ok() {
-            return gateway.shells.waiting(true);
+            return gateway.shells.waiting(Some(user));
         }
     }
     Err(Shells::full())
@@ -280,11 +302,7 @@ pub(super) type Ends = (mpsc::Sender<String>, mpsc::Receiver<Told>);
 
 /// Begins a talk. Dropping either end is how a transport tells that its client has gone.
 /// `waiting` is given back when it is bound, for a place among the shells.
-pub(super) fn begin(
-    gateway: &Arc<Gateway>,
-    client: &Arc<Client>,
-    waiting: OwnedSemaphorePermit,
-) -> Ends {
+pub(super) fn begin(gateway: &Arc<Gateway>, client: &Arc<Client>, waiting: Room) -> Ends {
     let (say, said) = mpsc::channel(QUEUE);
     let (tell, told) = mpsc::channel(QUEUE);
     gateway.shells.tasks.spawn(converse(gateway.clone(), client.clone(), waiting, said, tell));
@@ -294,7 +312,7 @@ pub(super) fn begin(
 async fn converse(
     gateway: Arc<Gateway>,
     client: Arc<Client>,
-    waiting: OwnedSemaphorePermit,
+    waiting: Room,
     mut said: mpsc::Receiver<String>,
     told: mpsc::Sender<Told>,
 ) {

@@ -50,6 +50,9 @@ enum Outcome {
     Closed(Close),
     /// The container has no such shell; in the runtime's words.
     Missing(String),
+    /// It ended well and has shown nothing. So ends, too, what the API server takes for success
+    /// because its connection to the node broke before the status came.
+    Silent(Close),
 }
 
 impl Talk<'_> {
@@ -63,9 +66,15 @@ impl Talk<'_> {
         let shells = self.ticket.shell.as_ref().map_or(all.as_slice(), std::slice::from_ref);
         let (mut early, mut last) = (Vec::new(), String::new());
         for shell in shells {
-            match self.attempt(*shell, &mut early, said, told).await {
+            let mut outcome = self.attempt(*shell, &mut early, said, told).await;
+            let is_typed = early.iter().any(|one| matches!(one, Command::Stdin(_)));
+            if matches!(outcome, Outcome::Silent(_)) && !is_typed {
+                // It may have run, and what it showed be lost, too: nothing is typed twice.
+                outcome = self.attempt(*shell, &mut early, said, told).await;
+            }
+            match outcome {
                 Outcome::Gone => return None,
-                Outcome::Closed(close) => return Some(close),
+                Outcome::Closed(close) | Outcome::Silent(close) => return Some(close),
                 Outcome::Missing(words) => last = words,
             }
         }
@@ -179,14 +188,11 @@ impl Talk<'_> {
                 Some(Shown::End(end)) => end,
                 None => End { code: None, reason: String::new() },
             };
-            let is_missing = end.code != Some(0) && (is_excuse(&end.reason) || !held.is_empty());
-            if is_missing && !started.load(Ordering::Relaxed) {
-                return Outcome::Missing(if held.is_empty() { end.reason } else { held });
-            }
-            if !held.is_empty() {
+            let outcome = ended(end, &held, started.load(Ordering::Relaxed), self.client.locale);
+            if matches!(outcome, Outcome::Closed(_)) && !held.is_empty() {
                 let _ = told.send(Told::Message(frames::stdout(&held))).await;
             }
-            return Outcome::Closed(closing(end, self.client.locale));
+            return outcome;
         }
     }
 
@@ -223,6 +229,17 @@ fn typed_by(command: &Command) -> Option<Typed> {
 
 fn is_excuse(text: &str) -> bool {
     text.len() <= LONGEST_EXCUSE && EXCUSES.iter().any(|excuse| text.contains(excuse))
+}
+
+/// How a try ended whose last output, if it was a runtime's excuse, was held back.
+fn ended(end: End, held: &str, is_started: bool, locale: Locale) -> Outcome {
+    let is_missing = end.code != Some(0) && (is_excuse(&end.reason) || !held.is_empty());
+    if is_missing && !is_started {
+        return Outcome::Missing(if held.is_empty() { end.reason } else { held.to_owned() });
+    }
+    let is_silent = end.code == Some(0) && held.is_empty() && !is_started;
+    let close = closing(end, locale);
+    if is_silent { Outcome::Silent(close) } else { Outcome::Closed(close) }
 }
 
 /// The contract's words, which are kubectl's for exit codes.

@@ -15,6 +15,35 @@ fn ends_are_told_in_the_contracts_words() {
     assert!(!end(None, "").reason.is_empty());
 }
 
+fn outcome(code: Option<i32>, reason: &str, held: &str, is_started: bool) -> String {
+    let end = End { code, reason: reason.to_owned() };
+    match ended(end, held, is_started, Locale::EN) {
+        Outcome::Gone => "gone".to_owned(),
+        Outcome::Closed(close) => format!("closed {}", close.code),
+        Outcome::Missing(words) => format!("missing {words}"),
+        Outcome::Silent(close) => format!("silent {}", close.code),
+    }
+}
+
+#[test]
+fn an_end_before_anything_was_shown_may_have_lost_its_status() {
+    let absent = "exec: \"sh\": executable file not found in $PATH";
+    let missing = format!("missing {absent}");
+    for (code, reason, held, is_started, expected) in [
+        (Some(0), "", "", false, "silent 1"),
+        (Some(0), "", "", true, "closed 1"),
+        (Some(0), "", "exec failed", false, "closed 1"),
+        (Some(3), "", "", false, "closed 2"),
+        (None, "", "", false, "closed 2"),
+        (Some(127), "", "exec failed", false, "missing exec failed"),
+        (None, absent, "", false, missing.as_str()),
+        (None, absent, "", true, "closed 2"),
+    ] {
+        let found = outcome(code, reason, held, is_started);
+        assert_eq!(found, expected, "{code:?} {reason} {held} {is_started}");
+    }
+}
+
 #[test]
 fn runtimes_excuses_are_known_and_long_texts_are_none() {
     for excuse in [

@@ -40,11 +40,27 @@ fn there_is_room_for_so_many_and_then_a_503() {
 #[test]
 fn strangers_take_what_is_for_everybody_and_leave_room_for_whom_we_know() {
     let shells = Shells::default();
-    let strangers: Vec<_> = (0..MOST_UNBOUND).map(|_| shells.waiting(false).unwrap()).collect();
-    assert_eq!(shells.waiting(false).err().unwrap().status, 503);
-    assert!(shells.waiting(true).is_ok());
+    let strangers: Vec<_> = (0..MOST_UNBOUND).map(|_| shells.waiting(None).unwrap()).collect();
+    assert_eq!(shells.waiting(None).err().unwrap().status, 503);
+    let known = |name: &str| shells.waiting(Some(&user(name)));
+    let one: Vec<_> = (0..MOST_UNBOUND_OF_ONE).map(|_| known("a").unwrap()).collect();
+    assert_eq!(known("a").err().unwrap().status, 429, "as many as one of them may have");
+    assert!(known("b").is_ok(), "others have room");
+    drop(one);
+    assert!(known("a").is_ok(), "what is given back is free again");
     drop(strangers);
-    assert!(shells.waiting(false).is_ok());
+    assert!(shells.waiting(None).is_ok());
+}
+
+#[test]
+fn one_caller_has_a_share_of_the_room_for_long_pastes() {
+    let shells = Shells::default();
+    let pasting = |name: &str| shells.pasting(&user(name));
+    let all: Vec<_> = (0..LONG_BODIES_OF_ONE).map(|_| pasting("a").unwrap()).collect();
+    assert_eq!(pasting("a").err().unwrap().status, 429);
+    assert!(pasting("b").is_ok());
+    drop(all);
+    assert!(pasting("a").is_ok());
 }
 
 #[test]

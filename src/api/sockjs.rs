@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::Error;
@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::caller::{Asked, refuse_cross_site};
 use super::error::ApiError;
-use super::shell::{self, Client, Told};
+use super::shell::{self, Client, Room, Told};
 use super::sockjs_frames::{self as frames, BadFrame, Close, HEARTBEAT, LARGEST, Place, Transport};
 use super::websocket::{self, BEAT, Pulse, Sink, Socket, Source, farewell, put};
 use super::{Gateway, Shared, sockjs_polling};
@@ -218,7 +218,7 @@ async fn over(
     gateway: &Arc<Gateway>,
     socket: Socket,
     client: &Arc<Client>,
-    waiting: OwnedSemaphorePermit,
+    waiting: Room,
     framed: bool,
 ) {
     let (say, told) = shell::begin(gateway, client, waiting);

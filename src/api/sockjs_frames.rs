@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::terminal::is_size;
+
 /// Bytes of one frame: a long paste; more is no typing any more.
 pub const LARGEST: usize = 64 << 10;
 /// Bytes of one `xhr_send` body: the official client joins all that waited for the one before.
@@ -16,9 +18,9 @@ pub const LARGEST_BODY: usize = 1 << 20;
 const MOST_MESSAGES: usize = 1024;
 /// The longest server or session in an address; the official client's have 3 and 8 characters.
 const LONGEST_PART: usize = 64;
-/// Columns or rows of the widest terminal: more than a wall of screens, and no program's tables
-/// of cells get out of hand.
-const MOST_CELLS: u64 = 4096;
+/// Bytes of a part of a long paste: as JSON each may be six times as long (`\u001b`), and a part is
+/// a message like others.
+const PART: usize = LARGEST / 8;
 
 pub const OPEN: &str = "o";
 pub const HEARTBEAT: &str = "h";
@@ -99,6 +101,30 @@ pub fn messages(frame: &[u8]) -> Result<Vec<String>, BadFrame> {
     }
 }
 
+/// Messages as short as a websocket's: a long paste is taken apart, so that no more of it than a
+/// part lies in any queue. `None`: something else is so long.
+pub fn short(messages: Vec<String>) -> Option<Vec<String>> {
+    let mut all = Vec::with_capacity(messages.len());
+    for message in messages {
+        if message.len() <= LARGEST {
+            all.push(message);
+            continue;
+        }
+        let Ok(Command::Stdin(data)) = command(&message) else { return None };
+        let mut rest = data.as_str();
+        while !rest.is_empty() {
+            let mut end = rest.len().min(PART);
+            while !rest.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (part, left) = rest.split_at(end);
+            all.push(json!({ "Op": "stdin", "Data": part }).to_string());
+            rest = left;
+        }
+    }
+    Some(all)
+}
+
 /// What a client's message asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -158,9 +184,7 @@ fn size(columns: u64, rows: u64) -> Command {
         return Command::Nothing;
     }
     match (u16::try_from(columns), u16::try_from(rows)) {
-        (Ok(wide), Ok(high)) if columns <= MOST_CELLS && rows <= MOST_CELLS => {
-            Command::Resize { columns: wide, rows: high }
-        }
+        (Ok(columns), Ok(rows)) if is_size(columns, rows) => Command::Resize { columns, rows },
         _ => Command::OddSize,
     }
 }

@@ -43,6 +43,29 @@ fn a_clients_frame_is_an_array_of_strings_or_one_of_them() {
 }
 
 #[test]
+fn a_long_paste_is_taken_apart_and_nothing_else_may_be_so_long() {
+    let typed = |text: &str| json!({ "Op": "stdin", "Data": text }).to_string();
+    // Characters of one to four bytes, and such as are six as JSON.
+    let texts = ["x".repeat(LARGEST_BODY), "é漢😀\n".repeat(50_000), "\u{1b}".repeat(100_000)];
+    for text in texts {
+        let parts = short(vec![typed("first"), typed(&text), typed("last")]).unwrap();
+        assert!(parts.iter().all(|part| part.len() <= LARGEST), "{}", parts.len());
+        let all = parts.iter().map(|part| match command(part) {
+            Ok(Command::Stdin(data)) => data,
+            other => panic!("{other:?}"),
+        });
+        assert!(all.collect::<String>() == format!("first{text}last"));
+    }
+    let padded = format!(r#"{{"Op":"resize","Cols":80,"Rows":24{}}}"#, " ".repeat(LARGEST));
+    assert!(command(&padded).is_ok());
+    let long = "x".repeat(LARGEST);
+    let bind = json!({ "Op": "bind", "SessionID": long }).to_string();
+    for other in [padded, bind, format!("[{long}]")] {
+        assert_eq!(short(vec![typed("first"), other]), None);
+    }
+}
+
+#[test]
 fn messages_are_the_contracts_in_any_case() {
     let bind = Ok(Command::Bind("id".into()));
     assert_eq!(command(r#"{"Op":"bind","SessionID":"id"}"#), bind);
@@ -61,11 +84,11 @@ fn a_size_is_one_that_a_terminal_can_have() {
     };
     assert_eq!(resize("0", "24"), Command::Nothing);
     assert_eq!(resize("80", "0"), Command::Nothing);
-    for odd in ["1000000000", "4097", "-1", "1.5", "18446744073709551616", "1e30"] {
+    for odd in ["1000000000", "1001", "-1", "1.5", "18446744073709551616", "1e30"] {
         assert_eq!(resize(odd, "24"), Command::OddSize, "{odd}");
         assert_eq!(resize("80", odd), Command::OddSize, "{odd}");
     }
-    assert_eq!(resize("4096", "1"), Command::Resize { columns: 4096, rows: 1 });
+    assert_eq!(resize("1000", "1"), Command::Resize { columns: 1000, rows: 1 });
 }
 
 #[test]

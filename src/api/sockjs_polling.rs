@@ -16,13 +16,13 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Gateway;
 use super::caller::{Asked, cookie};
 use super::error::ApiError;
-use super::shell::{self, Client, Shells, Told};
+use super::shell::{self, Client, Room, Shells, Told};
 use super::shell_session::cookie_path;
 use super::sockjs::{client, going_away, too_large};
 use super::sockjs_frames::{self as frames, BadFrame, Close, LARGEST, LARGEST_BODY};
@@ -47,6 +47,9 @@ const FRAME_LIMIT: usize = 64 << 10;
 const UNREAD: Duration = Duration::from_secs(60);
 /// How long a process may leave typed text lie before the session is given up.
 const PUSH_TIME: Duration = Duration::from_secs(30);
+/// How long a long paste may take as a whole: proxies give up an answer after 60 s, and nobody is
+/// told then; and its place is others' again.
+const PASTE_TIME: Duration = Duration::from_secs(50);
 /// How long a body of at most `LARGEST_BODY` bytes may take, with its wait for room.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// Bodies at once of one session. Clients send one after the other, so that what was typed stays in
@@ -240,7 +243,7 @@ fn begin(
     gateway: &Arc<Gateway>,
     name: &str,
     client: Arc<Client>,
-    waiting: OwnedSemaphorePermit,
+    waiting: Room,
 ) -> Option<Attached> {
     let (say, told) = shell::begin(gateway, &client, waiting);
     let polling = Arc::new(Polling::new(client, say));
@@ -387,13 +390,15 @@ pub(super) async fn send(
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     // Who is not bound has an id to send: room for long pastes is for those who are.
-    let is_bound = polling.client.bound.get().is_some();
-    let most = if is_bound { LARGEST_BODY } else { LARGEST };
-    let is_long = is_bound && length.is_none_or(|length| length > LARGEST);
+    let is_bound = |user: &&User| polling.client.bound.get() == Some(&user.fingerprint());
+    let bound = client.users.iter().find(is_bound);
+    let most = if bound.is_some() { LARGEST_BODY } else { LARGEST };
+    let pasting = bound.filter(|_| length.is_none_or(|length| length > LARGEST));
+    let _share = pasting.map(|user| gateway.shells.pasting(user)).transpose()?;
     let body = Limited::new(request.into_body(), most).collect();
     let mut room = None;
     let reading = async {
-        if is_long {
+        if pasting.is_some() {
             room = gateway.shells.long_bodies.acquire().await.ok();
         }
         body.await
@@ -401,9 +406,7 @@ pub(super) async fn send(
     let body = match timeout(BODY_TIME, reading).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let close = too_large(&gateway, &polling.client, most).await;
-            polling.close(close.clone());
-            return Ok((StatusCode::PAYLOAD_TOO_LARGE, close.reason).into_response());
+            return Ok(larger(&gateway, &polling, most).await);
         }
         Ok(Err(_)) | Err(_) => {
             let status = StatusCode::REQUEST_TIMEOUT;
@@ -411,28 +414,42 @@ pub(super) async fn send(
         }
     };
     let broken = |words: &'static str| (StatusCode::INTERNAL_SERVER_ERROR, words).into_response();
-    match frames::messages(&body) {
-        Ok(messages) => push(&polling, messages).await,
+    let messages = match frames::messages(&body) {
+        Ok(messages) => frames::short(messages),
         Err(BadFrame::Empty) => return Ok(broken("Payload expected.")),
         Err(BadFrame::Broken) => return Ok(broken("Broken JSON encoding.")),
-    }
+    };
+    // It may be long until all of it is typed.
+    drop(body);
+    let Some(messages) = messages else { return Ok(larger(&gateway, &polling, LARGEST).await) };
+    push(&polling, messages, PASTE_TIME).await;
     drop(room);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// What a session that has ended is told is lost; the next poll says how it ended.
-async fn push(polling: &Polling, messages: Vec<String>) {
+/// Ends a session whose client said more at once than it may.
+async fn larger(gateway: &Gateway, polling: &Polling, most: usize) -> Response {
+    let close = too_large(gateway, &polling.client, most).await;
+    polling.close(close.clone());
+    (StatusCode::PAYLOAD_TOO_LARGE, close.reason).into_response()
+}
+
+/// What a session that has ended is told is lost; the next poll says how it ended. A process may
+/// take a long paste slowly, but within `most`.
+async fn push(polling: &Polling, messages: Vec<String>, most: Duration) {
     let Some(say) = polling.state.borrow().say.clone() else { return };
-    let all = async {
-        for message in messages {
-            if say.send(message).await.is_err() {
+    let end = Instant::now() + most;
+    for message in messages {
+        let until = end.min(Instant::now() + PUSH_TIME);
+        match timeout_at(until, say.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                let reason = i18n::message(polling.client.locale, "error-shell-stuck", &[]);
+                polling.close(Close::new(2, reason));
                 return;
             }
         }
-    };
-    if timeout(PUSH_TIME, all).await.is_err() {
-        let reason = i18n::message(polling.client.locale, "error-shell-stuck", &[]);
-        polling.close(Close::new(2, reason));
     }
 }
 

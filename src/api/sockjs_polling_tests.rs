@@ -1,6 +1,10 @@
 //! Sessions without a network: who fetches, what waits meanwhile, and in which order it comes.
 
+use std::pin::pin;
 use std::sync::OnceLock;
+
+use futures::FutureExt as _;
+use serde_json::json;
 
 use super::*;
 use crate::i18n::Locale;
@@ -64,10 +68,45 @@ async fn what_nobody_reads_is_bounded_and_forgotten_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_long_paste_is_under_way_until_all_of_it_is_typed() {
+    let (polling, mut said) = polling();
+    let paste = json!({ "Op": "stdin", "Data": "x".repeat(LARGEST_BODY) }).to_string();
+    let parts = frames::short(vec![paste]).unwrap();
+    let count = parts.len();
+    let mut pushing = pin!(push(&polling, parts, PASTE_TIME));
+    assert_eq!(pushing.as_mut().now_or_never(), None, "nobody reads it yet");
+    let typing = async {
+        for _ in 0..count {
+            assert!(said.recv().await.unwrap().len() <= LARGEST);
+        }
+    };
+    tokio::join!(pushing, typing);
+    assert_eq!(polling.state.borrow().close, None);
+}
+
+#[tokio::test]
 async fn a_connection_that_is_cut_off_ends_its_session() {
     let (polling, _said) = polling();
     drop(Attached::to(polling.clone()).unwrap());
     polling.close(Close::new(1, "too late"));
     let (frame, is_last) = Attached::to(polling).unwrap().frame().await;
     assert_eq!((frame, is_last), (interrupted().frame(), true));
+}
+
+#[tokio::test]
+async fn a_paste_that_is_taken_too_slowly_ends_its_session_and_not_without_a_word() {
+    let (polling, mut said) = polling();
+    let paste = json!({ "Op": "stdin", "Data": "x".repeat(LARGEST_BODY) }).to_string();
+    let parts = frames::short(vec![paste]).unwrap();
+    let typing = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let _ = said.recv().await;
+        }
+    };
+    tokio::select! {
+        () = push(&polling, parts, Duration::from_millis(200)) => {}
+        () = typing => {}
+    }
+    assert_eq!(polling.state.borrow().close.as_ref().map(|close| close.code), Some(2));
 }

@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
@@ -111,21 +112,26 @@ impl Session {
         let mut beat = interval_at(Instant::now() + heartbeat, heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
-        let mut unknown = pin!(unknown(self.live.clone(), self.user.clone(), heartbeat * SILENT));
+        let mut stranger = pin!(unknown(self.live.clone(), self.user.clone(), heartbeat * SILENT));
         loop {
+            let is_idle = self.open.is_empty();
             let message = tokio::select! {
                 // What the client has said counts before the silence that it is judged by.
                 biased;
                 () = self.ending.cancelled() => return self.close(socket).await,
                 // What is shown ends by itself, by its own rights.
-                () = &mut unknown, if self.open.is_empty() => {
+                () = &mut stranger, if is_idle => {
                     let reason = ApiError::unauthorized().text(self.locale);
                     let frame = websocket::close_frame(CloseCode::Policy, &reason);
                     let _ = timeout(CLOSING, farewell(socket, frame)).await;
                     return;
                 }
                 said = socket.next() => {
-                    let Some(Ok(said)) = said else { return };
+                    let said = match said {
+                        Some(Ok(said)) => said,
+                        Some(Err(error)) => return self.refuse(socket, &error).await,
+                        None => return,
+                    };
                     heard = Instant::now();
                     self.hear(said)
                 }
@@ -145,8 +151,20 @@ impl Session {
             if !sent {
                 return;
             }
+            if is_idle && !self.open.is_empty() {
+                // A question under way would stand still, and its answer judge hours later.
+                stranger.set(unknown(self.live.clone(), self.user.clone(), heartbeat * SILENT));
+            }
             // Meanwhile nobody listened to the client: that was no silence of his.
             heard += begun.elapsed();
+        }
+    }
+
+    /// Ends a socket whose client said what is no message, and says so.
+    async fn refuse(self, socket: Socket, error: &Error) {
+        if let Some(frame) = websocket::refused(error, MESSAGE, self.locale) {
+            let (sink, source) = socket.split();
+            websocket::farewell(sink, source, frame).await;
         }
     }
 

@@ -40,7 +40,7 @@ const SIZES: std::ops::RangeInclusive<u16> = 1..=1000;
 /// The messages of two ends.
 const REFUSED: &str = "error-terminal-unauthorized";
 const SHUTDOWN: &str = "error-terminal-shutdown";
-/// After writing has failed: how long the other direction may take to say why.
+/// After writing has failed: how long the other direction, which may say why, may be silent.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long the API server may take to hear that we go.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
@@ -384,7 +384,7 @@ impl Keys<'_> {
                 break failure;
             }
         };
-        sleep(LAST_WORDS).await;
+        sender.last_words(LAST_WORDS).await;
         broken(&failure)
     }
 
@@ -406,7 +406,8 @@ impl Keys<'_> {
     }
 }
 
-fn is_size(columns: u16, rows: u16) -> bool {
+/// Whether a terminal may be so large; whoever takes sizes from clients asks here.
+pub(super) fn is_size(columns: u16, rows: u16) -> bool {
     SIZES.contains(&columns) && SIZES.contains(&rows)
 }
 

@@ -24,12 +24,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::error::{ApiError, Fault};
+use crate::i18n::{self, Locale};
 use crate::upstream::wanted_upgrade;
 
 /// The only version there is (RFC 6455, 4.1).
@@ -260,6 +262,17 @@ pub fn close_frame(code: CloseCode, reason: &str) -> CloseFrame {
         end -= 1;
     }
     CloseFrame { code, reason: reason[..end].into() }
+}
+
+/// What a client is told whose bytes are no message of at most `limit`; `None`: it is not there any
+/// more.
+pub fn refused(error: &Error, limit: usize, locale: Locale) -> Option<CloseFrame> {
+    let (code, id) = match error {
+        Error::Capacity(_) => (CloseCode::Size, "error-websocket-too-large"),
+        Error::Utf8(_) => (CloseCode::Invalid, "error-websocket-utf8"),
+        _ => return None,
+    };
+    Some(close_frame(code, &i18n::message(locale, id, &[("limit", &limit.to_string())])))
 }
 
 /// RFC 8441: a CONNECT with `:protocol`. Other HTTP/2 requests cannot become anything else. One for

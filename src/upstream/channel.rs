@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -275,6 +275,12 @@ impl Sender {
         }
     }
 
+    /// After a failure: returns when the other half has listened for so long, and heard nothing.
+    /// What it heard before may take its time on the way to who reads it.
+    pub async fn last_words(&self, silence: Duration) {
+        self.pulse.falls_silent(silence).await;
+    }
+
     /// Says goodbye; whoever does not, breaks the connection off.
     pub async fn close(mut self) {
         let _ = self.sink.close().await;
@@ -409,6 +415,18 @@ impl Pulse {
     fn listen(&self) {
         if self.deaf.swap(false, Ordering::Relaxed) {
             self.unanswered.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns when nothing was heard for so long though somebody listened; no pings meanwhile.
+    async fn falls_silent(&self, silence: Duration) {
+        loop {
+            self.unanswered.store(1, Ordering::Relaxed);
+            sleep(silence).await;
+            let is_unanswered = self.unanswered.load(Ordering::Relaxed) > 0;
+            if is_unanswered && !self.deaf.load(Ordering::Relaxed) {
+                return;
+            }
         }
     }
 

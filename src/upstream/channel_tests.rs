@@ -1,5 +1,7 @@
 //! What frames say, how an end is read, and who counts as gone.
 
+use std::pin::pin;
+
 use super::*;
 
 fn exit(status: &str) -> (Option<i32>, String) {
@@ -80,4 +82,15 @@ fn who_says_nothing_is_gone_unless_we_do_not_listen_or_the_process_takes_nothing
     assert!(!gone(&pulse));
     pulse.heard();
     assert!(gone(&pulse));
+}
+
+#[tokio::test]
+async fn the_last_words_may_take_their_time_on_the_way_to_who_reads_them() {
+    let silence = Duration::from_millis(20);
+    let pulse = Pulse::default();
+    pulse.deaf.store(true, Ordering::Relaxed);
+    let mut ended = pin!(pulse.falls_silent(silence));
+    assert!(timeout(10 * silence, &mut ended).await.is_err(), "nobody listens yet");
+    pulse.listen();
+    timeout(Duration::from_secs(60), ended).await.unwrap();
 }

@@ -3,14 +3,16 @@
 //!
 //! Frames are not parsed. Rights are not asked for here: that is done before anything is sent.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +23,8 @@ const TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 /// How long one direction may go on after the other has ended: enough for what is under way, not
 /// for ever, since a peer that is gone may never say so.
 const HALF_OPEN: Duration = Duration::from_secs(60);
+/// Bytes of one direction that are on their way through us.
+const BUFFER: usize = 8 << 10;
 
 /// The tunnels of this process; clones are one and the same.
 #[derive(Clone, Default)]
@@ -48,7 +52,9 @@ impl Tunnels {
         self.tasks.spawn(async move {
             let copying = async {
                 match tokio::try_join!(client, server) {
-                    Ok((client, server)) => copy_both(client, server).await,
+                    Ok((client, server)) => {
+                        copy_both(TokioIo::new(client), TokioIo::new(server)).await;
+                    }
                     Err(error) => tracing::debug!(%error, "an upgrade was agreed on, not made"),
                 }
             };
@@ -60,33 +66,44 @@ impl Tunnels {
     }
 }
 
-async fn copy_both(client: Upgraded, server: Upgraded) {
-    let (client_reader, client_writer) = tokio::io::split(TokioIo::new(client));
-    let (server_reader, server_writer) = tokio::io::split(TokioIo::new(server));
-    let mut up = std::pin::pin!(copy(client_reader, server_writer));
-    let mut down = std::pin::pin!(copy(server_reader, client_writer));
-    let rest = tokio::select! {
-        ended = &mut up => match ended {
-            Ok(()) => tokio::time::timeout(HALF_OPEN, down).await,
-            Err(error) => Ok(Err(error)),
-        },
-        ended = &mut down => match ended {
-            Ok(()) => tokio::time::timeout(HALF_OPEN, up).await,
-            Err(error) => Ok(Err(error)),
-        },
+/// Until both directions have ended, or one has and the other had its time.
+async fn copy_both<C, S>(client: C, server: S)
+where
+    C: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite,
+{
+    let (client_reader, client_writer) = tokio::io::split(client);
+    let (server_reader, server_writer) = tokio::io::split(server);
+    let mut up = pin!(copy(client_reader, server_writer));
+    let mut down = pin!(copy(server_reader, client_writer));
+    let (first, rest) = tokio::select! {
+        ended = &mut up => (ended, timeout(HALF_OPEN, down).await),
+        ended = &mut down => (ended, timeout(HALF_OPEN, up).await),
     };
-    if let Ok(Err(error)) = rest {
-        tracing::debug!(%error, "a tunnel broke");
+    for ended in [Ok(first), rest] {
+        if let Ok(Err(error)) = ended {
+            tracing::debug!(%error, "a tunnel broke");
+        }
     }
 }
 
-/// One direction; its end is passed on.
+/// One direction; its end is passed on behind all that came before it, even where it is an error.
+/// Who takes nothing more has ended this direction alone: what he said before is still on its way.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
 ) -> std::io::Result<()> {
-    tokio::io::copy(&mut from, &mut to).await?;
-    to.shutdown().await
+    let mut buffer = vec![0; BUFFER];
+    let end = loop {
+        let count = match from.read(&mut buffer).await {
+            Ok(0) => break Ok(()),
+            Ok(count) => count,
+            Err(error) => break Err(error),
+        };
+        to.write_all(buffer.get(..count).unwrap_or_default()).await?;
+        to.flush().await?;
+    };
+    to.shutdown().await.and(end)
 }
 
 /// The protocol that a request wants to be upgraded to, if it is one of those that we carry.
@@ -157,6 +174,12 @@ fn subprotocols(headers: &HeaderMap) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
     use super::*;
 
     fn request(version: Version, pairs: &[(&'static str, &'static str)]) -> Request<()> {
@@ -236,7 +259,6 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_one_direction_is_passed_on_while_the_other_goes_on() {
-        use tokio::io::AsyncReadExt as _;
         let (mut near, far) = tokio::io::duplex(64);
         let (target, mut seen) = tokio::io::duplex(64);
         let copying = tokio::spawn(async move { copy(far, target).await });
@@ -246,5 +268,52 @@ mod tests {
         seen.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
         copying.await.unwrap().unwrap();
+    }
+
+    /// The end that a connection has after its last bytes: it takes nothing, and then it breaks.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_servers_last_words_reach_a_client_who_still_talks_or_is_slow() {
+        for said in ["ping", ""] {
+            // So little that they do not go through at once.
+            let (mut client, far) = tokio::io::duplex(4);
+            let server = tokio::io::join(b"status".as_slice().chain(Broken), Broken);
+            let copying = tokio::spawn(copy_both(far, server));
+            client.write_all(said.as_bytes()).await.unwrap();
+            let mut heard = String::new();
+            client.read_to_string(&mut heard).await.unwrap();
+            assert_eq!(heard, "status", "after {said:?}");
+            drop(client);
+            copying.await.unwrap();
+        }
     }
 }

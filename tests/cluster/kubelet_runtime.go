@@ -32,7 +32,8 @@ import (
 const (
 	// forwardAnnotation names a loopback HOST:PORT that stands for every port of the pod.
 	forwardAnnotation = "test.binnacle/port-forward-to"
-	// hangupDelay is what a process on a terminal gets to end by itself after the end of its input.
+	// hangupDelay is what a process on a terminal gets to end by itself after the end of its input, and
+	// what a peer gets to close a connection that has nothing more for it.
 	hangupDelay = 2 * time.Second
 )
 
@@ -53,9 +54,22 @@ func (c *hangupConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close says that nothing more comes and throws away what is still under way: a reset would make the
+// kubelet's proxy, which ends with either direction, drop the other one, and a command's status with
+// it. Whoever reads meanwhile may go on; to be closed again does no harm.
 func (c *hangupConn) Close() error {
 	c.gone()
-	return c.Conn.Close()
+	tcp, ok := c.Conn.(*net.TCPConn)
+	if !ok || tcp.CloseWrite() != nil {
+		return c.Conn.Close()
+	}
+	go func() {
+		// No deadline: a websocket's reader, which may not have ended yet, sets its own.
+		defer time.AfterFunc(hangupDelay, func() { _ = tcp.Close() }).Stop()
+		_, _ = io.Copy(io.Discard, tcp)
+		_ = tcp.Close()
+	}()
+	return nil
 }
 
 type hangupListener struct{ net.Listener }

@@ -46,7 +46,7 @@ impl Front {
         let args = [
             ["binnacle", "serve", "--listen", "127.0.0.1:0"],
             ["--kubeconfig", kubeconfig.to_str().unwrap(), "--state-dir", state.to_str().unwrap()],
-            ["--drain-delay", "0", "--drain-grace", "20"],
+            ["--drain-delay", "0", "--drain-grace", "300"],
         ];
         let command = config::parse(args.concat().into_iter().map(Into::into));
         let Ok(Command::Serve(config)) = command else { panic!("bad arguments: {command:?}") };
@@ -470,9 +470,22 @@ async fn one_websocket_carries_many_live_answers() {
     assert_eq!(told(&mut socket).await["data"]["reason"], "unsubscribed");
     let last = change["tag"].as_str().unwrap();
     say(&mut socket, json!({"id": "maps", "subscribe": maps, "lastEventId": last})).await;
+    // It is looked at before the next one comes: what is known already is not told again.
+    front.counts((3, 2)).await;
+    front.get(admin, &maps).await;
     config_map(cluster, &namespace, "e").await;
-    assert_eq!(told(&mut socket).await["id"], "maps");
-    socket.close(None).await.unwrap();
+    let resumed = told(&mut socket).await;
+    assert_eq!((&resumed["id"], &resumed["event"]), (&json!("maps"), &json!("change")));
+    let long = json!({"id": "maps", "subscribe": "x".repeat(64 << 10)});
+    say(&mut socket, long).await;
+    let closed = async {
+        loop {
+            if let Message::Close(frame) = socket.next().await.unwrap().unwrap() {
+                return frame.unwrap();
+            }
+        }
+    };
+    assert_eq!(u16::from(in_time("it is too long", closed).await.code), 1009);
     drop(socket);
     front.counts((0, 0)).await;
 }
@@ -486,6 +499,9 @@ async fn a_shutdown_tells_every_reader_to_come_back_and_waits_for_none() {
     let mut socket = socket(&front, admin).await;
     say(&mut socket, json!({"id": "drivers", "subscribe": path})).await;
     assert_eq!(told(&mut socket).await["event"], "whole");
+    // Nobody reads this one.
+    let mut deaf = self::socket(&front, admin).await;
+    say(&mut deaf, json!({"id": "drivers", "subscribe": path})).await;
     let Front { running, _folder, .. } = front;
     let drained = tokio::spawn(running.drain());
     let end = shown.end().await.data;
@@ -496,4 +512,5 @@ async fn a_shutdown_tells_every_reader_to_come_back_and_waits_for_none() {
     assert!(told(&mut socket).await.is_null(), "and then the socket is closed");
     drop(socket);
     in_time("it has ended", drained).await.unwrap();
+    drop(deaf);
 }

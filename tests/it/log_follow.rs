@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use crate::certificate::trusting;
 use crate::cluster;
 use crate::gateway::{self, Options};
+use crate::log_streams::{socket, told};
 use crate::logs::counting;
 
 /// Until a test gives up waiting; never how long anything should take.
@@ -81,6 +82,20 @@ async fn a_followed_log_brings_new_lines_as_they_come() {
     for expected in first + 1..first + 8 {
         assert_eq!(number(log.line().await), expected);
     }
+}
+
+#[tokio::test]
+async fn who_closes_the_websocket_of_a_followed_log_is_answered() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("log-goodbye").await;
+    counting(cluster, &namespace, "web", 3, 50).await;
+    let gateway = gateway::start(Options::default()).await;
+    let path = format!("/api/v1/log/{namespace}/web/main/follow");
+    let mut socket = socket(&gateway, cluster.token("admin"), &path).await;
+    assert_eq!(told(&mut socket).await["event"], "lines");
+    socket.close(None).await.unwrap();
+    // An end without a goodbye would be an error.
+    while told(&mut socket).await != Value::Null {}
 }
 
 /// A gateway in front of an API server that has one log, which never ends, and nothing else.

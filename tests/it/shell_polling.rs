@@ -287,6 +287,28 @@ async fn a_stream_brings_frames_until_its_limit_and_nobody_listens_beside_it() {
 }
 
 #[tokio::test]
+async fn a_long_paste_is_typed_whole_and_nothing_else_may_be_so_long() {
+    let cluster = cluster::shared().await;
+    let namespace = web(cluster, "shell-paste").await;
+    let gateway = gateway::start(Options::default()).await;
+    let one = opened(&gateway, cluster.token("admin"), &namespace, "?shell=sh").await;
+    let xhr = Xhr::of(&one, "pasted");
+    let mut stream = xhr.stream(&gateway).await;
+    assert_eq!(stream.line().await.unwrap(), "h".repeat(2048));
+    // A terminal keeps no line that is so long unless it is told to pass on what comes.
+    let count = "stty raw -echo; echo raw-$((40+2)); head -c $((299999+1)) | wc -c\n";
+    xhr.say(&gateway, &[bind(&one.id), resize(80, 24), stdin(count)]).await;
+    stream.shows("raw-42").await;
+    xhr.say(&gateway, &[stdin(&"x".repeat(300_000))]).await;
+    stream.shows("300000").await;
+    let padded = format!("{}{}", resize(80, 24), " ".repeat(70_000));
+    let refused = xhr.post(&gateway, "xhr_send", &json!([padded]).to_string()).await;
+    assert_eq!(refused.status, 413);
+    assert!(refused.text().contains("65536"), "{}", refused.text());
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn addresses_answer_as_the_protocol_has_it_and_to_our_own_pages() {
     let gateway = gateway::start(Options::default()).await;
     let ask = async |method: Method, path: &str, headers: &[(&str, &str)]| {

@@ -6,6 +6,8 @@
 //! `src/api/sockjs*.rs` and `shell*.rs`), nor the official client.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +15,19 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
+use crate::certificate::trusting;
 use crate::cluster;
 use crate::gateway::{self, Answer, Gateway, Options};
+use crate::lifecycle::{bearer, get};
+use crate::log_follow::in_front_of;
+use crate::logs::asked;
 use crate::people::{self, Person};
 use crate::terminals::{Socket, upgraded, web};
 
@@ -321,4 +332,63 @@ async fn frames_that_are_none_end_a_shell_with_a_reason() {
     let close = shell.end().await.close.clone().unwrap();
     assert!(close.0 == 2 && close.1.contains("Op must be"), "{close:?}");
     gateway.stop().await;
+}
+
+/// One connection of an API server that has lost how the first process ended and says that all
+/// went well; of the next one it tells.
+async fn forgetful(mut tcp: TcpStream, tries: Arc<AtomicUsize>) {
+    let Some(head) = asked(&mut tcp).await else { return };
+    if !head.contains("/pods/web/exec?") {
+        let body = json!({"status": {"allowed": true}}).to_string();
+        let length = body.len();
+        let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}");
+        tcp.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+        let mut rest = [0; 4096];
+        while tcp.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+        return;
+    }
+    let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+    let accepted = derive_accept_key(key.as_bytes());
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-accept: {accepted}\r\nsec-websocket-protocol: v5.channel.k8s.io\r\n\r\n"
+    );
+    tcp.write_all(answer.as_bytes()).await.unwrap();
+    let mut socket = WebSocketStream::from_raw_socket(tcp, Role::Server, None).await;
+    // The size of its terminal is for each.
+    while !socket.next().await.unwrap().unwrap().into_data().starts_with(b"\x04") {}
+    let words = "exec: \"sh\": executable file not found in $PATH";
+    let status = match tries.fetch_add(1, Ordering::SeqCst) {
+        0 => json!({"status": "Success"}),
+        _ => json!({"status": "Failure", "reason": "InternalError", "message": words}),
+    };
+    let frame = format!("\u{3}{status}").into_bytes();
+    socket.send(Message::binary(frame)).await.unwrap();
+    while socket.next().await.is_some_and(|heard| heard.is_ok()) {}
+}
+
+#[tokio::test]
+async fn a_shell_whose_end_the_api_server_has_lost_is_tried_once_more() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    let tries = Arc::<AtomicUsize>::default();
+    let counted = tries.clone();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = server.accept().await {
+            tokio::spawn(forgetful(tcp, counted.clone()));
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let running = in_front_of(address, folder.path()).await;
+    let tls = trusting(running.ca_pem.as_deref().unwrap());
+    let url = format!("https://{}/api/v1/pod/shop/web/shell/main?shell=sh", running.https);
+    let answer = get(&tls, &url, &bearer("anything")).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    let by = [("authorization", "Bearer anything")];
+    let mut shell = Shell::at(running.https, tls, WEBSOCKET, &by).await;
+    shell.say(&[bind(&id), resize(80, 24)]).await;
+    let reason = shell.end().await.refusal().to_owned();
+    assert!(reason.contains("not found"), "{reason}");
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
 }
