@@ -215,5 +215,6 @@ error-chart-dependency = Chart { $name } 不完整：{ $reason }
 error-chart-air-gap = 您可以读取的已配置仓库中没有 { $reference }。在隔离网络模式（--charts-air-gapped）下，Chart 只能来自已配置的仓库：请配置一个包含它的 oci 类型仓库，或直接发送 Chart 归档。
 error-chart-schema-elsewhere = 值的 Schema 文件 { $file } 引用了其自身之外的 { $reference }：helm 会从任意主机或本服务器的磁盘获取它。请将其写入该 Schema 本身，或使用 skipSchemaValidation 跳过 Schema 校验。
 error-release-protect-late = { $name } 已标记为受保护，从下一次操作起生效。但已有操作正在进行：{ $user } 自 { $since } 起执行 { $act }（操作 { $id }，位于 { $instance }）。请在其结束后再查看，或取消它。
+error-release-protect-busy = { $name } 上正在进行操作：{ $user } 自 { $since } 起执行 { $act }（操作 { $id }，位于 { $instance }）。其间设置或解除的保护可能会在它结束时丢失。请在其结束后再设置或解除保护，或先取消它。
 error-too-many-namespaces = 一个路径最多可以包含 { $most } 个命名空间。请减少数量，或不指定以表示全部命名空间。
 error-custom-objects-in-part = 您无权一次列出所有命名空间中的这些对象，且最多只逐个检查 { $most } 个命名空间：结果可能不完整。请指定命名空间。

@@ -215,5 +215,6 @@ error-chart-dependency = Chart { $name } 不完整：{ $reason }
 error-chart-air-gap = 您可以讀取的已設定儲存庫中沒有 { $reference }。在隔離網路模式（--charts-air-gapped）下，Chart 只能來自已設定的儲存庫：請設定一個包含它的 oci 類型儲存庫，或直接傳送 Chart 封存檔。
 error-chart-schema-elsewhere = 值的 Schema 檔案 { $file } 參照了其自身之外的 { $reference }：helm 會從任意主機或本伺服器的磁碟取得它。請將其寫入該 Schema 本身，或使用 skipSchemaValidation 略過 Schema 驗證。
 error-release-protect-late = { $name } 已標記為受保護，從下一次操作起生效。但已有操作正在進行：{ $user } 自 { $since } 起執行 { $act }（操作 { $id }，位於 { $instance }）。請在其結束後再查看，或取消它。
+error-release-protect-busy = { $name } 上正在進行操作：{ $user } 自 { $since } 起執行 { $act }（操作 { $id }，位於 { $instance }）。其間設定或解除的保護可能會在它結束時遺失。請在其結束後再設定或解除保護，或先取消它。
 error-too-many-namespaces = 一個路徑最多可以包含 { $most } 個命名空間。請減少數量，或不指定以表示全部命名空間。
 error-custom-objects-in-part = 您無權一次列出所有命名空間中的這些物件，且最多只逐一檢查 { $most } 個命名空間：結果可能不完整。請指定命名空間。

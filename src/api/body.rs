@@ -3,6 +3,7 @@
 //!
 //! What a body means is its handler's part.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
@@ -12,25 +13,34 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
+use tower::BoxError;
 
 use super::Gateway;
 use super::error::ApiError;
 use super::target::live;
 use super::written::Wrote;
 use crate::kinds::KindDef;
-use crate::upstream::{Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
+use crate::upstream::{Failure, Identity, OBJECT_LIMIT, Turns, UpstreamError, User};
 
 /// From a request's head to the end of its body. A few MiB on a bad mobile network take less; who
 /// needs longer holds a connection for nothing.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// Bytes of bodies in memory at once, whoever sends them: most are read before the API server is
+/// asked who that is. Room is taken for what has come, so that who sends slowly has no more of it
+/// than he has sent, and given back with the last of the bytes.
+const ROOM: usize = 256 << 20;
+static RECEIVED: Semaphore = Semaphore::const_new(ROOM);
 /// A body with a chart of 20 MiB in base64, values and what is around them.
 const CHART: usize = 29 << 20;
 /// Bytes that a body may have without a place among the large ones.
 const SMALL: u64 = 2 << 20;
-/// Large bodies in memory at once, until what they ask for begins.
+/// Large bodies in memory at once, until what they ask for begins; these need no other room.
 static LARGE: Semaphore = Semaphore::const_new(8);
+/// Of them those of one caller: who sends slowly leaves places to others.
+const LARGE_OF_ONE: usize = 3;
+static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(LARGE_OF_ONE));
 /// The longest wait for a place: who waits longer shall rather hear that there is none.
 pub const TURN: Duration = Duration::from_secs(30);
 
@@ -45,48 +55,129 @@ pub async fn read<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, ApiError> {
+    read_up_to(gateway, gateway.max_body, headers, body).await
+}
+
+/// The same where a route needs less than others, above all one that needs no credentials.
+pub async fn read_up_to<T: DeserializeOwned>(
+    gateway: &Gateway,
+    limit: usize,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, ApiError> {
     is_json(headers)?;
-    let body = bytes(gateway, body).await?;
+    let body = counted(limit.min(gateway.max_body), body, &RECEIVED).await?;
     serde_json::from_slice(&body).map_err(|error| malformed(&error))
 }
 
 /// The request's body as it is, at most `max_body` bytes of it.
 pub async fn bytes(gateway: &Gateway, body: Body) -> Result<Bytes, ApiError> {
-    up_to(gateway.max_body, body).await
+    counted(gateway.max_body, body, &RECEIVED).await
 }
 
-/// The same with a bound of the route's own, in bytes.
+/// An answer's body, or one of a request that has a place of its own: what it takes is not counted
+/// with the others.
 pub async fn up_to(limit: usize, body: Body) -> Result<Bytes, ApiError> {
     let body = timeout(BODY_TIME, Limited::new(body, limit).collect());
-    let body = body.await.map_err(|_| {
-        ApiError::with_status(StatusCode::REQUEST_TIMEOUT, "error-body-too-slow", &[])
-    })?;
-    let body = body.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            let limit = limit.to_string();
-            let args = [("limit", limit.as_str())];
-            ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, "error-body-too-large", &args)
-        } else {
-            malformed(&error)
+    let body = body.await.map_err(|_| too_slow())?;
+    Ok(body.map_err(|error| broken(limit, &error))?.to_bytes())
+}
+
+/// The body, which has its room for as long as there is a part of it; 429 where all have too much.
+async fn counted(limit: usize, body: Body, room: &'static Semaphore) -> Result<Bytes, ApiError> {
+    // Of the longest that can be set two fit: what they take is counted in units of two bytes.
+    let unit = limit.div_ceil(ROOM / 2).max(1);
+    let mut body = Limited::new(body, limit);
+    let mut come = Come::default();
+    let all = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken(limit, &error))?;
+            if let Ok(data) = frame.into_data() {
+                come.take(&data, unit, room)?;
+            }
         }
-    })?;
-    Ok(body.to_bytes())
+        Ok::<_, ApiError>(())
+    };
+    timeout(BODY_TIME, all).await.map_err(|_| too_slow())??;
+    Ok(Bytes::from_owner(come))
+}
+
+/// What has come of a body, with its room.
+#[derive(Default)]
+struct Come {
+    /// Not the frames themselves: each keeps all alive that was read with it.
+    bytes: Vec<u8>,
+    room: Option<SemaphorePermit<'static>>,
+}
+
+impl Come {
+    fn take(&mut self, data: &[u8], unit: usize, room: &'static Semaphore) -> Result<(), ApiError> {
+        let count = u32::try_from(data.len().div_ceil(unit)).unwrap_or(u32::MAX);
+        let more = room.try_acquire_many(count).map_err(|_| too_many())?;
+        match &mut self.room {
+            Some(room) => room.merge(more),
+            None => self.room = Some(more),
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+impl AsRef<[u8]> for Come {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn too_slow() -> ApiError {
+    ApiError::with_status(StatusCode::REQUEST_TIMEOUT, "error-body-too-slow", &[])
+}
+
+/// A body that is longer than it may be, or never came to its end.
+fn broken(limit: usize, error: &BoxError) -> ApiError {
+    if !error.is::<LengthLimitError>() {
+        return malformed(error);
+    }
+    let limit = limit.to_string();
+    let args = [("limit", limit.as_str())];
+    ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, "error-body-too-large", &args)
 }
 
 /// A request's body that may hold a chart: 415 and 413 as everywhere, and `{}` when it is empty.
 /// With the place that it has among the large ones, if it needs one.
 pub async fn with_chart(
+    user: &User,
     headers: &HeaderMap,
     sent: Body,
-) -> Result<(Bytes, Option<SemaphorePermit<'static>>), ApiError> {
+) -> Result<(Bytes, Option<LargePlace>), ApiError> {
     let is_small = sent.size_hint().upper().is_some_and(|bytes| bytes <= SMALL);
-    let place = if is_small { None } else { Some(turn(&LARGE, TURN).await?) };
-    let bytes = up_to(CHART, sent).await?;
+    let (bytes, place) = if is_small {
+        (counted(CHART, sent, &RECEIVED).await?, None)
+    } else {
+        let place = large(user).await?;
+        (up_to(CHART, sent).await?, Some(place))
+    };
     if bytes.is_empty() {
         return Ok((Bytes::from_static(b"{}"), None));
     }
     is_json(headers)?;
     Ok((bytes, place))
+}
+
+/// A place among the large ones; given back when dropped.
+pub struct LargePlace {
+    _own: OwnedSemaphorePermit,
+    _common: SemaphorePermit<'static>,
+}
+
+/// One of the places of large bodies; 429 when none is free in time. The caller's own turn comes
+/// first: who waits for it takes no place from others.
+async fn large(user: &User) -> Result<LargePlace, ApiError> {
+    let both = async {
+        let own = TURNS.of(user).acquire_owned().await.ok()?;
+        Some(LargePlace { _own: own, _common: LARGE.acquire().await.ok()? })
+    };
+    timeout(TURN, both).await.ok().flatten().ok_or_else(too_many)
 }
 
 /// One of a few places; 429 when none is free in time.
@@ -188,7 +279,9 @@ pub fn answer(status: StatusCode, value: &Value) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
+    use std::convert::Infallible;
+
+    use futures::{FutureExt as _, StreamExt as _, stream};
 
     use super::*;
 
@@ -209,19 +302,60 @@ mod tests {
     async fn a_small_body_needs_none_of_the_places_of_large_ones() {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+        let user = |token| User::bearer(token, &HeaderMap::new()).unwrap();
+        let (one, other) = (user("one"), user("other"));
         let taken = LARGE.acquire_many(8).await.unwrap();
         for small in [Body::empty(), Body::from("{}"), Body::from(vec![b' '; 2 << 20])] {
-            let (_, place) = with_chart(&headers, small).await.unwrap();
+            let (_, place) = with_chart(&one, &headers, small).await.unwrap();
             assert!(place.is_none());
         }
         let large = || Body::from(vec![b' '; (2 << 20) + 1]);
-        assert!(Box::pin(with_chart(&headers, large())).now_or_never().is_none(), "it waits");
+        let waits = |body| Box::pin(with_chart(&one, &headers, body)).now_or_never().is_none();
+        assert!(waits(large()));
         // How much comes is not known.
-        let chunks = futures::stream::iter([Ok::<_, std::convert::Infallible>("{}")]);
-        let unknown = Body::from_stream(chunks);
-        assert!(Box::pin(with_chart(&headers, unknown)).now_or_never().is_none(), "it waits");
+        let chunks = stream::iter([Ok::<_, Infallible>("{}")]);
+        assert!(waits(Body::from_stream(chunks)));
         drop(taken);
-        assert!(with_chart(&headers, large()).await.unwrap().1.is_some());
+        let mut places = Vec::new();
+        for _ in 0..LARGE_OF_ONE {
+            places.push(with_chart(&one, &headers, large()).await.unwrap().1.unwrap());
+        }
+        assert!(waits(large()), "there are places, but none for him");
+        assert!(with_chart(&other, &headers, large()).await.unwrap().1.is_some());
+        places.pop();
+        assert!(with_chart(&one, &headers, large()).await.unwrap().1.is_some());
+    }
+
+    #[tokio::test]
+    async fn bodies_whose_end_is_held_back_have_a_bound_for_all_and_give_back_what_they_had() {
+        static ROOM_FOR_FOUR: Semaphore = Semaphore::const_new(40);
+        let room = &ROOM_FOR_FOUR;
+        let slow = || {
+            let begun = stream::iter([Ok::<_, Infallible>("0123456789")]);
+            Box::pin(counted(100, Body::from_stream(begun.chain(stream::pending())), room))
+        };
+        let mut waiting = Vec::new();
+        for _ in 0..4 {
+            let mut one = slow();
+            assert!(one.as_mut().now_or_never().is_none(), "it waits for the rest");
+            waiting.push(one);
+        }
+        let error = slow().now_or_never().unwrap().unwrap_err();
+        assert_eq!(error.status, StatusCode::TOO_MANY_REQUESTS);
+        waiting.pop();
+        let whole = counted(100, Body::from("0123456789"), room).await.unwrap();
+        assert_eq!(&whole[..], b"0123456789");
+        assert_eq!(room.available_permits(), 0);
+        let part = whole.slice(3..);
+        drop((whole, waiting));
+        assert_eq!(room.available_permits(), 30, "a part of it is still there");
+        drop(part);
+        assert_eq!(room.available_permits(), 40);
+        // Of the longest that may be set two fit, and none beside them.
+        let longest = counted(ROOM, Body::from("0123456789"), room).await.unwrap();
+        assert_eq!((longest.len(), room.available_permits()), (10, 35));
+        let error = counted(5, Body::from("0123456789"), room).await.unwrap_err();
+        assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[tokio::test]

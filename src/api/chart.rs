@@ -4,15 +4,14 @@
 //!
 //! What a repository has is the catalogue's part (`charts`); the rights are the repository's.
 
-use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use compact_str::CompactString;
-use futures::{Stream, stream};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -21,6 +20,7 @@ use url::Url;
 use super::body::{TURN, too_many, turn};
 use super::charts::{chart_name, in_catalogue};
 use super::error::ApiError;
+use super::live::{self, WRITE};
 use super::passthrough::user_name;
 use super::respond::{Freshness, Reply};
 use super::target::{encoded, segment};
@@ -47,11 +47,9 @@ const ICON_CACHING: &str = "private, max-age=3600";
 /// bound what is in memory (see `charts::store`). Who waits holds a provenance file, of 320 KiB at
 /// most.
 const DETAILS: usize = 4;
-/// Archives that are downloaded at once, each in memory until it is sent: up to 20 MiB, so 320 MiB
-/// at the very worst. Most charts have some 50 KiB.
+/// Archives that are downloaded at once, each in memory until it is sent, or nobody takes any of
+/// it: up to 20 MiB, so 320 MiB at the very worst. Most charts have some 50 KiB.
 const DOWNLOADS: usize = 16;
-/// What of an archive is handed over at once.
-const PIECE: usize = 64 << 10;
 
 /// A place, and the archive that it is for.
 type Placed = (SemaphorePermit<'static>, (Arc<Archive>, Bytes));
@@ -363,31 +361,23 @@ pub async fn archive(
     let wanted = Wanted::of(&gateway, &user, request.uri().path(), 1).await?;
     wanted.fetched(&gateway).await?;
     let (place, (archive, bytes)) = wanted.placed(&gateway, &SENDING).await?;
-    let length = HeaderValue::from(bytes.len());
-    let disposition = format!("attachment; filename=\"{}\"", file_name(&archive));
+    Ok(download(&archive, bytes, place, WRITE))
+}
+
+/// An archive, which has its `place` until it is taken, or nothing of it was for so long.
+fn download<P: Send + 'static>(
+    archive: &Archive,
+    bytes: Bytes,
+    place: P,
+    patience: Duration,
+) -> Response {
+    let disposition = format!("attachment; filename=\"{}\"", file_name(archive));
     let headers = [(header::CACHE_CONTROL, "no-store")];
-    let body = Body::from_stream(pieces(bytes, place));
-    let mut response = file(body, "application/gzip", headers);
-    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    let mut response = file(bytes.into(), "application/gzip", headers);
     if let Ok(value) = HeaderValue::from_str(&disposition) {
         response.headers_mut().insert(header::CONTENT_DISPOSITION, value);
     }
-    Ok(response)
-}
-
-/// The bytes one after the other. `place` is given back behind the last ones, or when the client
-/// leaves.
-fn pieces<P: Send + 'static>(
-    bytes: Bytes,
-    place: P,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-    stream::unfold((bytes, place), |(mut rest, place)| async move {
-        if rest.is_empty() {
-            return None;
-        }
-        let piece = rest.split_to(PIECE.min(rest.len()));
-        Some((Ok::<_, Infallible>(piece), (rest, place)))
-    })
+    live::held(response, place, patience)
 }
 
 /// A stranger's bytes, which no browser takes for anything else.

@@ -31,7 +31,7 @@ fn chart(versions: &[&str]) -> Chart {
 fn who_finds_no_place_to_fetch_is_told_to_ask_again() {
     let error = unavailable("web", &Version::default(), &BadChart::Busy(Busy));
     assert_eq!(error.status, StatusCode::TOO_MANY_REQUESTS);
-    let slow = BadChart::Slow(std::time::Duration::from_secs(5));
+    let slow = BadChart::Slow(Duration::from_secs(5));
     assert_eq!(unavailable("web", &Version::default(), &slow).status, StatusCode::BAD_GATEWAY);
 }
 
@@ -107,8 +107,12 @@ fn addresses_are_those_that_can_be_fetched() {
 
 #[tokio::test]
 async fn an_archive_has_its_place_until_its_last_piece_is_sent() {
-    let (bytes, place) = (Bytes::from(vec![7; 2 * PIECE + 1]), Arc::new(()));
-    let mut sent = Box::pin(pieces(bytes.clone(), place.clone()));
+    let (bytes, place) = (Bytes::from(vec![7; 1 << 20]), Arc::new(()));
+    let answer = download(&archive(), bytes.clone(), place.clone(), WRITE);
+    let said = |name: &str| answer.headers()[name].to_str().unwrap();
+    assert_eq!(said("content-length"), bytes.len().to_string());
+    assert_eq!(said("content-disposition"), "attachment; filename=\"web-1.2.3.tgz\"");
+    let mut sent = answer.into_body().into_data_stream();
     let mut all = Vec::new();
     while all.len() < bytes.len() {
         assert_eq!(Arc::strong_count(&place), 2);
@@ -116,6 +120,23 @@ async fn an_archive_has_its_place_until_its_last_piece_is_sent() {
     }
     assert!(sent.next().await.is_none());
     assert_eq!((all, Arc::strong_count(&place)), (bytes.to_vec(), 1));
+}
+
+#[tokio::test]
+async fn an_archive_of_which_nobody_takes_anything_has_no_place_any_more() {
+    let (bytes, place) = (Bytes::from(vec![7; 1 << 20]), Arc::new(()));
+    let brief = Duration::from_millis(20);
+    let answer = download(&archive(), bytes, place.clone(), brief);
+    assert_eq!(Arc::strong_count(&place), 2);
+    let gone = async {
+        while Arc::strong_count(&place) > 1 {
+            tokio::time::sleep(brief).await;
+        }
+    };
+    tokio::time::timeout(WRITE, gone).await.unwrap();
+    // It breaks off: a good end would look like its own.
+    let rest: Vec<_> = answer.into_body().into_data_stream().collect().await;
+    assert!(rest.last().is_some_and(Result::is_err));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use super::repositories::{found, may_change, name_in, read_anew};
 use super::{Caller, Gateway, Shared};
 use crate::charts::PACKED;
 use crate::charts::archive::{self, Archive, CHART_NODES, CHART_TEXT};
+use crate::charts::catalogue::Version;
 use crate::charts::client::Client;
 use crate::charts::definition::Kind;
 use crate::charts::museum::{BadPush, Museum};
@@ -75,6 +76,12 @@ pub async fn upload(
         let chart = looked_through(&bytes).await?;
         let address = send(&repository, &client, &chart, bytes, force).await?;
         let entry = push::entry(&chart, address);
+        let written = Version {
+            version: chart.version.as_str().into(),
+            urls: entry.urls.iter().collect(),
+            ..Version::default()
+        };
+        gateway.store.forget_archive(&repository, &chart.name, &written).await;
         renew::change(&repository, move |catalogue| match catalogue.with(&entry) {
             Ok(catalogue) => Some(catalogue),
             Err(error) => {
@@ -146,14 +153,15 @@ pub async fn delete(
         refuse_if_used(&gateway, &user, &wanted).await?;
     }
     let work = async move {
-        let Wanted { repository, chart, version, .. } = &wanted;
-        let (name, version) = (chart.as_str(), version.version.as_str());
+        let Wanted { repository, chart, version: of, .. } = &wanted;
+        let (name, version) = (chart.as_str(), of.version.as_str());
         let deleted = if repository.definition.kind == Kind::Museum {
             let museum = Museum { client: &client, url: &repository.base };
             museum.delete(&format!("{name} {version}"), name, version).await
         } else {
             push::delete(&client, &tag(repository, name, version)?).await
         };
+        gateway.store.forget_archive(repository, name, of).await;
         deleted.map_err(|error| refused(&error))?;
         let (gone, of) = (name.to_owned(), version.to_owned());
         renew::change(repository, move |catalogue| Some(catalogue.without(&gone, &of))).await;

@@ -9,10 +9,10 @@ use std::convert::Infallible;
 use std::iter;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::BoxError;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -52,7 +52,9 @@ const ELSEWHERE: (u64, u64) = (1_000, 3_000);
 /// Who waits for an event must see that there is a stream before it; a comment is no event.
 const COMMENT: &[u8] = b": \n\n";
 /// Whoever takes nothing for so long does not read any more; proxies give up as early.
-const WRITE: Duration = Duration::from_secs(60);
+pub const WRITE: Duration = Duration::from_secs(60);
+/// A whole answer that others' memory waits for may take so many times as long: 30 MiB at 52 KiB/s.
+const SLOWEST: u32 = 10;
 /// Bytes given to a connection at once: so much stays there, whoever does not read.
 const PIECE: usize = 64 << 10;
 
@@ -96,12 +98,16 @@ impl Places {
         known.map_err(|error| error.as_ref().clone())
     }
 
-    /// A place for one more stream of this caller, or 429.
+    /// A place for one more stream of this caller, or 429; 503 when all have too many.
     pub fn seat(&self, user: &User) -> Result<Seat, ApiError> {
         let who = user.fingerprint();
         let mut taken = lock(&self.taken);
         let own = taken.each.get(&who).map_or(0, |person| person.streams);
-        if own >= OF_ONE || taken.all >= IN_ALL {
+        if taken.all >= IN_ALL {
+            let full = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(ApiError::with_status(full, "error-live-too-much", &[]));
+        }
+        if own >= OF_ONE {
             let (busy, most) = (StatusCode::TOO_MANY_REQUESTS, OF_ONE.to_string());
             return Err(ApiError::with_status(busy, "error-too-many-streams", &[("most", &most)]));
         }
@@ -402,6 +408,37 @@ pub fn whole<E: Into<BoxError> + Send + 'static>(
             None => Some((Err(BoxError::from("nobody took it")), None)),
         }
     }))
+}
+
+/// An answer that keeps `needed`, what bounds the memory for its bytes, until the last of them are
+/// taken, or nothing of them was for `write`, or they take `SLOWEST` times as long. Pieces are copies: what lies in a connection holds no
+/// more than itself. What is no longer than one of them may lie there as it is.
+pub fn held<T: Send + 'static>(answer: Response, needed: T, write: Duration) -> Response {
+    let (mut head, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        if usize::try_from(length).is_ok_and(|length| length <= PIECE) {
+            return Response::from_parts(head, body);
+        }
+        // A stream by itself tells none.
+        head.headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    let end = Instant::now() + write * SLOWEST;
+    let begun = Some((body.into_data_stream(), Bytes::new(), needed));
+    let pieces = stream::unfold(begun, move |begun| async move {
+        let (mut body, mut left, needed) = begun?;
+        if Instant::now() >= end {
+            return Some((Err(axum::Error::new("it was taken too slowly")), None));
+        }
+        while left.is_empty() {
+            match body.next().await? {
+                Ok(data) => left = data,
+                Err(error) => return Some((Err(error), None)),
+            }
+        }
+        let piece = left.split_to(left.len().min(PIECE));
+        Some((Ok(Bytes::copy_from_slice(&piece)), Some((body, left, needed))))
+    });
+    Response::from_parts(head, whole(pieces, write))
 }
 
 /// Copies of what follows one another, one at a time: a body of which a part lies in a connection

@@ -93,6 +93,23 @@ async fn when_rights_end_what_was_not_sent_yet_is_not_sent_any_more() {
 }
 
 #[tokio::test]
+async fn a_right_that_ends_while_a_difference_is_made_takes_the_difference() {
+    let streams = Streams::default();
+    let long = |tag: &str| {
+        let body = json!({"long": "x".repeat(300 << 10), "turn": tag}).to_string();
+        streams.held.hold(&user("a"), tag.to_owned(), body.into()).unwrap()
+    };
+    let first = long("1");
+    let sender = watch::Sender::new(seen(&first));
+    let mut reader = reader(&streams, &sender, Some(first));
+    sender.send_replace(seen(&long("2")));
+    let mut next = Box::pin(reader.next());
+    assert!((&mut next).now_or_never().is_none(), "it is compared elsewhere");
+    sender.send_replace(Seen { end: Some(refused()), ..Seen::default() });
+    assert_eq!(next.await.unwrap().event, "end");
+}
+
+#[tokio::test]
 async fn trouble_is_told_once_and_its_end_too() {
     let streams = Streams::default();
     let first = whole(&streams, "1", &[("a", 0)]);
@@ -157,7 +174,8 @@ fn all_callers_together_have_so_many_streams() {
         (0..IN_ALL).map(|at| streams.places.seat(&user(&format!("t{}", at / OF_ONE)))).collect();
     let taken = taken.unwrap();
     assert_eq!(taken.len(), IN_ALL);
-    assert!(streams.places.seat(&user("somebody else")).is_err());
+    let refused = streams.places.seat(&user("somebody else")).err().unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "he has none to close");
 }
 
 #[test]
@@ -219,4 +237,62 @@ fn a_long_event_is_given_in_pieces_that_are_copies() {
     assert_eq!(all.len(), 4);
     assert!(all.iter().all(|piece| piece.len() <= PIECE) && data.is_unique());
     assert_eq!(pieces([Bytes::new(), Bytes::new(), Bytes::new()]).count(), 0);
+}
+
+#[tokio::test]
+async fn a_long_answer_keeps_what_it_needs_until_its_last_piece_is_taken() {
+    let (bytes, needed) = (vec![b'x'; 2 * PIECE + 1], Arc::new(()));
+    let long = held(Response::new(Body::from(bytes.clone())), needed.clone(), WRITE);
+    assert_eq!(long.headers()[header::CONTENT_LENGTH], bytes.len().to_string());
+    let mut sent = long.into_body().into_data_stream();
+    let mut all = Vec::new();
+    while all.len() < bytes.len() {
+        assert_eq!(Arc::strong_count(&needed), 2, "{} bytes were taken", all.len());
+        let piece = sent.next().await.unwrap().unwrap();
+        assert!(piece.len() <= PIECE);
+        all.extend(piece);
+    }
+    assert!(sent.next().await.is_none() && all == bytes);
+    assert_eq!(Arc::strong_count(&needed), 1);
+    let short = held(Response::new(Body::from(vec![b'x'; PIECE])), needed.clone(), WRITE);
+    assert_eq!(Arc::strong_count(&needed), 1, "nobody waits for who takes a short one");
+    assert_eq!(short.body().size_hint().exact(), u64::try_from(PIECE).ok());
+}
+
+#[tokio::test]
+async fn a_long_answer_of_which_nothing_is_taken_keeps_nothing_and_breaks_off() {
+    let (needed, brief) = (Arc::new(()), Duration::from_millis(20));
+    let answer = Response::new(Body::from(vec![b'x'; 4 * PIECE]));
+    let mut sent = held(answer, needed.clone(), brief).into_body().into_data_stream();
+    assert!(sent.next().await.unwrap().is_ok());
+    assert_eq!(Arc::strong_count(&needed), 2);
+    let gone = async {
+        while Arc::strong_count(&needed) > 1 {
+            tokio::time::sleep(brief).await;
+        }
+    };
+    timeout(WRITE, gone).await.unwrap();
+    // What lay there comes, and then no good end.
+    let rest: Vec<_> = sent.collect().await;
+    assert!(rest.len() <= 2 && rest.last().is_some_and(Result::is_err), "{rest:?}");
+}
+
+#[tokio::test]
+async fn a_long_answer_that_is_taken_bit_by_bit_breaks_off_and_keeps_nothing() {
+    let (needed, brief) = (Arc::new(()), Duration::from_millis(100));
+    let answer = Response::new(Body::from(vec![b'x'; 64 * PIECE]));
+    let mut sent = held(answer, needed.clone(), brief).into_body().into_data_stream();
+    let mut last = sent.next().await;
+    while let Some(Ok(_)) = &last {
+        tokio::time::sleep(brief / 5).await;
+        last = sent.next().await;
+    }
+    assert!(last.is_some_and(|last| last.is_err()), "it came to a good end");
+    drop(sent);
+    let gone = async {
+        while Arc::strong_count(&needed) > 1 {
+            tokio::time::sleep(brief / 5).await;
+        }
+    };
+    timeout(WRITE, gone).await.unwrap();
 }

@@ -16,7 +16,7 @@ use crate::query;
 
 /// What an answer may be besides the one that was asked for: status, name, meaning, whether writes
 /// alone have it.
-const ERRORS: [(&str, &str, &str, bool); 9] = [
+const ERRORS: [(&str, &str, &str, bool); 10] = [
     ("400", "BadRequest", "The request cannot be understood", false),
     ("401", "Unauthorized", "No valid credentials", false),
     ("403", "Forbidden", "Not allowed", false),
@@ -25,6 +25,7 @@ const ERRORS: [(&str, &str, &str, bool); 9] = [
     ("413", "TooLarge", "The body is too large", true),
     ("415", "UnsupportedMediaType", "The body is not declared as JSON", true),
     ("422", "Invalid", "The API server does not accept the object", true),
+    ("429", "Busy", "Too much at once for this caller or this server", false),
     ("503", "Unavailable", "The API server cannot be reached", false),
 ];
 
@@ -368,6 +369,7 @@ fn list(kind: &KindDef) -> Value {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::body;
     use super::*;
     use crate::kinds::Join;
 
@@ -397,6 +399,14 @@ mod tests {
             }
         });
         assert!(lost.is_empty(), "{lost:?}");
+    }
+
+    #[test]
+    fn that_there_is_too_much_at_once_is_told_of_reads_and_writes() {
+        let busy = body::too_many().status;
+        for route in [READ, CHANGE] {
+            assert!(responses(&route).unwrap().contains_key(busy.as_str()), "{}", route.method);
+        }
     }
 
     #[test]

@@ -181,8 +181,8 @@ async fn found(
     }
 }
 
-/// An operation of which nothing is left. An uninstall takes its lock with it: it is done when there
-/// is no such release.
+/// An operation of which nothing is left. An uninstall that no repeated request shall find takes its
+/// lock with it: it is done when there is no such release.
 async fn gone(
     gateway: &Gateway,
     user: &User,

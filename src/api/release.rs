@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::body::{self, TURN};
 use super::error::ApiError;
 use super::list::is_namespace;
+use super::live::{self, WRITE};
 use super::release_resources::{Look, looked};
 use super::release_run::standing;
 use super::release_urls::{services, urls};
@@ -224,7 +225,8 @@ pub async fn detail(
     body["services"] = services(&look).into();
     body["history"] = revisions(&history, &facts);
     body["errors"] = look.errors.into();
-    Ok(secret(&gateway, &request, &body))
+    let room = content.ok().and_then(|release| release.room);
+    Ok(live::held(secret(&gateway, &request, &body), room, WRITE))
 }
 
 /// What lists show of these revisions, and why it is not known of all. Only refused credentials
@@ -346,8 +348,9 @@ fn secret(gateway: &Gateway, request: &Request, body: &Value) -> Response {
     reply.respond(gateway, request.headers())
 }
 
-/// The same as text that no browser takes for anything else.
-fn text(content: &'static str, body: String) -> Response {
+/// The same as text that no browser takes for anything else. The record's room goes with it, as
+/// with all answers that may be as long as a record.
+fn text<T: Send + 'static>(content: &'static str, body: String, room: T) -> Response {
     let mut response = Response::new(Body::from(body));
     for (name, value) in [
         (header::CONTENT_TYPE, content),
@@ -356,7 +359,7 @@ fn text(content: &'static str, body: String) -> Response {
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    response
+    live::held(response, room, WRITE)
 }
 
 /// `GET …/history`: every revision that there is a record of.
@@ -385,7 +388,7 @@ pub async fn values(
 ) -> Result<Response, ApiError> {
     let release = Asked::of(request.uri(), 1)?.release(&gateway, &user).await?;
     let body = json!({ "user": release.config, "computed": computed(&release) });
-    Ok(secret(&gateway, &request, &body))
+    Ok(live::held(secret(&gateway, &request, &body), release.room, WRITE))
 }
 
 /// `GET …/manifest`, as YAML.
@@ -395,7 +398,7 @@ pub async fn manifest(
     request: Request,
 ) -> Result<Response, ApiError> {
     let release = Asked::of(request.uri(), 1)?.release(&gateway, &user).await?;
-    Ok(text("application/yaml", release.manifest))
+    Ok(text("application/yaml", release.manifest, release.room))
 }
 
 /// `GET …/notes`, as text; empty when the chart has none.
@@ -405,7 +408,7 @@ pub async fn notes(
     request: Request,
 ) -> Result<Response, ApiError> {
     let release = Asked::of(request.uri(), 1)?.release(&gateway, &user).await?;
-    Ok(text("text/plain; charset=utf-8", release.info.notes))
+    Ok(text("text/plain; charset=utf-8", release.info.notes, release.room))
 }
 
 /// `GET …/hooks`, with their manifests.
@@ -421,7 +424,7 @@ pub async fn hooks(
         shown
     });
     let body = json!({ "hooks": hooks.collect::<Vec<_>>() });
-    Ok(secret(&gateway, &request, &body))
+    Ok(live::held(secret(&gateway, &request, &body), release.room, WRITE))
 }
 
 /// `GET …/chart`: what the record holds of the chart.
@@ -436,7 +439,7 @@ pub async fn chart(
         "metadata": chart.metadata, "readme": chart.readme, "values": chart.values,
         "schema": chart.schema, "files": chart.files, "templates": chart.templates,
     });
-    Ok(secret(&gateway, &request, &body))
+    Ok(live::held(secret(&gateway, &request, &body), release.room, WRITE))
 }
 
 #[cfg(test)]

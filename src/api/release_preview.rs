@@ -78,7 +78,7 @@ pub async fn preview(
     names::release(&place.name)?;
     // Strangers send us no charts.
     view::verified(&gateway, &user).await?;
-    let act = act::preview(&body::with_chart(&head.headers, body).await?.0)?;
+    let act = act::preview(&body::with_chart(&user, &head.headers, body).await?.0)?;
     let _seat = SEATS.try_acquire().map_err(|_| body::too_many())?;
     let asked = Asked {
         gateway: &gateway,

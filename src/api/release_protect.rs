@@ -18,6 +18,7 @@ use super::release_write::{at_it, in_the_way, place_of};
 use super::target::encoded;
 use super::{Caller, Gateway, Shared};
 use crate::auth::Attributes;
+use crate::helm::operation::{self, Operation};
 use crate::helm::protect::LABEL;
 use crate::helm::record::{self, Record};
 use crate::kinds::by_name;
@@ -34,21 +35,19 @@ const RESOURCE: &str = "releases";
 const TRIES: usize = 3;
 
 /// `PUT /api/v1/release/{namespace}/{name}/protect`: whoever may write the record may protect it.
-/// 409 when it is set, but an operation is at work that was accepted before.
+/// 409 when it is set, but an operation waits for its turn that was accepted before.
 pub async fn protect(
     State(gateway): Shared,
     Caller(user): Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let asked = Asked::of(request.uri(), 1)?;
-    let Asked { namespace, name, .. } = &asked;
-    let place = place_of(namespace, name)?;
     let answer = mark(&gateway, &user, &asked, "true").await?;
     // Not before: what is accepted from here on finds the label.
-    let seen = place.look(&gateway.cluster, &user).await;
-    let seen = gateway.authorizer.heed(&user, seen).await?;
-    match at_it(&gateway, namespace, name, seen.as_ref()) {
-        Some(other) => Err(in_the_way("error-release-protect-late", &other)),
+    match at_work(&gateway, &user, &asked).await? {
+        Some(other) if waits(&other) => Err(in_the_way("error-release-protect-late", &other)),
+        // It has begun meanwhile, and may have read the record before.
+        Some(other) => Err(in_the_way("error-release-protect-busy", &other)),
         None => Ok(answer),
     }
 }
@@ -62,7 +61,12 @@ pub async fn unprotect(
     let asked = Asked::of(request.uri(), 1)?;
     granted(&gateway, &user, &lifting(&asked.namespace, &asked.name)).await?;
     // Not by taking the label away: what has none gets that of the record before.
-    mark(&gateway, &user, &asked, "false").await
+    let answer = mark(&gateway, &user, &asked, "false").await?;
+    // It may have begun meanwhile, and have read the record before.
+    match at_work(&gateway, &user, &asked).await?.filter(|other| !waits(other)) {
+        Some(other) => Err(in_the_way("error-release-protect-busy", &other)),
+        None => Ok(answer),
+    }
 }
 
 /// 403 with the reason when this release, whose newest record is this, is protected.
@@ -115,6 +119,25 @@ fn missing(history: &[Record]) -> Option<(&Record, &str)> {
     (!newest.labels.contains_key(LABEL)).then_some((newest, value.as_str()))
 }
 
+/// The operation that is at work on the release, or waits for that.
+async fn at_work(
+    gateway: &Gateway,
+    user: &User,
+    asked: &Asked,
+) -> Result<Option<Operation>, ApiError> {
+    let Asked { namespace, name, .. } = asked;
+    let seen = place_of(namespace, name)?.look(&gateway.cluster, user).await;
+    let seen = gateway.authorizer.heed(user, seen).await?;
+    Ok(at_it(gateway, namespace, name, seen.as_ref()))
+}
+
+/// Whether it will look for protection yet. Of one elsewhere that is not known: its lock tells how
+/// far it was some seconds ago.
+fn waits(operation: &Operation) -> bool {
+    operation.state == operation::State::Queued
+}
+
+/// Sets the label to `value`. 409 without that while an act is at work.
 async fn mark(
     gateway: &Gateway,
     user: &User,
@@ -122,12 +145,17 @@ async fn mark(
     value: &str,
 ) -> Result<Response, ApiError> {
     let Asked { namespace, name, .. } = asked;
+    place_of(namespace, name)?;
     let (_, newest) = found(gateway, user, namespace, name, None).await?;
     if newest.status.is_pending() {
         // Helm writes the record again at the end, with the labels that it read before.
         let args = [("name", name.as_str()), ("status", newest.status.as_str())];
         let status = StatusCode::CONFLICT;
         return Err(ApiError::with_status(status, "error-release-protect-pending", &args));
+    }
+    // The same holds of a test, and of an act that has not made its own record yet.
+    if let Some(other) = at_work(gateway, user, asked).await?.filter(|other| !waits(other)) {
+        return Err(in_the_way("error-release-protect-busy", &other));
     }
     let secret = set(gateway, user, &newest, value).await?;
     let mut labels = newest.labels;
@@ -181,6 +209,17 @@ mod tests {
             "uid": "u", "resourceVersion": "1", "labels": labels,
         });
         record::of(&metadata).unwrap()
+    }
+
+    #[test]
+    fn only_what_has_not_begun_here_will_still_look_for_protection() {
+        let waits = |state| waits(&Operation { state, ..Operation::default() });
+        assert!(waits(operation::State::Queued));
+        for state in
+            [operation::State::Running, operation::State::Cancelling, operation::State::Elsewhere]
+        {
+            assert!(!waits(state), "{state:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::error::ApiError;
 use super::operation::shown;
 use super::release_plan::{closed, files};
 use super::release_protect::{keep_label, refuse_if_protected};
+use super::release_write::whose;
 use super::repositories::readable;
 use crate::charts::archive::{self, Archive};
 use crate::charts::dependencies::{self, BadDependency};
@@ -44,6 +45,8 @@ const OUTPUT: usize = 8 << 20;
 /// A run's time: its timeout for each of Helm's waits (hooks before, the objects, hooks after), for
 /// the same again when it rolls back on failure, and what is beside: rendering knows no timeout.
 const WAITS: u32 = 3;
+/// Helm waits so long for each pod of a test, one after the other. One that hangs ends the run.
+const TESTS: u32 = 20;
 const BESIDE: Duration = Duration::from_secs(120);
 /// How long the end of an operation waits for an API server that is away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -235,8 +238,10 @@ pub async fn run(task: Task) {
     };
     if !lost {
         live.step("record");
+        // The same request, come late, would uninstall what is there by then.
         let leaves_nothing = matches!(&act, Act::Uninstall(gone) if !gone.keep_history)
-            && outcome.state == State::Succeeded;
+            && outcome.state == State::Succeeded
+            && !held.is_keyed();
         let mut last = live.record();
         conclude(&mut last, result);
         last_word(&gateway, &live, &mut held, (!leaves_nothing).then_some(last)).await;
@@ -302,10 +307,11 @@ async fn child(
     (args, door): (Vec<OsString>, DoorKey),
     (act, chart): (&Act, Option<Bytes>),
 ) -> Result<Ended, Problem> {
+    let Operation { namespace, holder, .. } = live.operation();
     let job = Job {
         args,
         door,
-        namespace: live.operation().namespace,
+        namespace,
         files: files(act, chart),
         time: time_of(act),
         cancel: live.cancelled(),
@@ -317,8 +323,9 @@ async fn child(
             live.line(&line);
         }
     };
+    let who = whose(&holder.user, &live.owner().borrow());
     let protected = protected(gateway, live, act);
-    let ended = gateway.helm.engine.run_unless(protected, engine, job, tell).await;
+    let ended = gateway.helm.engine.run_unless(Some(&who), protected, engine, job, tell).await;
     ended.map_err(|error| match error {
         RunError::Refused(words) => problem("forbidden", &words),
         error => problem("engine", &error.to_string()),
@@ -413,7 +420,11 @@ fn time_of(act: &Act) -> Duration {
         act,
         Act::Install(deploy) | Act::Upgrade(deploy) if deploy.rollback_on_failure
     );
-    let waits = if rolls_back { 2 * WAITS } else { WAITS };
+    let waits = match act {
+        Act::Test(_) => TESTS,
+        _ if rolls_back => 2 * WAITS,
+        _ => WAITS,
+    };
     timeout * waits + BESIDE
 }
 

@@ -33,6 +33,15 @@ fn what_helm_does_not_say_of_a_denial_the_door_has_heard() {
 }
 
 #[test]
+fn a_run_has_time_for_each_of_the_waits_that_helm_counts_for_itself() {
+    let body = br#"{"timeout": "10s"}"#;
+    let time = |act: Act| (time_of(&act) - BESIDE).as_secs();
+    assert_eq!(time(act::rollback(body).unwrap()), 30);
+    let test = time(act::test(body).unwrap());
+    assert_eq!(test, 200, "each pod of a test may take 10 s");
+}
+
+#[test]
 fn what_the_api_server_would_say_again_is_not_asked_again() {
     let said = |code: u16| Failure::status(StatusCode::from_u16(code).unwrap(), b"");
     for code in [403, 404, 422] {

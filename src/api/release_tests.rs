@@ -1,5 +1,9 @@
 //! Paths of releases, and what is told of a revision with and without its content.
 
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+
 use super::*;
 use crate::helm::record::Status;
 
@@ -75,4 +79,22 @@ fn a_revision_without_a_record_is_told_with_those_that_there_are() {
     assert_eq!(error.status, StatusCode::NOT_FOUND);
     let text = error.text(Locale::EN);
     assert!(text.contains('0') && text.contains('3'), "{text}");
+}
+
+#[tokio::test]
+async fn a_long_text_has_its_room_until_it_is_taken() {
+    let (long, room) = ("a: 1\n".repeat(100_000), Arc::new(()));
+    let answer = text("application/yaml", long.clone(), room.clone());
+    let said = |name: &str| answer.headers()[name].to_str().unwrap();
+    assert_eq!(said("content-length"), long.len().to_string());
+    assert_eq!((said("content-type"), said("cache-control")), ("application/yaml", "no-store"));
+    let mut sent = answer.into_body().into_data_stream();
+    let mut all = sent.next().await.unwrap().unwrap().to_vec();
+    assert_eq!(Arc::strong_count(&room), 2);
+    while let Some(piece) = sent.next().await {
+        all.extend(piece.unwrap());
+    }
+    assert_eq!((all, Arc::strong_count(&room)), (long.into_bytes(), 1));
+    let _short = text("text/plain", "short".to_owned(), room.clone());
+    assert_eq!(Arc::strong_count(&room), 1, "it takes no more than any other answer");
 }

@@ -46,7 +46,7 @@ pub async fn unlock(
     let (namespace, name) = (asked.namespace.as_str(), asked.name.as_str());
     let place = place_of(namespace, name)?;
     view::verified(&gateway, &user).await?;
-    let (body, _) = body::with_chart(&head.headers, body).await?;
+    let (body, _) = body::with_chart(&user, &head.headers, body).await?;
     let spec: Spec = serde_json::from_slice(&body).map_err(|error| body::malformed(&error))?;
     let (history, newest) = found(&gateway, &user, namespace, name, None).await?;
     let seen = place.look(&gateway.cluster, &user).await;

@@ -5,7 +5,7 @@
 //! The 202 is for an operation that `release_run` brings to its end. What is stuck stays so until
 //! it is unlocked (`release_unlock`).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -14,9 +14,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
-use super::body::{self, JSON, TURN, send, turn};
+use super::body::{self, JSON, TURN, send};
 use super::error::ApiError;
 use super::operation::shown;
 use super::passthrough::user_name;
@@ -35,7 +36,7 @@ use crate::helm::names;
 use crate::helm::operation::{Holder, NoSeat, Operation, Step, key_of, letters, new_id};
 use crate::helm::record::{self, Record, Status};
 use crate::helm::stuck::{Standing, Stuck, stuck};
-use crate::upstream::User;
+use crate::upstream::{Turns, User};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Characters of such a key.
@@ -43,6 +44,10 @@ const KEY: usize = 200;
 /// Writes that begin at once, each with its chart in memory; accepted ones are counted by their
 /// seats.
 static BEGINNING: Semaphore = Semaphore::const_new(16);
+/// Of those, of one caller by his name: who takes over a silent lock looks at it for a while first,
+/// and it is his own that he may leave so.
+const OF_ONE: usize = 8;
+static OWN: LazyLock<Turns<String>> = LazyLock::new(|| Turns::new(OF_ONE));
 
 type Answer = Result<Response, ApiError>;
 
@@ -117,7 +122,7 @@ async fn write(
         // Strangers send us no charts.
         view::verified(&gateway, &user).await?;
     }
-    let (body, place) = body::with_chart(&head.headers, body).await?;
+    let (body, place) = body::with_chart(&user, &head.headers, body).await?;
     let act = read(head.uri.query().unwrap_or_default(), &body)?;
     // A caller without a name cannot be told from another one.
     let key = idempotent.filter(|_| !caller.is_empty()).map(|key| {
@@ -129,7 +134,7 @@ async fn write(
     let (namespace, chart, failed) = (namespace.into(), None, None);
     let mut wanted = Wanted { gateway, user, caller, namespace, head, key, act, chart, failed };
     let pulled = wanted.prepare().await;
-    let beginning = turn(&BEGINNING, TURN).await?;
+    let beginning = beginning(&whose(&wanted.caller, &wanted.user)).await?;
     // Not before: what waits for its turn is in memory, too.
     drop((place, pulled));
     let release = wanted.release(release).await?;
@@ -140,6 +145,22 @@ async fn write(
         begun
     });
     begun.await.map_err(|error| ApiError::internal(&error))?
+}
+
+/// Whose turns an act takes: those of the caller's name, or of his credentials where nobody tells it.
+pub fn whose(caller: &str, user: &User) -> String {
+    if caller.is_empty() { format!("{:?}", user.fingerprint()) } else { caller.to_owned() }
+}
+
+/// One of the caller's places to begin in, and then one of all; 429 when there is none in time.
+async fn beginning(
+    caller: &str,
+) -> Result<(OwnedSemaphorePermit, SemaphorePermit<'static>), ApiError> {
+    let places = async {
+        let own = OWN.at(caller.to_owned()).acquire_owned().await.ok()?;
+        Some((own, BEGINNING.acquire().await.ok()?))
+    };
+    timeout(TURN, places).await.ok().flatten().ok_or_else(body::too_many)
 }
 
 impl Wanted {
@@ -232,7 +253,8 @@ impl Wanted {
             let newest = |records: &[Record]| records.first().map(|record| record.revision);
             if newest(&now) == newest(&history) { Ok(()) } else { Err(changed()) }
         });
-        let seat = again.and_then(|()| gateway.helm.operations.seat().map_err(no_seat));
+        let who = whose(&self.caller, &user);
+        let seat = again.and_then(|()| gateway.helm.operations.seat(&who).map_err(no_seat));
         let seat = match seat {
             Ok(seat) => seat,
             Err(error) => {

@@ -1,5 +1,7 @@
 //! Keys, generated names, and what the refusals say.
 
+use std::time::Duration;
+
 use super::*;
 use crate::helm::operation::State;
 use crate::i18n::Locale;
@@ -17,6 +19,19 @@ fn a_key_is_visible_ascii_and_not_too_long() {
         assert_eq!(read(odd), Err(StatusCode::BAD_REQUEST), "{odd}");
     }
     assert!(idempotency_key(&HeaderMap::new()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn who_begins_much_at_once_waits_for_himself_and_nobody_else_does() {
+    let mut begun = Vec::new();
+    for _ in 0..OF_ONE {
+        begun.push(beginning("jane").await.unwrap());
+    }
+    let further = timeout(Duration::from_millis(50), beginning("jane")).await;
+    assert!(further.is_err(), "there is none for her");
+    drop(beginning("joe").await.unwrap());
+    begun.pop();
+    drop(beginning("jane").await.unwrap());
 }
 
 #[test]
@@ -66,4 +81,12 @@ fn a_pending_release_says_since_when_and_whether_it_was_left_so() {
         let said = ["pending-upgrade", "2026-01-02T03:04:05Z"].map(|part| text.contains(part));
         assert_eq!(said, [true, true], "{text}");
     }
+}
+
+#[test]
+fn who_has_no_name_has_the_turns_of_his_credentials() {
+    let user = |token| User::bearer(token, &HeaderMap::new()).unwrap();
+    let (one, other) = (user("one"), user("other"));
+    assert_eq!(whose("jane", &one), whose("jane", &other));
+    assert_ne!(whose("", &one), whose("", &other));
 }

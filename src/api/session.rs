@@ -28,6 +28,8 @@ const SELF_REVIEW: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 /// The UI asks every 30 s in each window; a deleted account is noticed within this time more.
 const NAMED_FOR: Duration = Duration::from_secs(10);
+/// Of a body with a token: as much as a header may have, in which it is sent from then on.
+const LOGIN: usize = 64 << 10;
 /// Names kept, each about 200 bytes.
 const NAMES: u64 = 10_000;
 
@@ -49,7 +51,7 @@ struct Login {
 /// `POST /api/v1/login`: the token back when the API server knows it, else 401.
 pub async fn login(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
     let (head, sent) = request.into_parts();
-    let Login { token } = body::read(&gateway, &head.headers, sent).await?;
+    let Login { token } = body::read_up_to(&gateway, LOGIN, &head.headers, sent).await?;
     // Pasted tokens come with line ends.
     let token = token.trim();
     if token.is_empty() {

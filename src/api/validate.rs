@@ -21,6 +21,8 @@ use super::{Caller, Shared};
 /// Longest repository name that registries take (distribution's `RepositoryNameTotalLengthMax`).
 const LONGEST_NAME: usize = 255;
 const DEFAULT_DOMAIN: &str = "docker.io";
+/// Bytes of a body that anybody may send: the longest reference has less than a quarter of them.
+const OPEN: usize = 4 << 10;
 
 /// The grammar of distribution/reference v3: name, tag, digest.
 static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -85,7 +87,7 @@ pub async fn name(
 /// `POST …/validate/imagereference`: needs no credentials.
 pub async fn reference(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let ReferenceSpec { reference } = body::read(&gateway, &head.headers, body).await?;
+    let ReferenceSpec { reference } = body::read_up_to(&gateway, OPEN, &head.headers, body).await?;
     let wrong = wrong_with(&reference);
     let answer = json!({ "valid": wrong.is_none(), "reason": wrong.unwrap_or_default() });
     Ok(body::answer(StatusCode::OK, &answer))
@@ -94,7 +96,7 @@ pub async fn reference(State(gateway): Shared, request: Request) -> Result<Respo
 /// `POST …/validate/protocol`: needs no credentials. Load balancers of UDP alone are rare.
 pub async fn protocol(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let spec: ProtocolSpec = body::read(&gateway, &head.headers, body).await?;
+    let spec: ProtocolSpec = body::read_up_to(&gateway, OPEN, &head.headers, body).await?;
     let valid = !(spec.protocol == "UDP" && spec.is_external);
     Ok(body::answer(StatusCode::OK, &json!({ "valid": valid })))
 }

@@ -244,6 +244,14 @@ impl Store {
         self.0.signed.invalidate(&Wanted::of(repository, chart, version).signed_name()).await;
     }
 
+    /// Somebody has written or deleted this version. Where no digest of it is told, what is on disk
+    /// would be taken for it until there is another mark, and repositories of the configuration's
+    /// file have none.
+    pub async fn forget_archive(&self, repository: &Repository, chart: &str, version: &Version) {
+        let untold = Version { digest: None, ..version.clone() };
+        self.forget(Wanted::of(repository, chart, &untold).name()).await;
+    }
+
     async fn signed(&self, wanted: Wanted, client: GivesClient, time: Duration) -> Signed {
         let fetched = async {
             let (end, places, scope) = (Instant::now() + time, &self.0.signatures, &wanted.scope);
@@ -340,10 +348,16 @@ impl Store {
         let Some(kept) = self.read(name, wanted.most()).await? else { return Ok(None) };
         let found = wanted.look(kept, place).await.ok();
         if found.is_none() {
-            let (store, name) = (self.clone(), name.to_owned());
-            spawn_blocking(move || store.0.disk.remove(&name)).await?;
+            self.forget(name.to_owned()).await;
         }
         Ok(found)
+    }
+
+    /// Lets go of what is on disk under this name.
+    async fn forget(&self, name: String) {
+        let store = self.clone();
+        // What has no thread any more is about to end.
+        let _ = spawn_blocking(move || store.0.disk.remove(&name)).await;
     }
 
     async fn look_place(&self) -> Permit {

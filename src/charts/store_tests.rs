@@ -149,6 +149,29 @@ async fn what_is_damaged_or_no_file_is_not_kept_and_no_server_is_asked_to_find_o
 }
 
 #[tokio::test]
+async fn what_was_written_anew_is_fetched_again_where_no_digest_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let digest = sha256(&packed());
+    let (address, log) = serve(vec![("/a.tgz", packed())]).await;
+    let store = Store::new(folder.path(), here());
+    let one =
+        |mark: &str, digest| Wanted { mark: mark.into(), ..wanted(address, "/a.tgz", digest) };
+    for (mark, requests) in [("1", 1), ("1", 1), ("2", 2), ("2", 2)] {
+        store.archive_of(one(mark, None), client(None)).await.unwrap();
+        assert_eq!(log.lock().unwrap().len(), requests, "marked with {mark}");
+    }
+    // Without another mark our own disk forgets it.
+    store.forget(one("2", None).name()).await;
+    store.fetch_of(one("2", None), client(None)).await.unwrap();
+    assert_eq!(log.lock().unwrap().len(), 3);
+    // By its digest it is the same one, whoever has written something.
+    for mark in ["2", "3"] {
+        store.archive_of(one(mark, Some(digest)), client(None)).await.unwrap();
+    }
+    assert_eq!(log.lock().unwrap().len(), 4);
+}
+
+#[tokio::test]
 async fn an_archive_that_is_not_what_the_repository_says_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = packed();

@@ -52,10 +52,11 @@ impl Wanted {
 
     /// Its name on disk.
     pub(super) fn name(&self) -> String {
-        let Self { scope, chart, version, .. } = self;
+        let Self { scope, mark, chart, version, .. } = self;
         let address = version.urls.first().map_or("", |address| address);
-        let digest = version.digest.map(|digest| hex(&digest)).unwrap_or_default();
-        disk::name(&["archive", scope, chart, &version.version, address, &digest])
+        // Where no digest is told, whoever has written to the repository has marked it.
+        let told = version.digest.map_or_else(|| mark.clone(), |digest| hex(&digest));
+        disk::name(&["archive", scope, chart, &version.version, address, &told])
     }
 
     /// What its provenance file is remembered by. Who signs marks the repository, so that no

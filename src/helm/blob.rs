@@ -13,7 +13,7 @@ use compact_str::CompactString;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serializer as _};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
@@ -330,7 +330,12 @@ pub fn marked_failed(base64: &str, description: &str) -> Result<String, BadRelea
     info.insert("status".into(), to_raw_value(Status::Failed.as_str()).map_err(written)?);
     info.insert("description".into(), to_raw_value(description).map_err(written)?);
     release.insert("info".into(), to_raw_value(&info).map_err(written)?);
-    let text = serde_json::to_vec(&release).map_err(written)?;
+    // In Helm's order: lists read no further than to what they show.
+    let first = ["name", "info", "chart"].map(|key| release.remove_entry(key));
+    let first = first.iter().flatten().map(|(key, value)| (key, value));
+    let mut text = Vec::new();
+    let mut writer = serde_json::Serializer::new(&mut text);
+    writer.collect_map(first.chain(&release)).map_err(written)?;
     let wrong = |error: std::io::Error| BadRelease::Packed(error.to_string());
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     gzip.write_all(&text).map_err(wrong)?;

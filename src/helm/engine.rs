@@ -24,9 +24,12 @@ use super::child::{GRACE, Watch};
 use super::door::DoorKey;
 use super::guard;
 use super::sandbox::{Sandbox, Sandboxes};
+use crate::upstream::Turns;
 
 /// Children at once: helm needs some 100 MiB, and a core while it renders.
 const CHILDREN: usize = 4;
+/// Of those, operations of one caller, who says how long they may take: one is left for others.
+const OF_ONE: usize = 3;
 /// Operations that wait for one of those places; who comes then is told so at once.
 const WAITING: usize = 32;
 /// What `helm version` may take, and say.
@@ -54,6 +57,8 @@ pub struct Engine {
     /// To run or to wait.
     places: Semaphore,
     children: Semaphore,
+    /// By the callers' names.
+    own: Turns<String>,
     outcomes: [AtomicU64; OUTCOMES.len()],
 }
 
@@ -150,6 +155,7 @@ impl Engine {
             asking: tokio::sync::Mutex::default(),
             places: Semaphore::new(CHILDREN + WAITING),
             children: Semaphore::new(CHILDREN),
+            own: Turns::new(OF_ONE),
             outcomes: Default::default(),
         }
     }
@@ -241,18 +247,20 @@ impl Engine {
         job: Job,
         tell: impl FnMut(&str) + Send,
     ) -> Result<Ended, RunError> {
-        self.run_unless(std::future::ready(None), found, job, tell).await
+        self.run_unless(None, std::future::ready(None), found, job, tell).await
     }
 
-    /// The same, unless there are words against it once its turn has come.
+    /// The same for a caller of this name, who has few runs at once, and unless there are words
+    /// against it once its turn has come.
     pub async fn run_unless(
         &self,
+        caller: Option<&str>,
         refused: impl Future<Output = Option<String>> + Send,
         found: &Found,
         job: Job,
         mut tell: impl FnMut(&str) + Send,
     ) -> Result<Ended, RunError> {
-        let ran = self.turn(refused, found, job, &mut tell).await;
+        let ran = self.turn(caller, refused, found, job, &mut tell).await;
         let outcome = match &ran {
             Ok(Ended { why: Why::Itself, code: Some(0), .. }) => 0,
             Ok(Ended { why: Why::Itself, .. }) => 1,
@@ -267,6 +275,7 @@ impl Engine {
 
     async fn turn(
         &self,
+        caller: Option<&str>,
         refused: impl Future<Output = Option<String>> + Send,
         found: &Found,
         job: Job,
@@ -274,10 +283,18 @@ impl Engine {
     ) -> Result<Ended, RunError> {
         let Job { args, door, namespace, files, time, cancel, stdout_limit } = job;
         let _place = self.places.try_acquire().map_err(|_| RunError::Busy)?;
-        let _turn = tokio::select! {
+        let turns = async {
+            // First: who waits for his own holds nothing that others wait for.
+            let own = match caller {
+                Some(caller) => Some(self.own.at(caller.to_owned()).acquire_owned().await.ok()?),
+                None => None,
+            };
+            Some((own, self.children.acquire().await.ok()?))
+        };
+        let _turns = tokio::select! {
             biased;
             () = cancel.cancelled() => return Ok(Ended::unborn()),
-            turn = self.children.acquire() => turn.map_err(|_| RunError::Busy)?,
+            turns = turns => turns.ok_or(RunError::Busy)?,
         };
         let words = tokio::select! {
             biased;

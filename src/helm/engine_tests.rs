@@ -200,6 +200,39 @@ async fn a_child_is_ended_when_it_is_cancelled_and_when_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn of_one_caller_so_many_run_and_another_does_not_wait_for_them() {
+    let place = place("v4.2.4", "while [ ! -e \"$0.go\" ]; do sleep 0.05; done");
+    let found = place.engine.found().await.unwrap();
+    let run = |caller: &'static str, cancel: &CancellationToken| {
+        let (engine, found) = (Arc::clone(&place.engine), found.clone());
+        let job = Job { cancel: cancel.clone(), ..job() };
+        let nobody = std::future::ready(None);
+        tokio::spawn(async move {
+            engine.run_unless(Some(caller), nobody, &found, job, |_: &str| {}).await
+        })
+    };
+    let is_so = async |children: usize, waiting: usize| {
+        while (place.engine.children(), place.engine.waiting()) != (children, waiting) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (none, leaves) = (CancellationToken::new(), CancellationToken::new());
+    let mut runs: Vec<_> = (0..OF_ONE).map(|_| run("jane", &none)).collect();
+    tokio::time::timeout(DEADLINE, is_so(OF_ONE, 0)).await.unwrap();
+    let left = run("jane", &leaves);
+    tokio::time::timeout(DEADLINE, is_so(OF_ONE, 1)).await.unwrap();
+    runs.push(run("joe", &none));
+    tokio::time::timeout(DEADLINE, is_so(OF_ONE + 1, 1)).await.unwrap();
+    leaves.cancel();
+    let left = left.await.unwrap().unwrap();
+    assert_eq!((left.code, left.why), (None, Why::Cancelled), "who waits can be cancelled");
+    fs::write(place.helm.with_file_name("helm.go"), "").unwrap();
+    for run in runs {
+        assert_eq!(run.await.unwrap().unwrap().code, Some(0));
+    }
+}
+
+#[tokio::test]
 async fn so_many_run_and_so_many_wait_and_the_next_is_told_to_come_again() {
     let place = place("v4.2.4", "while [ ! -e \"$0.go\" ]; do sleep 0.05; done");
     let found = place.engine.found().await.unwrap();

@@ -15,7 +15,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::blob::{BadRelease, Held, UNPACKED, is_packed, packed, time};
+use super::blob::{BadRelease, Held, is_packed, packed, time};
 use super::redact::without_values;
 use crate::kinds::Uid;
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
@@ -26,6 +26,9 @@ const KEPT: u64 = 20_000;
 const IDLE: Duration = Duration::from_secs(3_600);
 /// Characters of a text that is remembered.
 const REMEMBERED: usize = 200;
+/// What of a record is unpacked here, while others wait for the thread. Helm writes the times, the
+/// notes and Chart.yaml before all that is long: some 50 KiB where there is much of them.
+const BEGINNING: u64 = 1 << 20;
 /// Records asked for at once, and what they may weigh: where they weigh more, fewer are asked for.
 const PAGE: usize = 500;
 const PAGE_BYTES: usize = 64 << 20;
@@ -137,22 +140,28 @@ fn fact_of(secret: &str) -> Option<(Key, Arc<Fact>)> {
     Some((Key { uid: held.uid.as_str().into(), version: held.version }, Arc::new(fact)))
 }
 
-/// What a list shows of a record: it is read no further than to the chart's metadata, which Helm
-/// writes before all that is long.
+/// What a list shows of a record: it is read no further than to the chart's metadata. Where the
+/// beginning holds but one of what is looked for, such as after a tool that has sorted the members,
+/// the other is not known.
 fn fact(base64: &str) -> Result<Fact, BadRelease> {
     let bytes = packed(base64)?;
     let mut found = Found::default();
-    let read = if is_packed(&bytes) {
-        let text = BufReader::new(GzDecoder::new(bytes.as_slice()).take(UNPACKED));
-        Search(&mut found).deserialize(&mut serde_json::Deserializer::from_reader(text))
+    let (read, is_cut) = if is_packed(&bytes) {
+        let mut text = BufReader::new(GzDecoder::new(bytes.as_slice()).take(BEGINNING));
+        let mut reader = serde_json::Deserializer::from_reader(&mut text);
+        let read = Search(&mut found).deserialize(&mut reader);
+        (read, text.get_ref().limit() == 0)
     } else {
-        Search(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(&bytes))
+        let mut reader = serde_json::Deserializer::from_slice(&bytes);
+        (Search(&mut found).deserialize(&mut reader), false)
     };
+    // Whoever has found what he looks for has left the rest with an error.
     if let Err(error) = read
-        // Whoever has found both has left the rest with an error.
         && !found.is_whole()
+        && (!is_cut || found.is_empty())
     {
         return Err(match error.io_error_kind() {
+            _ if is_cut => BadRelease::TooLarge(BEGINNING),
             Some(kind) => BadRelease::Packed(kind.to_string()),
             None => BadRelease::Json(error.column()),
         });
@@ -197,6 +206,10 @@ struct FoundChart {
 impl Found {
     fn is_whole(&self) -> bool {
         self.info.is_some() && self.chart.is_some()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.info.is_none() && self.chart.is_none()
     }
 
     /// An error as soon as there is nothing more to look for.
@@ -319,6 +332,22 @@ mod tests {
         let error = fact(&stored(r#"{"info": "hunter2"}"#, true)).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
         assert!(fact(&BOMB).is_err());
+    }
+
+    #[test]
+    fn only_the_beginning_of_a_record_is_unpacked() {
+        let long = "a".repeat(8 << 20);
+        let metadata = r#"{"metadata": {"name": "web", "version": "1.2.0", "appVersion": "2.0"}"#;
+        let info = r#""info": {"description": "Install complete"}"#;
+        let far = format!(r#"{{"manifest": "{long}", {info}, "chart": {metadata}}}}}"#);
+        assert_eq!(fact(&stored(&far, true)), Err(BadRelease::TooLarge(BEGINNING)));
+        // Behind all that Helm writes first, and behind the chart where the members are sorted.
+        let behind = format!(r#"{{{info}, "chart": {metadata}, "files": "{long}"}}}}"#);
+        let sorted = format!(r#"{{"chart": {metadata}, "files": "{long}"}}, {info}}}"#);
+        let web = Fact { updated: None, ..web() };
+        assert_eq!(fact(&stored(&behind, true)).as_ref(), Ok(&web));
+        let chart = Fact { description: CompactString::default(), ..web };
+        assert_eq!(fact(&stored(&sorted, true)), Ok(chart));
     }
 
     #[test]

@@ -33,7 +33,9 @@ const LIMITS: [(Resource, u64); 5] = [
     (Resource::Core, 0),
     // Go reserves far more than it uses; helm 3 and 4 run in a quarter of it.
     (Resource::As, 4 << 30),
-    // What is written to: a chart of 100 MiB, unpacked and rendered, several times over.
+    // What is written to: a chart of 100 MiB, unpacked and rendered, several times over. A block that
+    // is taken at once from what Go has reserved the kernel counts too late (mm/vma.c): those end at
+    // the limit before.
     (Resource::Data, 1 << 30),
     // One file: more than the largest chart unpacked.
     (Resource::Fsize, 256 << 20),

@@ -10,12 +10,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, StatusCode};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::lock_ask::{ANSWER, ask, broken};
+use super::lock_ask::{ANSWER, MANAGER, Version, ask, broken, contended, is_unsure, written_at};
 use super::names;
 use super::operation::{Operation, State, conclude};
 use crate::upstream::{Cluster, Failure, UpstreamError, User};
@@ -35,9 +34,7 @@ const EARLIER: usize = 8;
 
 const TYPE: &str = "binnacle.dev/operation.v1";
 const LABEL: &str = "binnacle.dev/operation";
-/// What the API server notes the time of our writes under.
-const MANAGER: &str = "binnacle";
-/// Another name for who asks to cancel: that is no heartbeat.
+/// Another name than a holder's for who asks to cancel: that is no heartbeat.
 const CANCELLER: &str = "binnacle-cancel";
 
 /// Where a release's lock is.
@@ -69,13 +66,6 @@ struct Past {
     key: Option<String>,
 }
 
-/// Which version of the Secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Version {
-    uid: String,
-    resource_version: String,
-}
-
 /// A lock as it was read.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -84,7 +74,8 @@ pub struct Seen {
     secret: Value,
     /// Unix seconds of the last heartbeat, by the API server's clock.
     pub beat_at: Option<i64>,
-    /// Seconds since then, by the same clock; `None` when it did not say.
+    /// Seconds since then, by the same clock; `None` when it did not say. As many as there are
+    /// where no heartbeat is noted: what comes out of a backup has no holder; who lives writes.
     age: Option<i64>,
 }
 
@@ -199,7 +190,7 @@ impl Place {
         };
         entry.silence = entry.silence.min(LONGEST);
         let beat_at = written_at(&secret);
-        let age = now.zip(beat_at).map(|(now, at)| now - at);
+        let age = now.map(|now| beat_at.map_or(i64::MAX, |at| now - at));
         Ok(Seen { entry, version, secret, beat_at, age })
     }
 
@@ -234,7 +225,16 @@ impl Place {
             let entry = Entry { operation: operation.clone(), key, beat, silence, earlier };
             let version = found.as_ref().map(|seen| &seen.version);
             let since = Instant::now();
-            match self.put(cluster, user, &entry, version).await {
+            let written = match self.put(cluster, user, &entry, version).await {
+                // If it was done all the same, nobody but us would ever end this operation.
+                Err(failure) if is_unsure(&failure) => {
+                    let now = self.look(cluster, user).await.ok().flatten();
+                    let ours = now.filter(|now| now.entry.operation.id == operation.id);
+                    ours.map(|now| now.version).ok_or(failure)
+                }
+                written => written,
+            };
+            match written {
                 Ok(version) => {
                     let (place, version) = (self.clone(), Some(version));
                     let previous = found.map(|seen| seen.entry);
@@ -380,6 +380,11 @@ impl Held {
         Duration::from_secs(self.entry.silence.into())
     }
 
+    /// Whether a repeated request shall find it.
+    pub fn is_keyed(&self) -> bool {
+        self.entry.key.is_some()
+    }
+
     /// From the end of a heartbeat to the begin of the next.
     pub fn pause(&self) -> Duration {
         self.silence() / BEATS
@@ -473,26 +478,6 @@ impl Held {
         let (theirs, ours) = (&seen.entry.operation, &self.entry.operation);
         theirs.id == ours.id && (!theirs.state.is_over() || theirs.state == ours.state)
     }
-}
-
-impl Version {
-    fn of(secret: &Value) -> Option<Self> {
-        let text = |name: &str| secret["metadata"][name].as_str().map(str::to_owned);
-        Some(Self { uid: text("uid")?, resource_version: text("resourceVersion")? })
-    }
-}
-
-/// When the holder wrote last, by the API server's clock.
-fn written_at(secret: &Value) -> Option<i64> {
-    let fields = secret.pointer("/metadata/managedFields").and_then(Value::as_array)?;
-    let ours = fields.iter().filter(|entry| entry["manager"] == MANAGER);
-    let times = ours.filter_map(|entry| entry["time"].as_str()?.parse::<Timestamp>().ok());
-    times.map(Timestamp::as_second).max()
-}
-
-fn contended(path: &str) -> Failure {
-    let words = format!("others keep changing {path}; try again");
-    Failure::status(StatusCode::CONFLICT, words.as_bytes())
 }
 
 #[cfg(test)]

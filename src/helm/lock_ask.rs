@@ -1,10 +1,11 @@
 //! A lock's requests: like any other as the user, but their answer comes with the time at which the
-//! API server gave it. Heartbeats are judged by that clock alone.
+//! API server gave it. Heartbeats are judged by that clock alone. Also what an answer says of a
+//! lock's Secret besides its content, and what one means that is none.
 
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Method, Request, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
@@ -15,6 +16,30 @@ use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT, UpstreamError, U
 
 /// One request of a lock: several must fit into what is taken for silence.
 pub const ANSWER: Duration = Duration::from_secs(8);
+/// What the API server notes the time of a holder's writes under.
+pub const MANAGER: &str = "binnacle";
+
+/// Which version of the Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    pub uid: String,
+    pub resource_version: String,
+}
+
+impl Version {
+    pub fn of(secret: &Value) -> Option<Self> {
+        let text = |name: &str| secret["metadata"][name].as_str().map(str::to_owned);
+        Some(Self { uid: text("uid")?, resource_version: text("resourceVersion")? })
+    }
+}
+
+/// When the holder wrote last, by the API server's clock.
+pub fn written_at(secret: &Value) -> Option<i64> {
+    let fields = secret.pointer("/metadata/managedFields").and_then(Value::as_array)?;
+    let ours = fields.iter().filter(|entry| entry["manager"] == MANAGER);
+    let times = ours.filter_map(|entry| entry["time"].as_str()?.parse::<Timestamp>().ok());
+    times.map(Timestamp::as_second).max()
+}
 
 /// One request as the user: the answer, and the API server's clock when it gave it.
 pub async fn ask(
@@ -50,4 +75,15 @@ pub async fn ask(
 
 pub fn broken(path: &str, why: &dyn std::fmt::Display) -> Failure {
     UpstreamError::Broken(format!("{path}: {why}")).into()
+}
+
+/// Whether a write that failed so may have been done all the same.
+pub fn is_unsure(failure: &Failure) -> bool {
+    failure.code().is_none_or(|code| code.is_server_error())
+}
+
+/// Others were faster each time.
+pub fn contended(path: &str) -> Failure {
+    let words = format!("others keep changing {path}; try again");
+    Failure::status(StatusCode::CONFLICT, words.as_bytes())
 }

@@ -9,6 +9,7 @@ use axum::extract::State as Extracted;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
+use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use super::*;
@@ -184,6 +185,26 @@ async fn a_longer_silence_than_can_be_configured_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_lock_that_no_heartbeat_is_noted_on_is_taken_over_unless_its_holder_writes() {
+    let stage = Stage::new().await;
+    // As it comes out of a backup: somebody else has written it.
+    let restored = |stage: &Stage| {
+        let mut secret = stage.server.secret.lock().unwrap();
+        secret.as_mut().unwrap()["metadata"]["managedFields"] = json!([]);
+    };
+    let mut held = stage.held("a").await;
+    restored(&stage);
+    let seen = stage.seen().await;
+    assert!(!seen.is_live() && seen.operation().state == State::Interrupted);
+    assert_eq!(stage.beat(&mut held).await, KEPT);
+    let left = stage.place.is_left(&stage.cluster, &stage.user, &seen).await.unwrap();
+    assert!(!left, "he lives");
+    restored(&stage);
+    stage.held("b").await;
+    assert_eq!(stage.beat(&mut held).await, Beat::Lost);
+}
+
+#[tokio::test]
 async fn a_holder_who_comes_back_in_time_keeps_his_lock() {
     let stage = Stage::new().await;
     let mut held = stage.held("a").await;
@@ -249,6 +270,18 @@ async fn a_write_whose_answer_was_lost_is_no_loss_of_the_lock() {
     stage.server.mute.store(true, Ordering::SeqCst);
     held.write(&stage.cluster, &stage.user, over.clone()).await.unwrap_err();
     assert_eq!(held.write(&stage.cluster, &stage.user, over).await.unwrap(), KEPT);
+}
+
+#[tokio::test]
+async fn a_lock_whose_taking_was_not_answered_is_held_all_the_same() {
+    let stage = Stage::new().await;
+    for id in ["a", "b"] {
+        stage.server.mute.store(true, Ordering::SeqCst);
+        let mut held = stage.held(id).await;
+        assert_eq!(stage.beat(&mut held).await, KEPT);
+        let over = Operation { state: State::Succeeded, ..operation(id) };
+        assert_eq!(held.write(&stage.cluster, &stage.user, over).await.unwrap(), KEPT);
+    }
 }
 
 #[tokio::test]

@@ -16,10 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::upstream::{Fingerprint, User};
+use crate::upstream::{Fingerprint, Turns, User};
 
 /// Operations at once in this process: no more than the engine lets run and wait.
 const RUNNING: usize = 32;
+/// Of those, of one caller.
+const OF_ONE: usize = 16;
 /// Finished ones that are remembered, and how long; their locks in the cluster tell it for longer.
 const FINISHED: (usize, Duration) = (256, Duration::from_secs(3600));
 /// The end of a log that is kept: lines and bytes. A person reads no more of it.
@@ -160,7 +162,7 @@ pub enum NoSeat {
 
 /// A place among those that run; given back when dropped.
 pub struct Seat {
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 type Key = (String, String);
@@ -170,6 +172,7 @@ pub struct Operations {
     instance: String,
     all: Mutex<HashMap<Key, Arc<Live>>>,
     seats: Arc<Semaphore>,
+    own: Turns<String>,
     ending: CancellationToken,
 }
 
@@ -183,6 +186,7 @@ impl Operations {
             instance: format!("{host}-{}", letters(&bytes)),
             all: Mutex::default(),
             seats: Arc::new(Semaphore::new(RUNNING)),
+            own: Turns::new(OF_ONE),
             ending: CancellationToken::new(),
         }
     }
@@ -200,30 +204,26 @@ impl Operations {
         self.ending.is_cancelled()
     }
 
-    /// A place for one more.
-    pub fn seat(&self) -> Result<Seat, NoSeat> {
+    /// A place for one more of the caller of this name.
+    pub fn seat(&self, caller: &str) -> Result<Seat, NoSeat> {
         if self.is_ending() {
             return Err(NoSeat::Ending);
         }
-        let permit = self.seats.clone().try_acquire_owned().map_err(|_| NoSeat::Full)?;
-        Ok(Seat { _permit: permit })
+        let full = |_| NoSeat::Full;
+        let own = self.own.at(caller.to_owned()).try_acquire_owned().map_err(full)?;
+        let seat = self.seats.clone().try_acquire_owned().map_err(full)?;
+        Ok(Seat { _permits: [own, seat] })
     }
 
     /// Registers an operation whose lock is held; it is over when what is returned is dropped.
-    pub fn begin(
-        &self,
-        seat: Seat,
-        operation: Operation,
-        key: Option<String>,
-        user: User,
-    ) -> Begun {
+    pub fn begin(&self, seat: Seat, operation: Operation, key: Option<String>, by: User) -> Begun {
         let id = (operation.namespace.clone(), operation.id.clone());
         let live = Arc::new(Live {
             now: Mutex::new(Now { operation, ..Now::default() }),
             told: watch::Sender::new(0),
             cancel: CancellationToken::new(),
             key,
-            owner: watch::Sender::new(user),
+            owner: watch::Sender::new(by),
             strangers: Mutex::default(),
         });
         let mut all = locked(&self.all);
@@ -447,8 +447,7 @@ impl Live {
 
     /// Whether to ask who this is: other credentials, which may be newer ones of the same person.
     pub fn is_unknown(&self, user: &User) -> bool {
-        let who = user.fingerprint();
-        !self.is_owner(user) && !locked(&self.strangers).contains(&who)
+        !self.is_owner(user) && !locked(&self.strangers).contains(&user.fingerprint())
     }
 
     /// Credentials of the same person, if `name` is his and he asks for the same impersonation:

@@ -19,7 +19,7 @@ fn begun_by(operations: &Operations, id: &str, user: User) -> Begun {
         holder: Holder { user: "jane".into(), instance: operations.instance().into() },
         ..Operation::default()
     };
-    let seat = operations.seat().unwrap();
+    let seat = operations.seat("jane").unwrap();
     operations.begin(seat, operation, Some(format!("key of {id}")), user)
 }
 
@@ -94,13 +94,26 @@ fn what_is_dropped_before_its_end_was_interrupted_and_a_second_end_is_not_heard(
 fn there_are_so_many_seats_and_a_request_is_found_by_its_key() {
     let operations = Operations::new("here");
     let first = begun(&operations, "web.iaaaaaaa");
-    let seats: Vec<Seat> = (1..RUNNING).map(|_| operations.seat().unwrap()).collect();
-    assert_eq!(operations.seat().err(), Some(NoSeat::Full));
+    let others = (1..RUNNING).map(|at| operations.seat(&format!("joe-{}", at % 4)).unwrap());
+    let seats: Vec<Seat> = others.collect();
+    assert_eq!(operations.seat("ann").err(), Some(NoSeat::Full));
     drop(seats);
-    assert!(operations.seat().is_ok());
+    assert!(operations.seat("ann").is_ok());
     let found = operations.by_key("shop", "key of web.iaaaaaaa").unwrap();
     assert!(Arc::ptr_eq(&found, &first.live));
     assert!(operations.by_key("other", "key of web.iaaaaaaa").is_none());
+}
+
+#[test]
+fn one_caller_has_not_all_the_seats() {
+    let operations = Operations::new("here");
+    let seats: Vec<Seat> = (0..OF_ONE).map(|_| operations.seat("jane").unwrap()).collect();
+    assert_eq!(operations.seat("jane").err(), Some(NoSeat::Full));
+    assert!(operations.seat("joe").is_ok());
+    assert_eq!(operations.running(), OF_ONE);
+    drop(seats);
+    assert!(operations.seat("jane").is_ok());
+    assert_eq!(operations.running(), 0);
 }
 
 #[test]
@@ -123,7 +136,7 @@ async fn an_end_takes_nothing_new_and_cancels_what_outlasts_the_grace() {
     let work = async {
         running.live.cancelled().cancelled().await;
         assert_eq!(running.live.state(), State::Cancelling);
-        assert_eq!(operations.seat().err(), Some(NoSeat::Ending));
+        assert_eq!(operations.seat("joe").err(), Some(NoSeat::Ending));
         running.live.finish(|operation| operation.state = State::Cancelled);
         drop(running);
     };

@@ -70,8 +70,8 @@ fn has_left(lock: &Seen, newest: &Record) -> bool {
         return revision == newest.revision && *status == newest.status.as_str();
     }
     // It did not live to tell. Helm makes one revision a time, and one that was made long after the
-    // last heartbeat is somebody else's.
-    let in_time = lock.beat_at.is_none_or(|at| newest.created <= at + lock.silence());
+    // last heartbeat, or where none is noted, is somebody else's.
+    let in_time = lock.beat_at.is_some_and(|at| newest.created <= at + lock.silence());
     newest.revision == operation.before.saturating_add(1) && in_time
 }
 

@@ -44,6 +44,9 @@ fn the_lock_tells_whether_somebody_is_at_work() {
     later[0].created = 1_000 + 31;
     let found = stuck(&later, Some(&lock(State::Running, 1, 400)), false).unwrap();
     assert_eq!(found.standing, Standing::Elsewhere);
+    let mut unnoted = lock(State::Running, 1, 40);
+    unnoted.beat_at = None;
+    assert_eq!(standing(Some(&unnoted), false), Standing::Elsewhere);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Turns of callers: how many things of one kind each has under way at once.
 //!
-//! It knows callers by their fingerprint alone, and judges nobody.
+//! It knows callers by their fingerprint, or by whatever else names them, and judges nobody.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
@@ -10,26 +11,33 @@ use tokio::sync::Semaphore;
 use super::{Fingerprint, User};
 
 /// So many at once of each caller.
-pub struct Turns {
+pub struct Turns<K = Fingerprint> {
     most: usize,
-    each: Mutex<HashMap<Fingerprint, Weak<Semaphore>>>,
+    each: Mutex<HashMap<K, Weak<Semaphore>>>,
 }
 
-impl Turns {
+impl<K: Eq + Hash> Turns<K> {
     pub fn new(most: usize) -> Self {
         Self { most, each: Mutex::default() }
     }
 
-    /// This caller's; forgotten when nobody holds it.
-    pub fn of(&self, user: &User) -> Arc<Semaphore> {
+    /// Those of who is called so; forgotten when nobody holds them.
+    pub fn at(&self, who: K) -> Arc<Semaphore> {
         let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
         each.retain(|_, own| own.strong_count() > 0);
-        let own = each.entry(user.fingerprint()).or_default();
+        let own = each.entry(who).or_default();
         own.upgrade().unwrap_or_else(|| {
             let new = Arc::new(Semaphore::new(self.most));
             *own = Arc::downgrade(&new);
             new
         })
+    }
+}
+
+impl Turns {
+    /// This caller's.
+    pub fn of(&self, user: &User) -> Arc<Semaphore> {
+        self.at(user.fingerprint())
     }
 }
 

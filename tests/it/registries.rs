@@ -247,6 +247,38 @@ async fn replaced_and_deleted(shelf: &Shelf, name: &str, registry: &Registry, on
     assert_eq!(answer.status, 404, "{}", answer.text());
 }
 
+/// Until the registry is listed anew: of old versions no digest is known then.
+async fn untold(shelf: &Shelf, name: &str) {
+    let is_untold = || async {
+        let chart = shelf.read(&format!("chart/{name}/lily")).await;
+        let mut all = chart["versions"].as_array().unwrap_or_else(|| panic!("{chart}")).iter();
+        all.any(|one| one["version"] == "1.0.0" && one["digest"].is_null())
+    };
+    Cluster::eventually("no digest of the old version is told", is_untold).await;
+}
+
+#[tokio::test]
+async fn an_old_version_that_is_replaced_is_the_new_one_without_its_digest_as_well() {
+    let registry = Registry::start(false).await;
+    let shelf = registry.shelf("registry-old").await;
+    let charts = format!("oci://{}", registry.at("/charts"));
+    registry.helm(4, &small(), &["push", "chart.tgz", &charts]).await;
+    let name = shelf.create("old", registry.definition("/charts")).await;
+    uploaded(&shelf, &name, &lily("1.0.0", "one")).await;
+    for minor in 1..=5 {
+        uploaded(&shelf, &name, &lily(&format!("1.{minor}.0"), "newer")).await;
+    }
+    untold(&shelf, &name).await;
+    let at = format!("chart/{name}/lily/1.0.0");
+    assert_eq!(shelf.read(&at).await["values"], "message: one\n");
+    let (forced, new) = (format!("chart/{name}?force=true"), lily("1.0.0", "another one"));
+    let answer = push(&shelf.hand(), Method::POST, &forced, &new.bytes).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    untold(&shelf, &name).await;
+    assert_eq!(shelf.read(&at).await["values"], "message: another one\n");
+    shelf.close().await;
+}
+
 #[tokio::test]
 async fn a_part_of_a_registry_is_named_or_has_a_prefix() {
     let registry = Registry::start(true).await;

@@ -61,6 +61,21 @@ async fn a_repeated_request_is_the_same_operation_at_any_replica() {
         assert_eq!(answer.status, 400, "{bad}: {}", answer.text());
     }
     assert_eq!(hand.rows().await.len(), 1);
+
+    // What is gone is not uninstalled again, even if somebody has put it there anew.
+    let key = [("idempotency-key", "press-2")];
+    let gone = hand.act("uninstall", "again", &key, json!({})).await;
+    assert_eq!(gone.status, 202, "{}", gone.text());
+    assert_eq!(there.ended(&gone.json()).await["state"], "succeeded");
+    for installs in [false, true] {
+        if installs {
+            hand.succeeds("install", "again", saying("three")).await;
+        }
+        let later = there.act("uninstall", "again", &key, json!({})).await;
+        assert_eq!((later.status, &later.json()["id"]), (202, &gone.json()["id"]));
+        assert_eq!(later.json()["state"], "succeeded");
+        assert_eq!(hand.rows().await.len(), usize::from(installs));
+    }
 }
 
 #[tokio::test]
@@ -311,8 +326,42 @@ async fn a_protected_release_is_left_alone_until_somebody_lifts_it_who_may() {
     hand.succeeds("uninstall", "dear", json!({})).await;
 }
 
-/// Children of one engine at once; what is begun then waits for its turn.
-const CHILDREN: usize = 4;
+#[tokio::test]
+async fn a_protection_that_helm_would_write_away_again_is_neither_set_nor_lifted() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("tested").await;
+    let gateway = gateway::start(options(4)).await;
+    let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+    let args = ["install", "web", "chart.tgz", "-n", &namespace, "--set", "test=pending"];
+    made(4, hand.token, &web(), &args).await;
+    let operation = hand.begun("test", "web", json!({"timeout": "60s"})).await;
+    let pod = format!("/api/v1/namespaces/{namespace}/pods/web-test");
+    let is_there = || async { live(cluster, &pod).await.is_some() };
+    Cluster::eventually("the pod of the test is there", is_there).await;
+    let record = format!("/api/v1/namespaces/{namespace}/secrets/sh.helm.release.v1.web.v1");
+    let label = || async {
+        let record = live(cluster, &record).await.unwrap();
+        record["metadata"]["labels"]["binnacle.dev/protected"].clone()
+    };
+    let id = operation["id"].as_str().unwrap();
+    for act in ["protect", "unprotect"] {
+        let answer = hand.act(act, "web", &[], json!({})).await;
+        assert_eq!(answer.status, 409, "{act}: {}", answer.text());
+        assert!(answer.text().contains(id), "{act}: {}", answer.text());
+        assert_eq!(label().await, Value::Null, "{act}");
+    }
+    let path = format!("operation/{namespace}/{id}");
+    let answer = hand.send(Method::DELETE, &path, &[], &Value::Null).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    hand.ended(&operation).await;
+    let answer = hand.act("protect", "web", &[], json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(label().await, "true");
+    is_refused(&hand, "web").await;
+}
+
+/// Children of one engine that one caller has at once; what he begins then waits for its turn.
+const OF_ONE: usize = 3;
 
 /// helm 4 that leaves `helm.began.<number>` beside itself and then waits for `helm.open`.
 fn held_back(path: &Path) {
@@ -346,11 +395,11 @@ async fn what_is_protected_while_an_act_waits_for_its_turn_is_left_alone() {
     let gateway = gateway::start(Options { extra, ..options(4) }).await;
     let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
     let (mut first, mut queued) = (Vec::new(), Vec::new());
-    for number in 0..CHILDREN {
+    for number in 0..OF_ONE {
         first.push(hand.begun("install", &format!("first-{number}"), saying("one")).await);
     }
-    let all = || async { begun(folder.path()) == CHILDREN };
-    Cluster::eventually("every place is taken", all).await;
+    let all = || async { begun(folder.path()) == OF_ONE };
+    Cluster::eventually("every place of his is taken", all).await;
     for name in ["dear", "late", "plain"] {
         let args = ["install", name, "chart.tgz", "-n", &namespace];
         made(4, hand.token, &small(), &args).await;
@@ -389,8 +438,46 @@ async fn what_is_protected_while_an_act_waits_for_its_turn_is_left_alone() {
         assert!(detail.contains("protected"), "{detail}");
         is_refused(&hand, name).await;
     }
-    assert_eq!(begun(folder.path()), CHILDREN + 1, "helm ran for the other one alone");
+    assert_eq!(begun(folder.path()), OF_ONE + 1, "helm ran for the other one alone");
     hand.agrees_with_helm(4, "when all had their turn").await;
+}
+
+#[tokio::test]
+async fn who_has_much_to_do_waits_for_himself_and_nobody_else_waits_for_him() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("crowd").await;
+    let folder = tempfile::tempdir().unwrap();
+    let helm = folder.path().join("helm");
+    held_back(&helm);
+    let extra = vec!["--helm".into(), helm.display().to_string()];
+    let gateway = gateway::start(Options { extra, ..options(4) }).await;
+    let one = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+    let person = Person::new(cluster, &namespace, "person").await;
+    let rules =
+        json!([{"apiGroups": [""], "verbs": ["*"], "resources": ["secrets", "configmaps"]}]);
+    grant(cluster, Some(&namespace), "person", person.subject.clone(), rules).await;
+    let other = Hand { token: &person.token, ..one };
+    let may = || async { other.get(&other.at("none")).await.status == 404 };
+    Cluster::eventually("the other may act himself", may).await;
+
+    let (mut all, path) = (Vec::new(), folder.path());
+    let has = |number: usize| move || async move { begun(path) == number };
+    for number in 0..=OF_ONE {
+        all.push(one.begun("install", &format!("one-{number}"), saying("one")).await);
+    }
+    Cluster::eventually("the places of the one are taken", has(OF_ONE)).await;
+    all.push(other.begun("install", "other", saying("one")).await);
+    Cluster::eventually("the other has his", has(OF_ONE + 1)).await;
+    let states = join_all(all.iter().map(|operation| one.operation(operation))).await;
+    let waiting: Vec<_> = states.iter().filter(|now| now["state"] == "queued").collect();
+    assert_eq!(waiting.len(), 1, "{states:?}");
+    assert_eq!(waiting[0]["holder"]["user"], "token-admin");
+
+    std::fs::write(folder.path().join("helm.open"), "").unwrap();
+    for operation in &all {
+        let ended = one.ended(operation).await;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+    }
 }
 
 #[tokio::test]

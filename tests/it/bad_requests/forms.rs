@@ -39,7 +39,7 @@ async fn bodies_that_are_no_json_too_large_or_of_another_type_are_refused_everyw
             assert_eq!(answer.status, 415, "{path} {content:?}: {}", answer.text());
             assert!(answer.text().contains("application/json"), "{path}: {}", answer.text());
         }
-        let deep = "[".repeat(100_000);
+        let deep = "[".repeat(4_000);
         let broken: [&[u8]; 7] =
             [b"", b"{", b"[1", b"7", b"\"text\"", b"\xff\xfe", deep.as_bytes()];
         for body in broken {
@@ -49,10 +49,16 @@ async fn bodies_that_are_no_json_too_large_or_of_another_type_are_refused_everyw
             assert_eq!(answer.status, 400, "{path} {shown}: {}", answer.text());
             assert!(answer.text().contains("body"), "{path} {shown}: {}", answer.text());
         }
-        let large = vec![b' '; (3 << 20) + 1];
-        let answer = desk.send(asked, Some("application/json"), large).await;
+        // Who needs no credentials has less room.
+        let most: usize = match path.as_str() {
+            "/api/v1/login" => 64 << 10,
+            "/api/v1/appdeployment/validate/imagereference"
+            | "/api/v1/appdeployment/validate/protocol" => 4 << 10,
+            _ => 3 << 20,
+        };
+        let answer = desk.send(asked, Some("application/json"), vec![b' '; most + 1]).await;
         assert_eq!(answer.status, 413, "{path}: {}", answer.text());
-        assert!(answer.text().contains("3145728"), "{path}: {}", answer.text());
+        assert!(answer.text().contains(&most.to_string()), "{path}: {}", answer.text());
         desk.wrong_methods(&path, &[PATCH]).await;
     }
 }
