@@ -8,6 +8,7 @@ mod extras;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,7 +40,7 @@ use crate::telemetry::Metrics;
 use crate::tls::Keeper;
 use crate::upstream::{Cluster, Discovery, Tunnels};
 
-/// From the kill of a drain until listeners must have returned.
+/// From the kill of a drain until listeners and shells must have ended.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// A gateway that serves.
@@ -298,7 +299,7 @@ impl Running {
         self.gateway.readiness.drain();
         let all = futures::future::join_all(self.listeners);
         let tunnels = &self.gateway.tunnels;
-        let ordered = async {
+        let served = async {
             tokio::time::sleep(delay).await;
             self.drain.stop.cancel();
             // Told at once and to come back elsewhere: they would last beyond any grace.
@@ -306,21 +307,16 @@ impl Running {
             self.gateway.follows.end();
             // The listeners return with their last connection, and a tunnel is one: an upgrade that
             // was accepted before the drain has its grace, too.
-            tokio::select! {
-                _ = futures::future::join(all, self.gateway.shells.end()) => {}
-                () = tokio::time::sleep(grace) => {}
-            }
+            let mut closed = pin!(futures::future::join(all, self.gateway.shells.end()));
+            let are_left = tokio::select! {
+                _ = &mut closed => false,
+                () = tokio::time::sleep(grace) => true,
+            };
             tunnels.end().await;
-        };
-        let killed = async {
-            tokio::time::sleep(delay + grace).await;
-            self.drain.kill.cancel();
-            tokio::time::sleep(LAST_WAIT).await;
-        };
-        let served = async {
-            tokio::select! {
-                _ = ordered => {}
-                () = killed => tracing::warn!("connections were left after the grace; ended them"),
+            if are_left {
+                tracing::warn!("connections were left after the grace; ended them");
+                self.drain.kill.cancel();
+                let _ = tokio::time::timeout(LAST_WAIT, closed).await;
             }
         };
         // Helm marks a release that it was told to leave: that takes its own time.

@@ -2,15 +2,19 @@
 //!
 //! All wiring is in `app`.
 
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use binnacle::app::{self, Running};
 use binnacle::config::{self, Command, Config, Exit};
 use binnacle::demo::{Demo, DemoOptions};
 use binnacle::helm::guard;
 use binnacle::telemetry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// For what is dropped at the end and tidies up behind itself; a name that is being resolved, or a
@@ -23,33 +27,52 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|word| word == guard::SUBCOMMAND) {
         return guard::main(&args.collect::<Vec<_>>());
     }
-    let command = match config::parse(std::env::args_os()) {
-        Ok(command) => command,
-        Err(exit) if exit.code == 0 => {
-            print!("{}", exit.message);
-            return ExitCode::SUCCESS;
-        }
-        Err(exit) => {
-            eprintln!("{}", exit.message);
-            return ExitCode::from(exit.code);
-        }
+    let outcome = match config::parse(std::env::args_os()) {
+        Ok(command) => run(command),
+        Err(exit) if exit.code == 0 => print(exit.message),
+        Err(exit) => Err(exit.into()),
     };
-    match run(command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => match error.downcast_ref::<Exit>() {
-            Some(exit) => {
-                eprintln!("{}", exit.message);
-                ExitCode::from(exit.code)
-            }
-            None => {
-                eprintln!("binnacle: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    match error.downcast_ref::<Exit>() {
+        Some(exit) => {
+            say(&exit.message);
+            ExitCode::from(exit.code)
+        }
+        None => {
+            say(format_args!("binnacle: {error:#}"));
+            ExitCode::FAILURE
+        }
     }
 }
 
+/// A line for whoever started us. Where nobody reads it any more (`2>&1 | tee log`, whose reader is
+/// gone first at a Ctrl-C) it is lost and nothing else is: `eprintln!` would panic.
+fn say(words: impl Display) {
+    let _ = writeln!(io::stderr(), "{words}");
+}
+
+/// What a command was asked for. A reader who has seen enough of it (`| head -1`) is no failure.
+fn print(text: impl Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Every connection is a file, and a followed log or a shell two. The soft limit that services are
+/// given (1,024 by systemd) is that of programs which use select(2); the hard one is for all others
+/// to raise it to. Children of the engine have a limit of their own (`helm::guard`).
+fn raise_open_files() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Where the system refuses, we serve with what there is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
 fn run(command: Command) -> anyhow::Result<()> {
+    raise_open_files();
     match command {
         Command::Serve(config) => {
             let runtime = runtime()?;
@@ -63,29 +86,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::ConfigCheck(config) => {
             runtime()?.block_on(app::check(&config))?;
-            print!("{}", config.effective);
-            Ok(())
+            print(&config.effective)
         }
-        Command::Ca(config) => {
-            print!("{}", runtime()?.block_on(app::ca(&config))?);
-            Ok(())
-        }
-        Command::Openapi => {
-            println!("{}", binnacle::api::openapi());
-            Ok(())
-        }
-        Command::Rbac => {
-            print!("{}", binnacle::kinds::rbac_manifest());
-            Ok(())
-        }
-        Command::Version => {
-            println!("binnacle {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Command::Ca(config) => print(runtime()?.block_on(app::ca(&config))?),
+        Command::Openapi => print(format_args!("{}\n", binnacle::api::openapi())),
+        Command::Rbac => print(binnacle::kinds::rbac_manifest()),
+        Command::Version => print(format_args!("binnacle {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
@@ -104,7 +114,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    eprintln!("draining; a second signal ends at once");
+    say("draining; a second signal ends at once");
     tokio::select! {
         () = running.drain() => {}
         _ = terminate.recv() => {}
@@ -124,24 +134,24 @@ fn reachable(address: SocketAddr) -> String {
 /// Which cluster and why, what to try, and a line for each listener.
 fn announce(running: &Running, base: &str) {
     let https = format!("https://{}{base}", running.https);
-    eprintln!("cluster {:?}: {}", running.cluster, running.why);
+    say(format_args!("cluster {:?}: {}", running.cluster, running.why));
     match &running.local_token {
         Some(token) => {
-            eprintln!("open {https}/?token={token}");
-            eprintln!("or   curl -k -H 'Authorization: Bearer {token}' {https}/api/v1/pod");
+            say(format_args!("open {https}/?token={token}"));
+            say(format_args!("or   curl -k -H 'Authorization: Bearer {token}' {https}/api/v1/pod"));
         }
         None => {
             let token = running.gateway.callers.demo_admin.as_deref().unwrap_or("$TOKEN");
             let url = format!("https://{}{base}/api/v1/pod", reachable(running.https));
-            eprintln!("try  curl -k -H \"Authorization: Bearer {token}\" {url}");
+            say(format_args!("try  curl -k -H \"Authorization: Bearer {token}\" {url}"));
         }
     }
-    eprintln!("listening on {https}");
+    say(format_args!("listening on {https}"));
     if let Some(address) = running.http {
-        eprintln!("listening on http://{address}{base}");
+        say(format_args!("listening on http://{address}{base}"));
     }
     if let Some(address) = running.proxy {
-        eprintln!("listening on http://{address} (the API server's paths)");
+        say(format_args!("listening on http://{address} (the API server's paths)"));
     }
 }
 
@@ -153,9 +163,9 @@ async fn demo(options: DemoOptions, out: Option<std::path::PathBuf>) -> anyhow::
         std::fs::write(path, demo.kubeconfig())?;
     }
     for user in Demo::users() {
-        eprintln!("{}: token {}: {}", user.name, user.token, user.rights);
+        say(format_args!("{}: token {}: {}", user.name, user.token, user.rights));
     }
-    eprintln!("listening on {}", demo.url());
+    say(format_args!("listening on {}", demo.url()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -44,7 +44,11 @@ pub fn filter(level: &str) -> Option<EnvFilter> {
 /// Logs to stderr from now on. Only the first call of a process counts, which is what tests need.
 pub fn init(level: &str, format: LogFormat) {
     let filter = filter(level).unwrap_or_else(|| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where nobody reads stderr any more a line is lost. To say so there would be a panic.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let first = match format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),

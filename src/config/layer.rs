@@ -84,7 +84,7 @@ pub(super) struct Layer {
     )]
     pub(super) tls_names: Option<Vec<String>>,
 
-    /// Secret that keeps our own certificate when several replicas share it; without it the state directory does
+    /// Secret that keeps our own certificate when several replicas share it; in a pod binnacle-tls in our namespace unless given, elsewhere the state directory keeps it
     #[arg(
         long,
         env = "BINNACLE_TLS_SECRET",
@@ -111,7 +111,7 @@ pub(super) struct Layer {
     )]
     pub(super) namespaces: Option<Vec<String>>,
 
-    /// Largest request body we read into memory, in bytes or with Ki, Mi; passthrough bodies are streamed and not bounded (default: 3Mi)
+    /// Largest request body we read into memory, in bytes or with Ki, Mi; not bounded by it are those with a chart (up to 29Mi) and those of the passthrough, which are streamed (default: 3Mi)
     #[arg(long, env = "BINNACLE_MAX_BODY", hide_env_values = true, value_name = "BYTES")]
     pub(super) max_body: Option<String>,
 
@@ -119,15 +119,15 @@ pub(super) struct Layer {
     #[arg(long, env = "BINNACLE_STALE_WHILE_AWAY", hide_env_values = true, value_name = "SECONDS")]
     pub(super) stale_while_away: Option<String>,
 
-    /// How often the right behind a followed log is checked again, in seconds (default: 10)
+    /// How often the right behind a followed log or a shell is checked again, in seconds, from 1s to 10m (default: 10)
     #[arg(long, env = "BINNACLE_STREAM_RECHECK", hide_env_values = true, value_name = "SECONDS")]
     pub(super) stream_recheck: Option<String>,
 
-    /// A shell without a byte in either direction is ended after this long (default: 30m)
+    /// A shell without a byte in either direction is ended after this long, from 1s (default: 30m)
     #[arg(long, env = "BINNACLE_TERMINAL_IDLE", hide_env_values = true, value_name = "TIME")]
     pub(super) terminal_idle: Option<String>,
 
-    /// No shell lasts longer than this (default: 12h)
+    /// No shell lasts longer than this, from 1s (default: 12h)
     #[arg(long, env = "BINNACLE_TERMINAL_TOTAL", hide_env_values = true, value_name = "TIME")]
     pub(super) terminal_total: Option<String>,
 
@@ -227,7 +227,7 @@ pub(super) struct Layer {
     )]
     pub(super) charts_air_gapped: Option<String>,
 
-    /// YAML file with a list of chart repositories, their credentials as paths of files; those of ConfigMaps come on top
+    /// YAML file with a list of chart repositories, their credentials as paths of files; those of ConfigMaps come on top, and those of the file may be read by everybody who is signed in
     #[arg(long, env = "BINNACLE_REPOSITORIES", hide_env_values = true, value_name = "FILE")]
     pub(super) repositories: Option<String>,
 
@@ -239,7 +239,7 @@ pub(super) struct Layer {
     #[arg(long, env = "BINNACLE_STATIC_LOCALE", hide_env_values = true, value_name = "TAG")]
     pub(super) static_locale: Option<String>,
 
-    /// Ask for a CSRF token with every POST under /api/v1, as the web frontend sends it (default: true)
+    /// Ask for a CSRF token with the POSTs of the Dashboard's contract, as the web frontend sends it (default: true)
     #[arg(
         long,
         env = "BINNACLE_CSRF_PROTECTION",
@@ -264,7 +264,7 @@ pub(super) struct Layer {
     )]
     pub(super) csrf_secret: Option<String>,
 
-    /// Namespace of the ConfigMap with the web frontend's settings; without it our own
+    /// Namespace of the ConfigMap with the web frontend's settings, and of the repositories of charts; without it our own
     #[arg(long, env = "BINNACLE_SETTINGS_NAMESPACE", hide_env_values = true, value_name = "NAME")]
     pub(super) settings_namespace: Option<String>,
 

@@ -278,16 +278,18 @@ impl Reader {
                 values::boolean,
             )?,
             stale_while_away: self.one("stale-while-away", stale, "60", values::duration)?,
-            stream_recheck: self.one("stream-recheck", recheck, "10", values::duration)?,
-            terminal_idle: self.one("terminal-idle", idle, "30m", values::duration)?,
-            terminal_total: self.one("terminal-total", total, "12h", values::duration)?,
+            stream_recheck: self.one("stream-recheck", recheck, "10", values::recheck)?,
+            terminal_idle: self.one("terminal-idle", idle, "30m", values::of_shells)?,
+            terminal_total: self.one("terminal-total", total, "12h", values::of_shells)?,
         })
     }
 
-    /// The defaults are `kubectl proxy`'s: its command line is the documentation of ours.
+    /// The defaults are `kubectl proxy`'s: its command line is the documentation of ours. There, too,
+    /// no text is no pattern, where as a pattern it would fit everything.
     fn proxy(&mut self, from: &mut Layer) -> Result<ProxyRules, Exit> {
         let mut rules = |key, given: &mut Option<Vec<String>>, default: &[&str]| {
-            self.many(key, given.take(), default, values::pattern)
+            let given = given.take().map(|texts| if texts == [""] { Vec::new() } else { texts });
+            self.many(key, given, default, values::pattern)
         };
         let loopback = ["^localhost$", r"^127\.0\.0\.1$", r"^\[::1\]$"];
         let shells = ["^/api/.*/pods/.*/exec", "^/api/.*/pods/.*/attach"];
@@ -305,8 +307,12 @@ impl Reader {
         let (hosts, silence) = (from.chart_hosts.take(), from.operation_silence.take());
         Ok(Charts {
             helm: self.optional("helm", from.helm.take(), values::path)?,
-            // Our own image, even after its file was replaced.
-            guard: PathBuf::from("/proc/self/exe"),
+            // Our own image, even after its file was replaced; where there is no such path the file.
+            guard: if cfg!(target_os = "linux") {
+                PathBuf::from("/proc/self/exe")
+            } else {
+                std::env::current_exe().unwrap_or_default()
+            },
             protected: self.many("protected-releases", protected, &core, values::releases)?,
             hosts: self.many("chart-hosts", hosts, &[], values::host_and_port)?,
             air_gapped: self.one(

@@ -105,6 +105,28 @@ fn the_defaults_that_help_promises_are_the_real_ones() {
 }
 
 #[test]
+fn no_text_is_no_pattern_as_kubectl_proxy_has_it() {
+    let (none, one) = (Some(vec![String::new()]), Some(vec!["^a$".to_owned()]));
+    let by_flag = Layer {
+        state_dir: Some("s".to_owned()),
+        proxy_accept_paths: none.clone(),
+        proxy_reject_paths: none.clone(),
+        proxy_accept_hosts: none.clone(),
+        proxy_reject_methods: none,
+        ..Layer::default()
+    };
+    let by_file = "{state-dir: s, proxy-accept-paths: [], proxy-reject-paths: [''], \
+                   proxy-accept-hosts: [''], proxy-reject-methods: []}";
+    for layer in [by_flag.clone(), layer(by_file).unwrap()] {
+        let rules = reader(&[]).config(layer).unwrap().proxy;
+        assert_eq!(rules.accept_paths.len() + rules.reject_paths.len(), 0, "{rules:?}");
+        assert_eq!(rules.accept_hosts.len() + rules.reject_methods.len(), 0, "{rules:?}");
+    }
+    let layer = Layer { proxy_accept_hosts: one, ..by_flag };
+    assert_eq!(reader(&[]).config(layer).unwrap().proxy.accept_hosts, ["^a$"]);
+}
+
+#[test]
 fn every_setting_has_a_variable_of_its_own_name() {
     for argument in Cli::command().get_arguments().filter(|a| a.get_env().is_some()) {
         let long = argument.get_long().unwrap().replace('-', "_").to_ascii_uppercase();

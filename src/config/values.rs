@@ -12,6 +12,10 @@ use crate::telemetry::{self, LogFormat};
 
 /// The longest time a setting may give: more is a slip of units (milliseconds written as seconds).
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shortest one where none at all would be a mistake.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// A right that is checked more rarely is hardly checked.
+const LONGEST_RECHECK: Duration = Duration::from_secs(600);
 /// The largest body that we agree to hold in memory for one request.
 const LARGEST_BODY: usize = 256 << 20;
 /// As many pods as our biggest bench; more would only be a typing error.
@@ -109,6 +113,19 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let seconds: f64 = number.parse().map_err(|_| wrong())?;
     let time = Duration::try_from_secs_f64(seconds * factor).map_err(|_| wrong())?;
     if time > LONGEST { Err(wrong()) } else { Ok(time) }
+}
+
+/// Between two checks of a right. Without a pause they would be all that the API server does, and
+/// with a long one a right that was taken away would not end in time what it was opened with.
+pub(super) fn recheck(text: &str) -> Parsed<Duration> {
+    let known = duration(text).ok().filter(|time| (SHORTEST..=LONGEST_RECHECK).contains(time));
+    known.ok_or_else(|| "not a time between two checks; use 1s to 10m, e.g. 10s".to_owned())
+}
+
+/// How long a shell may last: one of less would end before its first word.
+pub(super) fn of_shells(text: &str) -> Parsed<Duration> {
+    let known = duration(text).ok().filter(|time| *time >= SHORTEST);
+    known.ok_or_else(|| "not a time for shells; use 1s or more, e.g. 30m, up to one day".to_owned())
 }
 
 /// Seconds of a silence: short ones take a slow API server for a dead replica.
@@ -258,6 +275,19 @@ mod tests {
         assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
         for wrong in ["", "-1", "soon", "NaN", "inf", "25h", "s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn checks_have_a_pause_and_shells_a_time() {
+        assert_eq!(recheck("10").unwrap(), Duration::from_secs(10));
+        assert_eq!(recheck("10m").unwrap(), Duration::from_secs(600));
+        for wrong in ["0", "0.5", "11m", "often"] {
+            assert!(recheck(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(of_shells("24h").unwrap(), Duration::from_secs(24 * 60 * 60));
+        for wrong in ["0", "999ms", "25h", "-1"] {
+            assert!(of_shells(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -6,18 +6,21 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryFutureExt as _};
 use http::{HeaderValue, Uri};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use super::UpstreamError;
@@ -85,6 +88,35 @@ impl Service<Uri> for Dial {
             Self::Http(proxy) => proxy.oneshot(to).map_ok(line).map_err(Into::into).boxed(),
             Self::Socks(proxy) => proxy.oneshot(to).map_ok(line).map_err(Into::into).boxed(),
         }
+    }
+}
+
+/// Connections that have so long to be made as a whole: name, TCP, the proxy's word, TLS. Else a
+/// port that takes connections and says nothing, as that of a load balancer with nobody behind it,
+/// would keep whoever waits without a time of his own, and each that was begun would stay: hyper
+/// goes on with them when their requests have left.
+#[derive(Clone)]
+pub(super) struct InTime {
+    pub(super) connector: HttpsConnector<Dial>,
+    pub(super) time: Duration,
+}
+
+impl Service<Uri> for InTime {
+    type Response = MaybeHttpsStream<TokioIo<Line>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connector.poll_ready(context)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let (made, time) = (self.connector.call(to), self.time);
+        let late = move |_| {
+            let words = format!("no connection was made within {time:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, words).into())
+        };
+        async move { timeout(time, made).await.unwrap_or_else(late) }.boxed()
     }
 }
 

@@ -41,12 +41,14 @@ use kube::client::ConfigExt as _;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
 
-use dial::Dial;
+use dial::{Dial, InTime};
 use identity::Credentials;
 use items::Items;
 
 /// A connection attempt that takes longer will not become a good one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// With all that comes after TCP: Go's transport gives TLS 10 s.
+const CONNECTING: Duration = Duration::from_secs(15);
 /// Idle connections kept: enough for a burst of dashboards, few enough to be polite.
 const IDLE_CONNECTIONS: usize = 64;
 /// Less than the API server's own 90 s (its `IdleTimeout`), so that no request is sent into a
@@ -61,7 +63,7 @@ pub const OBJECT_LIMIT: usize = 8 << 20;
 /// minutes: some fifty of them. TLS gives 16 KiB at a time anyway.
 const READ_BUFFER: usize = 64 << 10;
 
-type HttpClient = Client<HttpsConnector<Dial>, Body>;
+type HttpClient = Client<InTime, Body>;
 type OwnStack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
 /// One Kubernetes cluster.
@@ -88,10 +90,10 @@ impl Cluster {
         let parts = config.cluster_url.clone().into_parts();
         let mut anonymous = config.clone();
         anonymous.auth_info = Default::default();
-        let bearer = client(connector(&anonymous)?);
+        let bearer = client(connector(&anonymous)?, CONNECTING);
         let auth = config.auth_layer().map_err(|error| setup(&error))?;
         let extra = config.extra_headers_layer().map_err(|error| setup(&error))?;
-        let plain = client(connector(&config)?);
+        let plain = client(connector(&config)?, CONNECTING);
         let own = tower::ServiceBuilder::new()
             .option_layer(auth)
             .layer(extra)
@@ -130,7 +132,8 @@ impl Cluster {
 
     /// Sends `request`, whose URI is path and query alone, and returns the answer's head with its
     /// body still streaming. Identity headers of the request are replaced by those of `who`.
-    /// No time-out: watches and logs last. Upgrades work through `hyper::upgrade::on`.
+    /// No time-out once there is a connection: watches and logs last. Upgrades work through
+    /// `hyper::upgrade::on`.
     pub async fn send(
         &self,
         who: Identity<'_>,
@@ -294,11 +297,42 @@ fn connector(config: &kube::Config) -> Result<HttpsConnector<Dial>, UpstreamErro
         .map_err(|error| UpstreamError::Setup(error.to_string()))
 }
 
-fn client(connector: HttpsConnector<Dial>) -> HttpClient {
+fn client(connector: HttpsConnector<Dial>, time: Duration) -> HttpClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .pool_idle_timeout(IDLE_TIME)
         .http1_max_buf_size(READ_BUFFER)
-        .build(connector)
+        .build(InTime { connector, time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Until the test gives up waiting; never how long anything should take.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_port_that_takes_connections_and_says_nothing_is_given_up_in_time() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // The kernel takes them: nobody accepts.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let server: Uri = format!("https://{address}/version").parse().unwrap();
+        let proxy: Uri = format!("http://{address}").parse().unwrap();
+        for proxy in [None, Some(proxy)] {
+            let mut config = kube::Config::new(server.clone());
+            // Nothing of this machine's is needed to hear nothing.
+            config.root_cert = Some(Vec::new());
+            config.proxy_url = proxy;
+            let client = client(connector(&config).unwrap(), Duration::from_millis(50));
+            let request = Request::get(server.clone()).body(Body::empty()).unwrap();
+            let answer = tokio::time::timeout(DEADLINE, client.request(request)).await;
+            let error = UpstreamError::from_client(answer.expect("it is given up").unwrap_err());
+            let words = error.to_string();
+            assert!(matches!(error, UpstreamError::Unreachable(_)), "{words}");
+            assert!(words.contains("no connection was made within 50ms"), "{words}");
+        }
+    }
 }

@@ -79,6 +79,10 @@ fn every_sort_of_bad_value_is_refused_by_name() {
         ("--namespaces", "Upper"),
         ("--max-body", "lots"),
         ("--stale-while-away", "soon"),
+        ("--stream-recheck", "0"),
+        ("--stream-recheck", "11m"),
+        ("--terminal-idle", "0"),
+        ("--terminal-total", "0.5"),
         ("--config", "/no/such/file.yaml"),
     ];
     for (flag, value) in bad {

@@ -260,14 +260,14 @@ async fn a_termination_under_load_loses_no_accepted_request() {
 }
 
 /// A port bound and never listening: connections are refused, and nobody else gets it.
-fn closed_port() -> TcpSocket {
+pub fn closed_port() -> TcpSocket {
     let closed = TcpSocket::new_v4().unwrap();
     closed.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     closed
 }
 
 /// Writes one whose server is this port, and gives its path.
-fn kubeconfig(folder: &Path, server: &TcpSocket, token: &str) -> String {
+pub fn kubeconfig(folder: &Path, server: &TcpSocket, token: &str) -> String {
     let server = format!("http://{}", server.local_addr().unwrap());
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "nowhere",
@@ -344,7 +344,7 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-fn anybody() -> ClientConfig {
+pub fn anybody() -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -87,6 +87,19 @@ async fn the_proxy_port_refuses_rebound_names_other_sites_and_hidden_paths() {
 }
 
 #[tokio::test]
+async fn a_filter_of_no_text_fits_nothing_as_kubectls_own() {
+    let gateway = gateway::start(at_root(&["--proxy-accept-hosts", ""])).await;
+    for host in ["localhost", "127.0.0.1", "rebound.example"] {
+        let headers = format!("Host: {host}\r\n");
+        assert_eq!(at_port(&gateway, "/version", &headers).await, "403", "{host}");
+    }
+    gateway.stop().await;
+    let gateway = gateway::start(at_root(&["--proxy-reject-paths", ""])).await;
+    assert_eq!(at_port(&gateway, "/version", "Host: localhost\r\n").await, "200");
+    assert_eq!(at_port(&gateway, "/version", "Host: rebound.example\r\n").await, "403");
+}
+
+#[tokio::test]
 async fn other_filters_open_shells_and_shut_what_they_name() {
     let secrets = ["--proxy-reject-paths", "^/api/v1/secrets$"];
     let deletes = ["--proxy-reject-methods", "^DELETE$"];
