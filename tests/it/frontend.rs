@@ -2,7 +2,7 @@
 //! control plane, as an admin and as somebody who may edit one namespace and nothing else.
 //!
 //! It is NOT where values are tested (`reads.rs`, `details.rs`), nor the right answers to odd
-//! requests (`bad_requests.rs`). Shells are not replayed: they are not built yet.
+//! requests (`bad_requests.rs`). Shells are not replayed (`shells.rs`, `browser.rs`).
 
 use std::time::Instant;
 

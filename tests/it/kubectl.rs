@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
+use crate::spawned;
 
 /// Until a command is given up; never how long it should take.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -283,6 +284,25 @@ async fn changing_something_prints_and_does_the_same() {
     let wrong = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: UPPER}\n";
     let invalid = pair.same_change(&other, &["create", "-f", "-"], wrong).await;
     assert!(invalid.words.contains("Invalid value"), "{invalid:?}");
+}
+
+#[tokio::test]
+async fn the_line_of_the_readme_works_although_the_kubeconfig_trusts_another_authority() {
+    let pair = Pair::start("kubectl-readme").await;
+    // Its state is beside it.
+    let folder = pair.gateway.ca_file.parent().unwrap();
+    std::fs::write(folder.join("ca.crt"), spawned::authority(folder).await).unwrap();
+    let (_, line) = include_str!("../../README.md").split_once("`kubectl --server ").unwrap();
+    let (line, _) = line.split_once('`').unwrap();
+    let line =
+        line.replace("https://127.0.0.1:8443", &pair.gateway.url).replace("<context>", "test");
+    let mut args = vec!["--server"];
+    args.extend(line.split_whitespace());
+    args.extend(["--token", pair.cluster.token("viewer"), "auth", "whoami", "-o"]);
+    args.push("jsonpath={.status.userInfo.username}");
+    let mut command = pair.command(Way::Direct, &pair.namespace, &args);
+    command.current_dir(folder);
+    assert_eq!(finish(command, "").await.ok().out, "viewer");
 }
 
 /// What a watch prints while a config map comes and goes: three lines.

@@ -28,6 +28,16 @@ use crate::terminals::{Client, sh, web};
 /// What nginx's `proxy_read_timeout` is unless somebody changes it.
 const NGINX_GIVES_UP: Duration = Duration::from_secs(60);
 
+const SHIPPED: &str = include_str!("../../deploy/nginx.conf");
+/// Where some answers say nothing until they are done, and how long that may take: the longest
+/// drain; a chart with what it depends on, and a turn; an upload, and a turn; a repository's trial.
+const SILENT: [(&str, Duration); 4] = [
+    ("/api/v1/node", Duration::from_secs(600)),
+    ("/api/v1/release", Duration::from_secs(240)),
+    ("/api/v1/chart", Duration::from_secs(330)),
+    ("/api/v1/repository", Duration::from_secs(60)),
+];
+
 /// Gateways and the nginx in front of them.
 struct Front {
     /// One of them, whose addresses and authority are now nginx's: all its clients go through it.
@@ -300,11 +310,49 @@ async fn behind_nginx_our_own_pages_are_known_by_their_origin_and_others_refused
     front.stop().await;
 }
 
+#[tokio::test]
+async fn a_chart_is_not_too_large_for_nginx_and_lists_at_the_same_paths_are_not_redirected() {
+    let front = Front::start(1, "").await;
+    let gateway = &front.gateway;
+    let (release, chart) = ("/api/v1/release/default", "/api/v1/chart/none");
+    for (path, content) in [(release, "application/json"), (chart, "application/gzip")] {
+        let (headers, large) = ([("content-type", content)], vec![b' '; 6 << 20]);
+        let answer = gateway.request(Method::POST, Some("admin"), path, &headers, large).await;
+        assert_ne!(answer.status, 413, "{path}: {}", answer.text());
+        assert_ne!(front.served(path).await, "-", "{path}: a replica was asked");
+        // The other one is refused before its body is read, which nginx may take for a failure.
+        if path == release {
+            let words = answer.text();
+            assert!(answer.status == 400 && words.contains("chart"), "{}: {words}", answer.status);
+        }
+    }
+    for list in ["node", "release", "chart", "repository"] {
+        let answer = gateway.get("admin", &format!("/api/v1/{list}")).await;
+        assert_eq!(answer.status, 200, "{list}: {}", answer.text());
+    }
+    front.stop().await;
+}
+
 #[test]
 fn a_quiet_stream_gives_a_sign_of_life_before_nginx_gives_up() {
     assert!(Pace::default().heartbeat * 2 < NGINX_GIVES_UP);
-    let shipped = include_str!("../../deploy/nginx.conf");
-    // But for the Kubernetes API as it is, and logs as plain files, into which nobody may put any.
-    assert_eq!(shipped.matches("proxy_read_timeout").count(), 2);
-    assert_eq!(shipped.matches("proxy_buffering").count(), 1);
+    // But for the Kubernetes API as it is, and logs as plain files, into which nobody may put any,
+    // and for what is no stream.
+    assert_eq!(SHIPPED.matches("proxy_read_timeout").count(), 2 + SILENT.len());
+    assert_eq!(SHIPPED.matches("proxy_buffering").count(), 1);
+}
+
+#[test]
+fn nginx_waits_for_what_says_nothing_until_it_is_done_and_asks_no_other_replica_for_it() {
+    for (path, longest) in SILENT {
+        let begin = format!("location {path} {{");
+        let (_, location) = SHIPPED.split_once(&begin).unwrap_or_else(|| panic!("no {begin}"));
+        let (location, _) = location.split_once('}').unwrap();
+        let (_, limit) = location.split_once("proxy_read_timeout ").unwrap();
+        let minutes: u64 = limit.split_once("m;").unwrap().0.parse().unwrap();
+        assert!(Duration::from_secs(60 * minutes) > longest, "{path}: {minutes} minutes");
+        assert!(location.contains("proxy_next_upstream error;"), "{path}: {location}");
+        let takes_charts = location.contains("client_max_body_size 30m;");
+        assert_eq!(takes_charts, ["/api/v1/release", "/api/v1/chart"].contains(&path), "{path}");
+    }
 }
