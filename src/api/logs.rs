@@ -9,9 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bytes::Bytes;
 use compact_str::CompactString;
-use futures::{StreamExt as _, stream};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -59,10 +57,8 @@ const FREE: usize = 1 << 20;
 const LONG_OF_ONE: usize = 2;
 static LONG: Semaphore = Semaphore::const_new(8);
 static OWN: LazyLock<Turns> = LazyLock::new(|| Turns::new(LONG_OF_ONE));
-/// The longest wait for such a place, and for a reader to take the next piece of a long answer.
+/// The longest wait for such a place.
 const WAIT: Duration = Duration::from_secs(20);
-/// Bytes of a long answer that are given to a connection at once.
-const PIECE: usize = 64 << 10;
 /// The longest message of an error that is read; kubelets write a line.
 const ERROR_LIMIT: usize = 64 << 10;
 /// How long a window, or the head of a file, may take: who waits for it waits for a page.
@@ -229,7 +225,7 @@ pub async fn window(
     let reply = Reply::json(answer, Freshness::default().with_live());
     let response = reply.respond(&gateway, request.headers());
     let Some(place) = place else { return Ok(response) };
-    Ok(response.map(|body| held(body, place, WAIT)))
+    Ok(live::held(response, place, live::WRITE))
 }
 
 /// The place of a long log, until its answer is taken.
@@ -245,23 +241,6 @@ async fn place(user: &User, wait: Duration) -> Option<Place> {
         Some(Place { _own: own, _all: LONG.acquire().await.ok()? })
     };
     timeout(wait, place).await.ok().flatten()
-}
-
-/// A body that has its place until it is taken, or nothing of it was for so long. Pieces are
-/// copies: what lies in a connection holds no more than itself.
-fn held(body: Body, place: Place, patience: Duration) -> Body {
-    let begun = (body.into_data_stream(), Bytes::new(), place);
-    let pieces = stream::unfold(begun, |(mut body, mut left, place)| async move {
-        while left.is_empty() {
-            match body.next().await? {
-                Ok(data) => left = data,
-                Err(error) => return Some((Err(error), (body, left, place))),
-            }
-        }
-        let piece = left.split_to(left.len().min(PIECE));
-        Some((Ok(Bytes::copy_from_slice(&piece)), (body, left, place)))
-    });
-    live::whole(pieces, patience)
 }
 
 /// The pod, and the container if there is one, of `…/log/{namespace}/{pod}[/{container}]`.
