@@ -1,6 +1,7 @@
 //! The passthrough with a bare TLS server as its API server: CPU and requests/s of small and large
-//! GETs, beside that server alone and beside `kubectl proxy` where one is at hand; and the memory
-//! that a body of 1 GiB takes (10 GiB with `BENCH_FULL=1`).
+//! GETs, beside that server alone, beside the barest hop of hyper over rustls, and beside `kubectl
+//! proxy` where one is at hand; and the memory that a body of 1 GiB takes (10 GiB with
+//! `BENCH_FULL=1`).
 //!
 //! The bare server is no API server: what the passthrough must do right is tested elsewhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails loudly")]
@@ -58,8 +59,23 @@ async fn bench() {
     let plain = Peer { name: "binnacle, plain HTTP", process, target: &binnacle.plain, prefix };
     section("GET of 4 KiB, 16 connections; GET of 10 MiB, 4 connections");
     show(&bare, &measure(&bare).await, ["", ""]);
+    let bare_hop = Stub::hop(&kubeconfig);
+    let hop = Peer {
+        name: "bare hop, TLS",
+        process: &bare_hop.process,
+        target: &bare_hop.target,
+        prefix: "",
+    };
+    let barest = measure(&hop).await;
+    show(&hop, &barest, ["", ""]);
     let ours = measure(&tls).await;
     show(&tls, &ours, ["<= 40 us", "<= 5 ms"]);
+    // A machine's figures change by the hour; what a second hop over TLS costs changes with them.
+    figure(
+        "CPU, 10 MiB, binnacle over the bare hop (TLS)",
+        ratio(&ours.large, &barest.large),
+        "<= 1",
+    );
     let ours = measure(&plain).await;
     show(&plain, &ours, ["<= 40 us", "<= 5 ms"]);
     // `kubectl proxy` listens without TLS, so plain is what it is compared with.
@@ -71,14 +87,16 @@ async fn bench() {
     let kubectl = Peer { name: "kubectl proxy", process: &process, target: &target, prefix: "" };
     let theirs = measure(&kubectl).await;
     show(&kubectl, &theirs, ["", ""]);
-    let ratio = |theirs: &Outcome, ours: &Outcome| {
-        let ratio = theirs.cpu.as_secs_f64() / ours.cpu.as_secs_f64().max(1e-9);
-        format!("{ratio:.2}")
-    };
     let small = ratio(&theirs.small, &ours.small);
     figure("CPU, small, kubectl proxy over binnacle (plain)", small, ">= 3.5");
     let large = ratio(&theirs.large, &ours.large);
     figure("CPU, 10 MiB, kubectl proxy over binnacle (plain)", large, "");
+}
+
+/// Of CPU time.
+fn ratio(these: &Outcome, those: &Outcome) -> String {
+    let ratio = these.cpu.as_secs_f64() / those.cpu.as_secs_f64().max(1e-9);
+    format!("{ratio:.2}")
 }
 
 async fn measure(peer: &Peer<'_>) -> Figures {
