@@ -19,3 +19,4 @@ pub mod serve;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod yaml;

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::body::{TURN, too_many, turn};
-use super::charts::{chart_name, in_catalogue};
+use super::charts::{self, chart_name, in_catalogue};
 use super::error::ApiError;
 use super::live::{self, WRITE};
 use super::passthrough::user_name;
@@ -77,8 +77,8 @@ impl Wanted {
     ) -> Result<Self, ApiError> {
         let (repository, name, version) = segments(path, after)?;
         let repository = repositories::found(gateway, user, &repository).await?;
-        let catalogue = repository.loaded.load().catalogue.clone();
-        let chart = in_catalogue(&catalogue, repository.name(), &name)?;
+        let loaded = charts::loaded(&repository, &name).await;
+        let chart = in_catalogue(&loaded, repository.name(), &name)?;
         let found = chart.version(&version);
         let version = found.ok_or_else(|| no_version(chart, &version))?;
         Ok(Self::new(repository, chart, version))
@@ -94,8 +94,8 @@ impl Wanted {
         version: &str,
     ) -> Result<Self, ApiError> {
         let repository = repositories::found(gateway, user, repository).await?;
-        let catalogue = repository.loaded.load().catalogue.clone();
-        let chart = in_catalogue(&catalogue, repository.name(), name)?;
+        let loaded = charts::loaded(&repository, name).await;
+        let chart = in_catalogue(&loaded, repository.name(), name)?;
         let Some(version) = versions::newest(&chart.versions, version) else {
             versions::Range::parse(version).map_err(|error| {
                 let reason = error.to_string();

@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::body::{self, TURN, turn};
 use super::chart::Wanted;
-use super::charts::{Use, uses};
+use super::charts::{self, Use, uses};
 use super::error::ApiError;
 use super::release_write::conflict;
 use super::repositories::{found, may_change, name_in, read_anew};
@@ -30,7 +30,7 @@ use crate::charts::museum::{BadPush, Museum};
 use crate::charts::provenance::{LONGEST, Signature};
 use crate::charts::push::{self, Tag};
 use crate::charts::renew;
-use crate::charts::repository::Repository;
+use crate::charts::repository::{Loaded, Repository};
 use crate::charts::versions::Range;
 use crate::upstream::User;
 
@@ -127,7 +127,8 @@ pub async fn sign(
             let what = format!("a provenance file of {name} {version}");
             Museum { client: &client, url: &repository.base }.sign(&what, sent, force).await
         } else {
-            push::sign(&client, &tag(repository, name, version)?, sent, force).await
+            let to = tag(repository, &repository.loaded.load(), name, version)?;
+            push::sign(&client, &to, sent, force).await
         };
         gateway.store.forget_provenance(repository, name, of).await;
         signed.map_err(|error| refused(&error))?;
@@ -159,7 +160,8 @@ pub async fn delete(
             let museum = Museum { client: &client, url: &repository.base };
             museum.delete(&format!("{name} {version}"), name, version).await
         } else {
-            push::delete(&client, &tag(repository, name, version)?).await
+            let to = tag(repository, &repository.loaded.load(), name, version)?;
+            push::delete(&client, &to).await
         };
         gateway.store.forget_archive(repository, name, of).await;
         deleted.map_err(|error| refused(&error))?;
@@ -205,14 +207,24 @@ async fn send(
         sent.map_err(|error| refused(&error))?;
         return Ok(format!("charts/{name}-{version}.tgz"));
     }
-    let to = tag(repository, name, version)?;
+    // Where it belongs is told by what is there.
+    let to = tag(repository, &*charts::loaded(repository, name).await, name, version)?;
     let sent = push::push(client, &to, chart, bytes, force).await;
     sent.map_err(|error| refused(&error))?;
     Ok(to.address())
 }
 
-fn tag(repository: &Repository, name: &str, version: &str) -> Result<Tag, ApiError> {
-    let loaded = repository.loaded.load();
+/// Where a version is in a registry, or belongs. One that has not been read may have the chart
+/// anywhere; one that cannot be listed takes what its address says.
+fn tag(
+    repository: &Repository,
+    loaded: &Loaded,
+    name: &str,
+    version: &str,
+) -> Result<Tag, ApiError> {
+    if charts::is_unread(loaded, name) {
+        return Err(charts::unread(repository.name(), loaded));
+    }
     let at = (&repository.definition, &repository.base);
     Tag::of(at, &loaded.catalogue, name, version).map_err(|error| refused(&error))
 }

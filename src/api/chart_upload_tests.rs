@@ -3,7 +3,12 @@
 use http::{HeaderMap, header};
 
 use super::*;
+use crate::charts::catalogue::{Catalogue, Entry};
+use crate::charts::repositories::Repositories;
+use crate::charts::repository::Status;
+use crate::charts::{Policy, file};
 use crate::i18n::Locale;
+use crate::upstream::Cluster;
 
 fn chart(metadata: Value) -> Archive {
     Archive {
@@ -158,6 +163,33 @@ fn what_a_repository_refuses_is_told_with_its_own_words() {
     assert_eq!(refused(&BadPush::NoApi(at())).status.as_u16(), 405);
     assert_eq!(refused(&BadPush::NoDelete(at())).status.as_u16(), 405);
     assert_eq!(refused(&BadPush::Timeout(at())).status.as_u16(), 504);
+}
+
+#[tokio::test]
+async fn where_a_chart_belongs_is_not_guessed_while_its_registry_is_read_for_the_first_time() {
+    // kube's own client wants a process-wide provider; a second call is harmless.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let nowhere = "http://127.0.0.1:1".parse().unwrap();
+    let cluster = Cluster::new("test", kube::Config::new(nowhere)).unwrap();
+    let list = file::parse("- name: r\n  type: oci\n  url: oci://r.example/corp\n").unwrap();
+    let all = Repositories::new(cluster, "ops".into(), Policy::default(), list).unwrap();
+    let registry = all.get("r").unwrap();
+    let at = |loaded: &Loaded| tag(&registry, loaded, "web", "1.0.0").map(|tag| tag.address());
+    let error = at(&Loaded::default()).unwrap_err();
+    assert_eq!(error.status, StatusCode::BAD_GATEWAY, "{}", error.text(Locale::EN));
+    let known = Entry {
+        name: "web".into(),
+        version: "0.1.0".into(),
+        urls: vec!["oci://r.example/corp/platform/web:0.1.0".into()],
+        ..Entry::default()
+    };
+    let catalogue = Catalogue::default().with(&known).unwrap().into();
+    let read = Loaded { catalogue, ..Loaded::default() };
+    assert_eq!(at(&read).unwrap(), "oci://r.example/corp/platform/web:1.0.0");
+    // Many registries tell nobody what they have, and take charts all the same.
+    let status = Status { error: Some("it does not tell".into()), ..Status::default() };
+    let untold = Loaded { status, ..Loaded::default() };
+    assert_eq!(at(&untold).unwrap(), "oci://r.example/corp/web:1.0.0");
 }
 
 #[tokio::test]

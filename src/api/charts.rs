@@ -5,6 +5,7 @@
 //! Nothing is fetched here, and what is in an archive is not known here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 
 use super::body::{TURN, turn};
 use super::error::ApiError;
@@ -23,8 +25,8 @@ use super::respond::{Freshness, Reply};
 use super::target::{encoded, segment};
 use super::{CONTRACT, Caller, Gateway, Shared, releases, repositories};
 use crate::cache::Page;
-use crate::charts::catalogue::{Catalogue, Chart, Version};
-use crate::charts::repository::Loaded;
+use crate::charts::catalogue::{Chart, Version};
+use crate::charts::repository::{Loaded, Repository};
 use crate::charts::{hex, versions};
 use crate::helm::facts::Fact;
 use crate::kinds::chart::{CHART, SCORE, Shown};
@@ -47,6 +49,11 @@ static CHOOSING: Semaphore = Semaphore::const_new(LISTS);
 
 /// Why nothing is known of a repository that is new. Like all reasons, it is not translated.
 const FIRST: &str = "it is being read for the first time; ask again soon";
+/// For that first time somebody waits so long who wants a chart of it: most repositories are read
+/// in a second, and who has just made one asks for its charts next.
+const FIRST_READ: Duration = Duration::from_secs(3);
+/// Between two looks whether it is over.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What `/chart?…` asks besides the grammar of every list.
 #[derive(Debug, Default, PartialEq)]
@@ -168,13 +175,35 @@ fn wanted(mut shelves: Vec<Shelf>, names: &[CompactString]) -> (Vec<Shelf>, Vec<
     shelves.retain(is_named);
     let unknown = names.iter().filter(|name| !shelves.iter().any(|shelf| shelf.name == **name));
     let mut errors: Vec<ApiError> = unknown.map(|name| no_repository(name)).collect();
-    let unread = shelves.iter().filter(|shelf| shelf.loaded.status.last_success.is_none());
-    errors.extend(unread.map(|shelf| {
-        let reason = shelf.loaded.status.error.as_deref().unwrap_or(FIRST);
-        let args = [("name", shelf.name.as_str()), ("reason", reason)];
-        ApiError::with_status(StatusCode::BAD_GATEWAY, "error-repository-unread", &args)
-    }));
+    let never = shelves.iter().filter(|shelf| shelf.loaded.status.last_success.is_none());
+    errors.extend(never.map(|shelf| unread(&shelf.name, &shelf.loaded)));
     (shelves, errors)
+}
+
+/// Why charts of a repository are missing that has never been read.
+pub fn unread(name: &str, loaded: &Loaded) -> ApiError {
+    let reason = loaded.status.error.as_deref().unwrap_or(FIRST);
+    let args = [("name", name), ("reason", reason)];
+    ApiError::with_status(StatusCode::BAD_GATEWAY, "error-repository-unread", &args)
+}
+
+/// Whether nobody can say yet if the repository has this chart: it was not read, nor has that
+/// failed.
+pub fn is_unread(loaded: &Loaded, name: &str) -> bool {
+    let Loaded { catalogue, status, .. } = loaded;
+    status.last_success.is_none() && status.error.is_none() && catalogue.find(name).is_none()
+}
+
+/// What is known of a repository by who wants this chart of it.
+pub async fn loaded(repository: &Repository, name: &str) -> Arc<Loaded> {
+    let end = Instant::now() + FIRST_READ;
+    loop {
+        let loaded = repository.loaded.load_full();
+        if !is_unread(&loaded, name) || Instant::now() >= end {
+            return loaded;
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// Nobody is told which repositories others have.
@@ -297,15 +326,15 @@ pub async fn one(
     let repository = segment(segments.next().unwrap_or_default())?;
     let query = ListQuery::parse(request.uri().query(), &CHART)?;
     let found = repositories::found(&gateway, &user, &repository).await?;
-    let catalogue = found.loaded.load().catalogue.clone();
-    in_catalogue(&catalogue, &repository, &name)?;
+    let loaded = loaded(&found, &name).await;
+    in_catalogue(&loaded, &repository, &name)?;
     let locale = gateway.locale_of(request.headers());
     let (uses, unknown) = uses(&gateway, &user, &name).await?;
     let errors: Value = unknown.iter().map(|error| error.as_item(locale)).collect();
     let (base, page) = (gateway.base_path.clone(), query.page);
     // Each release may be compared with every version: neither number has a bound that is small.
     let body = in_place(&CHOOSING, move || {
-        let chart = in_catalogue(&catalogue, &repository, &name)?;
+        let chart = in_catalogue(&loaded, &repository, &name)?;
         let mut body = shown(&base, &repository, chart, page);
         body["releases"] = uses.iter().map(|one| one.shown(chart)).collect();
         body["errors"] = errors;
@@ -322,13 +351,16 @@ pub fn chart_name(raw: &str) -> Result<CompactString, ApiError> {
     Ok(parts?.join("/").into())
 }
 
-/// The chart of this name; 404 with a sentence where there is none.
+/// The chart of this name; 404 with a sentence where there is none, and 502 where nobody knows.
 pub fn in_catalogue<'a>(
-    catalogue: &'a Catalogue,
+    loaded: &'a Loaded,
     repository: &str,
     name: &str,
 ) -> Result<&'a Chart, ApiError> {
-    catalogue.find(name).ok_or_else(|| {
+    loaded.catalogue.find(name).ok_or_else(|| {
+        if loaded.status.last_success.is_none() {
+            return unread(repository, loaded);
+        }
         let args = [("name", name), ("repository", repository)];
         ApiError::with_status(StatusCode::NOT_FOUND, "error-no-chart", &args)
     })

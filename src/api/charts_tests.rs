@@ -1,12 +1,12 @@
 //! Rows, uses and updates of charts.
 
-use std::time::Duration;
-
 use super::*;
-use crate::charts::catalogue::Entry;
-use crate::charts::repository;
+use crate::charts::catalogue::{Catalogue, Entry};
+use crate::charts::repositories::Repositories;
 use crate::charts::search::Search;
+use crate::charts::{Policy, file, repository};
 use crate::i18n::Locale;
+use crate::upstream::Cluster;
 
 fn entry(name: &str, version: &str) -> Entry {
     Entry {
@@ -211,6 +211,35 @@ fn a_chart_of_a_registry_may_have_slashes_in_its_name() {
     for odd in ["", "%2F", "a%2F..", "a%2F%2Fb", "%00"] {
         assert!(chart_name(odd).is_err(), "{odd}");
     }
-    let missing = in_catalogue(&Catalogue::default(), "first", "web").unwrap_err();
+    let missing = in_catalogue(&shelf("first", &[]).loaded, "first", "web").unwrap_err();
     assert_eq!(missing.status, StatusCode::NOT_FOUND);
+}
+
+#[test]
+fn of_a_repository_that_was_never_read_nobody_says_that_it_has_no_such_chart() {
+    let error = Some("nobody answers".to_owned());
+    let status = repository::Status { error, ..repository::Status::default() };
+    let failed = Loaded { status, ..Loaded::default() };
+    for (loaded, reason) in [(Loaded::default(), FIRST), (failed, "nobody answers")] {
+        let error = in_catalogue(&loaded, "first", "web").unwrap_err();
+        assert_eq!(error.status, StatusCode::BAD_GATEWAY);
+        assert!(error.text(Locale::EN).contains(reason));
+    }
+}
+
+#[tokio::test]
+async fn who_wants_a_chart_waits_for_the_first_read_of_its_repository() {
+    // kube's own client wants a process-wide provider; a second call is harmless.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let nowhere = "http://127.0.0.1:1".parse().unwrap();
+    let cluster = Cluster::new("test", kube::Config::new(nowhere)).unwrap();
+    let list = file::parse("- name: a\n  type: index\n  url: https://a.example\n").unwrap();
+    let all = Repositories::new(cluster, "ops".into(), Policy::default(), list).unwrap();
+    let (new, asked) = (all.get("a").unwrap(), all.get("a").unwrap());
+    let waiting = tokio::spawn(async move { loaded(&asked, "web").await });
+    tokio::task::yield_now().await;
+    new.loaded.store(shelf("a", &[entry("web", "1.0.0")]).loaded);
+    assert!(in_catalogue(&waiting.await.unwrap(), "a", "web").is_ok());
+    // What is known by now is not waited for, be it that there is none.
+    assert!(in_catalogue(&*loaded(&new, "db").await, "a", "db").is_err());
 }

@@ -1,6 +1,6 @@
 //! Objects from a file: YAML of several documents, or JSON, made as the caller. All are looked at
-//! first and tried (dry run); what stands on another object of the same file cannot be. Should one
-//! fail in the middle all the same, the answer says which exist now.
+//! first and tried (dry run); what lies in a namespace or is of a kind that the same file makes
+//! cannot be. Should one fail in the middle all the same, the answer says which exist now.
 //!
 //! It creates and never updates, as the contract has it. Like kubectl it takes no field that the
 //! API server does not know.
@@ -23,6 +23,7 @@ use super::written::Wrote;
 use super::{Caller, Gateway, Shared, list, view};
 use crate::kinds::KINDS;
 use crate::upstream::{Failure, Served, User};
+use crate::yaml;
 
 /// Objects of one file: each costs three requests, and the caller waits for all of them.
 const OBJECTS: usize = 200;
@@ -30,6 +31,8 @@ const OBJECTS: usize = 200;
 const OWN: &str = "_all";
 const MISMATCH: &str = "MSG_DEPLOY_NAMESPACE_MISMATCH_ERROR";
 const EMPTY: &str = "MSG_DEPLOY_EMPTY_NAMESPACE_ERROR";
+/// What the words of admission name that refuses a pod because something is not there.
+const LOOKED_UP: [&str; 3] = ["service account", "PriorityClass", "RuntimeClass"];
 /// A custom kind is served about a second after its definition was made.
 const ESTABLISHED: (u32, Duration) = (50, Duration::from_millis(200));
 
@@ -52,8 +55,28 @@ struct Planned {
     namespace: String,
     /// For people: `Deployment atlas/tiles`.
     shown: String,
-    /// It stands on an earlier object of the file: a namespace, a definition.
-    waits: bool,
+    /// Its namespace or its definition comes with the file: before that it cannot be tried.
+    is_untried: bool,
+    /// What the API server looks up before it makes it, as far as that comes with the file; names.
+    bases: Vec<String>,
+}
+
+impl Planned {
+    /// Whether it stands on an earlier object of the file.
+    fn waits(&self) -> bool {
+        self.is_untried || !self.bases.is_empty()
+    }
+
+    /// Whether it was refused, when it was tried, because what it stands on is not there yet.
+    fn lacks_a_base(&self, failure: &Failure) -> bool {
+        let words = failure.to_string();
+        // As roles, accounts and runtime classes are missed, and as priority classes are.
+        let is_missed = |name: &String| {
+            words.contains(&format!("\"{name}\" not found"))
+                || words.contains(&format!("with name {name} was found"))
+        };
+        is_early(failure) && self.bases.iter().any(is_missed)
+    }
 }
 
 /// `POST /api/v1/appdeploymentfromfile`: 201 and the file itself.
@@ -69,12 +92,14 @@ pub async fn deploy(
         // What is wrong with it tells what the cluster serves.
         Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
     };
-    for planned in plan.iter().filter(|planned| !planned.waits) {
-        let tried = post(&gateway, &user, planned, "&dryRun=All").await;
-        tried.map_err(|failure| {
-            let args = [("object", planned.shown.as_str())];
-            ApiError::from(failure).followed_by("error-nothing-created", &args)
-        })?;
+    for planned in plan.iter().filter(|planned| !planned.is_untried) {
+        match post(&gateway, &user, planned, "&dryRun=All").await {
+            Err(failure) if !planned.lacks_a_base(&failure) => {
+                let args = [("object", planned.shown.as_str())];
+                return Err(ApiError::from(failure).followed_by("error-nothing-created", &args));
+            }
+            _ => {}
+        }
     }
     // In a task of its own: a client that goes away must not leave a half of it.
     let making = tokio::spawn(async move { make(&gateway, &user, &plan).await });
@@ -108,14 +133,11 @@ async fn make(gateway: &Gateway, user: &User, plan: &[Planned]) -> Result<Vec<Wr
 fn objects(content: &str) -> Result<Vec<Value>, ApiError> {
     // Aliases, depth and size are bounded by the parser's own budget.
     // Numbers such as 0400 are octal, as kubectl reads them.
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let documents = serde_saphyr::from_multiple_with_options(content, options);
-    let documents: Vec<Value> = documents.map_err(|error| {
-        let line = error.location().map_or(0, |at| at.line());
-        let words = error.without_snippet().to_string();
-        let words = words.lines().next().unwrap_or_default().to_owned();
-        body::malformed(&format!("line {line}: {words}"))
-    })?;
+    let options = || serde_saphyr::options! { legacy_octal_numbers: true };
+    let documents =
+        yaml::read(content, |content| serde_saphyr::from_multiple_with_options(content, options()));
+    let documents: Vec<Value> =
+        documents.map_err(|error| body::malformed(&yaml::reason(&error)))?;
     let mut all = Vec::new();
     for document in documents.into_iter().filter(|document| !document.is_null()) {
         match document.get("items").and_then(Value::as_array) {
@@ -139,6 +161,8 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 struct Own {
     namespaces: HashSet<String>,
     kinds: Vec<Served>,
+    /// Kind, namespace and name of each object.
+    made: HashSet<(String, String, String)>,
 }
 
 async fn plan(
@@ -163,8 +187,9 @@ async fn plan(
         }
         let (served, version, is_own) = find(gateway, user, &own, &object, number).await?;
         let place = namespace_of(&served, &object, namespace)?;
-        own.take(&object);
-        let waits = is_own || own.namespaces.contains(&place);
+        let bases = own.bases(&object, &place);
+        own.take(&object, &place);
+        let is_untried = is_own || own.namespaces.contains(&place);
         let encoded = encoded(&place);
         let shown = match place.as_str() {
             "" => format!("{} {name}{generated}", served.kind),
@@ -181,14 +206,17 @@ async fn plan(
             namespace: place,
             object,
             shown,
-            waits,
+            is_untried,
+            bases,
         });
     }
     Ok(plan)
 }
 
 impl Own {
-    fn take(&mut self, object: &Value) {
+    fn take(&mut self, object: &Value, place: &str) {
+        let of = |pointer: &str| text(object, pointer).to_owned();
+        self.made.insert((of("/kind"), place.to_owned(), of("/metadata/name")));
         let group = text(object, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
         match (group, text(object, "/kind"), text(object, "/metadata/name")) {
             (_, _, "") => {}
@@ -209,6 +237,31 @@ impl Own {
             }
             _ => {}
         }
+    }
+
+    /// The names of what earlier objects bring and the API server looks up before it makes this
+    /// one: the role of a binding, whose rights its maker must have, and what admission reads for a
+    /// pod.
+    fn bases(&self, object: &Value, place: &str) -> Vec<String> {
+        let wanted = match text(object, "/kind") {
+            "RoleBinding" | "ClusterRoleBinding" => {
+                vec![(text(object, "/roleRef/kind"), "/roleRef/name")]
+            }
+            "Pod" => vec![
+                ("ServiceAccount", "/spec/serviceAccountName"),
+                ("ServiceAccount", "/spec/serviceAccount"),
+                ("PriorityClass", "/spec/priorityClassName"),
+                ("RuntimeClass", "/spec/runtimeClassName"),
+            ],
+            _ => Vec::new(),
+        };
+        let named = wanted.into_iter().map(|(kind, pointer)| (kind, text(object, pointer)));
+        let is_made = |(kind, name): &(&str, &str)| {
+            // In its own namespace or, as cluster roles and classes, in none.
+            let key = |place: &str| ((*kind).to_owned(), place.to_owned(), (*name).to_owned());
+            !name.is_empty() && [place, ""].into_iter().any(|at| self.made.contains(&key(at)))
+        };
+        named.filter(is_made).map(|(_, name)| name.to_owned()).collect()
     }
 }
 
@@ -264,9 +317,9 @@ async fn post(
     send(gateway, user, Method::POST, &path, JSON, Bytes::from(body)).await
 }
 
-/// Makes the object; one of a kind that the file itself defines has to wait until it is served.
+/// Makes the object; what stands on another one of the file has to wait until that is heard of.
 async fn create(gateway: &Gateway, user: &User, planned: &Planned) -> Result<Value, Failure> {
-    let (tries, pause) = if planned.waits { ESTABLISHED } else { (1, Duration::ZERO) };
+    let (tries, pause) = if planned.waits() { ESTABLISHED } else { (1, Duration::ZERO) };
     let mut left = tries;
     loop {
         left -= 1;
@@ -279,11 +332,15 @@ async fn create(gateway: &Gateway, user: &User, planned: &Planned) -> Result<Val
     }
 }
 
-/// A kind, a namespace or its service account, which an earlier object brings, is not there yet.
+/// What an earlier object brings is not there yet: a kind, a role, a namespace or its service
+/// account, or what admission looks up.
 fn is_early(failure: &Failure) -> bool {
     match failure.code() {
         Some(StatusCode::NOT_FOUND) => true,
-        Some(StatusCode::FORBIDDEN) => failure.to_string().contains("service account"),
+        Some(StatusCode::FORBIDDEN) => {
+            let words = failure.to_string();
+            LOOKED_UP.iter().any(|what| words.contains(what))
+        }
         _ => false,
     }
 }
@@ -346,6 +403,79 @@ mod tests {
         }
         assert!(objects(&bomb).is_err());
         assert!(objects(&format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000))).is_err());
+    }
+
+    #[test]
+    fn what_the_api_server_looks_up_may_come_with_the_file() {
+        let mut own = Own::default();
+        for (kind, place, name) in [
+            ("Role", "atlas", "readers"),
+            ("ClusterRole", "", "viewers"),
+            ("ServiceAccount", "atlas", "runner"),
+            ("PriorityClass", "", "high"),
+            ("ServiceAccount", "atlas", ""),
+        ] {
+            own.take(&json!({"kind": kind, "metadata": {"name": name}}), place);
+        }
+        let binding = |kind: &str, role: &str, name: &str| {
+            let reference = json!({"kind": role, "name": name});
+            json!({"kind": kind, "roleRef": reference})
+        };
+        let pod = |account: &str, class: &str| {
+            let spec = json!({"serviceAccountName": account, "priorityClassName": class});
+            json!({"kind": "Pod", "spec": spec})
+        };
+        for (object, place, expected) in [
+            (binding("RoleBinding", "Role", "readers"), "atlas", vec!["readers"]),
+            (binding("RoleBinding", "Role", "readers"), "other", vec![]),
+            (binding("RoleBinding", "Role", "viewers"), "atlas", vec![]),
+            (binding("RoleBinding", "ClusterRole", "viewers"), "atlas", vec!["viewers"]),
+            (binding("ClusterRoleBinding", "ClusterRole", "viewers"), "", vec!["viewers"]),
+            (binding("Deployment", "Role", "readers"), "atlas", vec![]),
+            (pod("runner", "high"), "atlas", vec!["runner", "high"]),
+            (pod("runner", "low"), "other", vec![]),
+            (pod("", ""), "atlas", vec![]),
+        ] {
+            assert_eq!(own.bases(&object, place), expected, "{object} in {place}");
+        }
+    }
+
+    #[test]
+    fn only_a_base_of_its_own_is_forgiven_to_an_object_that_was_tried() {
+        let refused = |code: StatusCode, message: &str| {
+            let status = json!({"kind": "Status", "message": message}).to_string();
+            Failure::status(code, status.as_bytes())
+        };
+        let planned = Planned {
+            object: Value::Null,
+            path: String::new(),
+            group: String::new(),
+            plural: String::new(),
+            namespace: String::new(),
+            shown: String::new(),
+            is_untried: false,
+            bases: vec!["runner".into()],
+        };
+        let (missing, forbidden) = (StatusCode::NOT_FOUND, StatusCode::FORBIDDEN);
+        for (code, words, is_forgiven) in [
+            (missing, "roles.rbac.authorization.k8s.io \"runner\" not found", true),
+            (missing, "namespaces \"atlas\" not found", false),
+            (
+                forbidden,
+                "pods \"a\" is forbidden: error looking up service account atlas/runner: \
+                 serviceaccount \"runner\" not found",
+                true,
+            ),
+            (forbidden, "pods \"runner\" is forbidden: exceeded quota: pods", false),
+            (
+                forbidden,
+                "pods \"runner\" is forbidden: no PriorityClass with name none was found",
+                false,
+            ),
+            (StatusCode::CONFLICT, "pods \"runner\" already exists", false),
+        ] {
+            assert_eq!(planned.lacks_a_base(&refused(code, words)), is_forgiven, "{words}");
+        }
     }
 
     #[test]

@@ -4,17 +4,19 @@
 //! Objects are not looked at one by one here; that is `release_dry`'s part.
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{self, TURN};
 use super::error::ApiError;
 use super::release_dry::{Problem, Way};
+use super::release_protect::refuse_if_protected;
 use super::release_run::{chart_of, fetched};
 use super::release_write::no_engine;
 use super::{Gateway, release};
@@ -23,26 +25,28 @@ use crate::helm::act::{Act, Apply, Back, ChartFrom, Deploy};
 use crate::helm::argv::{CHART, VALUES, argv};
 use crate::helm::blob::Release;
 use crate::helm::classify::{SchemaError, classify};
-use crate::helm::engine::{Ended, Found, Job, RunError, Why};
+use crate::helm::engine::{Ended, Found, Job, RunError, TRIALS, Why};
 use crate::helm::manifest::Object;
 use crate::helm::record::{self, Record, Status};
 use crate::helm::rendered::{Hook, Rendered};
 use crate::helm::values;
 use crate::i18n::{self, Locale};
-use crate::upstream::User;
+use crate::upstream::{Turns, User};
 
 /// For one run of the engine: two of them and what comes after fit into a preview's time.
 const ENGINE_TIME: Duration = Duration::from_secs(30);
 /// What a dry run may print: the release with its chart, which is packed small in its record
 /// afterwards. Real ones stay below a MiB.
 const OUTPUT: usize = 32 << 20;
-/// Previews that run the engine at once, and hold a chart for it: the engine's other places are for
-/// operations that were accepted. And those that wait for a turn.
-const PREVIEWS: usize = 2;
+/// Previews that wait for a turn, each of another caller.
 const WAITING: usize = 16;
+/// Of one caller, by his name: who asks for many, of slow charts, leaves turns to others.
+const OF_ONE: usize = 1;
+static OWN: LazyLock<Turns<String>> = LazyLock::new(|| Turns::new(OF_ONE));
 /// Charts whose schemas are looked through at once: up to 100 MiB are unpacked of each, piece by piece.
 static READING: Semaphore = Semaphore::const_new(2);
-static TURNS: Semaphore = Semaphore::const_new(PREVIEWS);
+/// Previews that run the engine at once, and hold a chart for it: no more than it has places for.
+static TURNS: Semaphore = Semaphore::const_new(TRIALS);
 static QUEUE: Semaphore = Semaphore::const_new(WAITING);
 /// Group and kind of definitions of kinds.
 const DEFINITION: (&str, &str) = ("apiextensions.k8s.io", "CustomResourceDefinition");
@@ -50,12 +54,14 @@ const DEFINITION: (&str, &str) = ("apiextensions.k8s.io", "CustomResourceDefinit
 const SERVER_SIDE: &str = "ssa";
 
 /// Leave to run the engine: given back when the caller and the child are both gone.
-type Turn = Arc<SemaphorePermit<'static>>;
+type Turn = Arc<(OwnedSemaphorePermit, SemaphorePermit<'static>)>;
 
 /// Who asks about which release.
 pub struct Asked<'a> {
     pub gateway: &'a Gateway,
     pub user: &'a User,
+    /// Whose turns it takes.
+    pub caller: &'a str,
     pub locale: Locale,
     pub namespace: &'a str,
     pub name: &'a str,
@@ -85,8 +91,9 @@ impl Asked<'_> {
         let cluster = &self.gateway.cluster;
         let history = record::history(cluster, self.user, self.namespace, self.name).await;
         let history = self.gateway.authorizer.heed(self.user, history).await?;
-        let newest = history.first().filter(|record| record.status != Status::Uninstalled);
         let upgrades = matches!(act, Act::Upgrade(_));
+        let refused = self.refused(&history, !upgrades).await;
+        let newest = history.first().filter(|record| record.status != Status::Uninstalled);
         let newest = newest.filter(|_| upgrades);
         let (mut plan, mut method) = (Plan::default(), None);
         if let Some(newest) = newest {
@@ -107,7 +114,7 @@ impl Asked<'_> {
         plan.way = way(engine.major, deploy.apply, method);
         plan.creates_namespace = deploy.create_namespace;
         let pulled = fetched(self.gateway, self.user, &deploy.chart).await?;
-        let turn = turn().await?;
+        let turn = turn(self.caller).await?;
         let mut here = deploy.clone();
         if let Some((chart, place)) = pulled {
             here.chart = chart;
@@ -127,9 +134,30 @@ impl Asked<'_> {
         self.read(deploy, &mut plan, ended, Rendered::parse).await?;
         let no_kind = plan.problem.as_ref().is_some_and(|problem| problem.class == "crd-missing");
         if no_kind && newest.is_none() && !deploy.skip_crds {
-            return self.with_definitions((&engine, &turn), deploy, plan, files).await;
+            plan = self.with_definitions((&engine, &turn), deploy, plan, files).await?;
+        }
+        // Why nothing was rendered goes before: nobody would guess it.
+        if plan.problem.as_ref().is_none_or(|problem| problem.severity != "error") {
+            plan.problem = refused.or(plan.problem);
         }
         Ok(plan)
+    }
+
+    /// Why the act itself would be refused at once (`release_write`): on a dry run the engine takes
+    /// any name, a rollback has none, and of protection it knows nothing.
+    async fn refused(&self, history: &[Record], installs: bool) -> Option<Problem> {
+        let newest = history.first()?;
+        let class = if newest.status.is_pending() {
+            "pending"
+        } else if installs {
+            // Whatever has become of the release that has it.
+            "name-taken"
+        } else {
+            let Self { gateway, user, namespace, name, .. } = *self;
+            let refused = refuse_if_protected(gateway, user, namespace, name, newest).await;
+            return Some(Problem::error("forbidden", refused.err()?.text(self.locale)));
+        };
+        Some(Problem::error(class, self.sentence(class)))
     }
 
     /// A dry run knows only kinds that the cluster serves; an install makes the chart's own
@@ -205,7 +233,8 @@ impl Asked<'_> {
         let last = release::readable(self.gateway, self.user, &newest).await?;
         way.migrates = way.server_side && method_of(&last) != SERVER_SIDE;
         let (old, unread) = release::objects(last.manifest).await?;
-        Ok(Plan { rendered, old, truncated: !unread.is_empty(), way, ..Plan::default() })
+        let (truncated, problem) = (!unread.is_empty(), self.refused(&history, false).await);
+        Ok(Plan { rendered, old, truncated, way, problem, ..Plan::default() })
     }
 
     /// What a rollback to this revision applies, and how. Of the record nothing else is kept.
@@ -293,9 +322,16 @@ pub fn files(act: &Act, chart: Option<Bytes>) -> Vec<(&'static str, Bytes)> {
     files
 }
 
-async fn turn() -> Result<Turn, ApiError> {
-    let _queued = QUEUE.try_acquire().map_err(|_| body::too_many())?;
-    Ok(Arc::new(body::turn(&TURNS, TURN).await?))
+/// One of the caller's turns, and then one of all; 429 when there is none in time, or too many
+/// wait.
+async fn turn(caller: &str) -> Result<Turn, ApiError> {
+    let both = async {
+        // First: who waits for his own takes no place among those who wait for others.
+        let own = OWN.at(caller.to_owned()).acquire_owned().await.ok()?;
+        let _queued = QUEUE.try_acquire().ok()?;
+        Some(Arc::new((own, TURNS.acquire().await.ok()?)))
+    };
+    timeout(TURN, both).await.ok().flatten().ok_or_else(body::too_many)
 }
 
 /// Work that goes on when nobody waits for it any more, and is told so.
@@ -373,8 +409,21 @@ mod tests {
         assert!(cancel.is_cancelled());
         assert_eq!(places.available_permits(), 0, "helm has its grace");
         end.send(()).unwrap();
-        let free = tokio::time::timeout(Duration::from_secs(60), places.acquire()).await;
+        let free = timeout(Duration::from_secs(60), places.acquire()).await;
         assert!(free.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_previews_much_leaves_turns_to_others() {
+        let first = turn("jane").await.unwrap();
+        let mut more: Vec<_> = (0..TRIALS + WAITING).map(|_| Box::pin(turn("jane"))).collect();
+        for waits in &mut more {
+            assert!(waits.as_mut().now_or_never().is_none(), "one at a time");
+        }
+        let other = turn("joe").now_or_never().unwrap();
+        assert!(other.is_ok(), "who has none need not wait for who has many");
+        drop(first);
+        assert!(more.remove(0).await.is_ok());
     }
 
     #[test]

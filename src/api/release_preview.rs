@@ -5,6 +5,7 @@
 //! Nothing is changed and nothing is locked: when it is done the cluster may be another one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -13,12 +14,14 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use http::{StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::body::{self, get};
 use super::error::ApiError;
+use super::passthrough::user_name;
 use super::release_dry::{Dry, Problem, Shown, Tried};
 use super::release_plan::{Asked, is_of};
+use super::release_write::whose;
 use super::target::encoded;
 use super::{Caller, Shared, release, view};
 use crate::helm::act::{self, Act};
@@ -28,6 +31,7 @@ use crate::helm::manifest::Object;
 use crate::helm::names;
 use crate::helm::quota::{Needs, exceeded};
 use crate::helm::rendered::{Hook, Rendered};
+use crate::upstream::Turns;
 
 /// For all of it: proxies before us give up soon after.
 const TIME: Duration = Duration::from_secs(90);
@@ -41,6 +45,9 @@ const RENDERED: usize = 4 << 20;
 const NAMESPACES: usize = 8;
 /// Previews at once, each with its chart or what was rendered in memory.
 static SEATS: Semaphore = Semaphore::const_new(32);
+/// Of those, of one caller, by his name: nobody looks at more, and a script leaves seats to others.
+const OF_ONE: usize = 8;
+static OWN: LazyLock<Turns<String>> = LazyLock::new(|| Turns::new(OF_ONE));
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,13 +83,18 @@ pub async fn preview(
     let (head, body) = request.into_parts();
     let place = release::Asked::of(&head.uri, 1)?;
     names::release(&place.name)?;
-    // Strangers send us no charts.
-    view::verified(&gateway, &user).await?;
+    let caller = user_name(&gateway, &user).await;
+    if caller.is_empty() {
+        // Strangers send us no charts.
+        view::verified(&gateway, &user).await?;
+    }
+    let caller = whose(&caller, &user);
     let act = act::preview(&body::with_chart(&user, &head.headers, body).await?.0)?;
-    let _seat = SEATS.try_acquire().map_err(|_| body::too_many())?;
+    let _seat = seat(&caller)?;
     let asked = Asked {
         gateway: &gateway,
         user: &user,
+        caller: &caller,
         locale: gateway.locale_of(&head.headers),
         namespace: &place.namespace,
         name: &place.name,
@@ -98,6 +110,12 @@ pub async fn preview(
     let preview = serde_json::to_string(&preview).map_err(|error| ApiError::internal(&error))?;
     let head = [(header::CONTENT_TYPE, body::JSON), (header::CACHE_CONTROL, "no-store")];
     Ok((head, preview).into_response())
+}
+
+/// One of the caller's seats and one of all; 429 when there is none.
+fn seat(caller: &str) -> Result<(OwnedSemaphorePermit, SemaphorePermit<'static>), ApiError> {
+    let own = OWN.at(caller.to_owned()).try_acquire_owned().map_err(|_| body::too_many())?;
+    Ok((own, SEATS.try_acquire().map_err(|_| body::too_many())?))
 }
 
 impl Asked<'_> {
@@ -271,6 +289,15 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_caller_who_previews_much_leaves_seats_to_others() {
+        let jane: Vec<_> = (0..OF_ONE).map(|_| seat("jane").unwrap()).collect();
+        assert_eq!(seat("jane").unwrap_err().status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(seat("joe").is_ok());
+        drop(jane);
+        assert!(seat("jane").is_ok());
+    }
 
     #[test]
     fn what_there_is_no_room_for_is_cut_and_told() {

@@ -15,6 +15,7 @@ use serde_saphyr::DuplicateKeyPolicy;
 use tar::{EntryType, Header, PaxExtensions};
 
 use super::{PACKED, hex};
+use crate::yaml::{read, reason};
 
 /// `MaxDecompressedChartSize` and `MaxDecompressedFileSize` of helm.
 const LIMITS: Limits = Limits { unpacked: 100 << 20, file: 5 << 20, entries: 10_000 };
@@ -420,19 +421,17 @@ pub(super) fn metadata_within(
 /// how.
 pub fn yaml(text: &str, nodes: usize, letters: usize) -> Result<Value, String> {
     // Depth is bounded by the parser's own budget.
-    let options = serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        budget: serde_saphyr::budget! {
-            max_total_scalar_bytes: letters,
-            max_nodes: nodes,
-        },
+    let options = || {
+        serde_saphyr::options! {
+            duplicate_keys: DuplicateKeyPolicy::LastWins,
+            budget: serde_saphyr::budget! {
+                max_total_scalar_bytes: letters,
+                max_nodes: nodes,
+            },
+        }
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(1, |at| at.line());
-        let words = error.without_snippet().to_string();
-        let words = words.lines().next().unwrap_or_default();
-        format!("line {line}: {words}")
-    })
+    let value = read(text, |text| serde_saphyr::from_str_with_options(text, options()));
+    value.map_err(|error| reason(&error))
 }
 
 /// A value that is meant as text, though `1.10` without quotes is a number.

@@ -72,6 +72,18 @@ fn a_chart_is_shown_with_what_its_archive_holds() {
 }
 
 #[test]
+fn a_commit_that_looks_like_a_number_beyond_all_is_an_app_version() {
+    for commit in ["12e4567", "+7e1234"] {
+        let chart = format!("apiVersion: v2\nname: web\nversion: 1.2.3\nappVersion: {commit}\n");
+        let found = inspect(&packed(&chart, |_| {}).into()).unwrap();
+        assert_eq!(found.app_version, commit);
+        assert_eq!(found.metadata["appVersion"], commit);
+    }
+    let error = refused(packed("name: web\nversion: 1.2.3\nappVersion: !!float 7e1234\n", |_| {}));
+    assert_eq!(error, BadArchive::Chart("line 3: a number is not finite".into()));
+}
+
+#[test]
 fn what_go_reads_in_another_way_is_refused() {
     let differ = BadArchive::Broken("readers differ on what an entry of it is".into());
     let with = |change: fn(&mut [u8; 512])| {

@@ -94,6 +94,10 @@ fn new_repository(
 ) -> Result<String, &'static str> {
     let path = base.path().trim_matches('/');
     let last = |repository: &str| repository.rsplit('/').next() == Some(chart);
+    // They have longer names in the catalogue, of which an archive knows nothing.
+    if catalogue.charts.iter().any(|known| known.name != chart && last(&known.name)) {
+        return Err("several charts of it end in this name");
+    }
     let below = |parts: &[&str]| {
         let parts: Vec<&str> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
         parts.join("/")

@@ -429,6 +429,24 @@ fn a_chart_goes_where_the_registry_s_list_finds_it() {
 }
 
 #[test]
+fn a_chart_that_may_be_one_of_several_has_no_place() {
+    let mut builder = Builder::new();
+    for name in ["a/web", "b/web"] {
+        let urls = vec![format!("oci://r.example/{name}:0.1.0")];
+        let (name, version) = (name.to_owned(), "0.1.0".to_owned());
+        builder.add(&Entry { name, version, urls, ..Entry::default() }).unwrap();
+    }
+    let known = builder.finish_counted().0;
+    let base: Url = "https://r.example/".parse().unwrap();
+    let definition = definition("oci://r.example", Kind::Oci, None);
+    let of = |name: &str| Tag::of((&definition, &base), &known, name, "1.0.0");
+    assert!(of("web").unwrap_err().to_string().contains("several charts"));
+    for name in ["b/web", "db"] {
+        assert_eq!(of(name).unwrap().address(), format!("oci://r.example/{name}:1.0.0"));
+    }
+}
+
+#[test]
 fn names_and_versions_that_registries_do_not_know_are_refused() {
     let base: Url = "https://r.example/".parse().unwrap();
     let definition = definition("oci://r.example", Kind::Oci, None);

@@ -180,13 +180,9 @@ impl Refresher {
 
     /// Takes over what there is now: new repositories begin with their snapshot and are due, and
     /// what is read of those that are gone is not read on. `swept`: whether snapshots of those that
-    /// went before we came have been removed.
+    /// went, before we came as well, have been removed; that waits until we know that they went.
     async fn meet(&self, plans: &mut HashMap<String, Plan>, swept: &mut bool) {
-        // In this order: what was seen is in `all`.
-        let looked = self.0.repositories.looked();
-        let all = self.0.repositories.all();
-        let mut gone = looked && !*swept;
-        *swept |= looked;
+        let (all, is_seen) = self.0.repositories.seen();
         // What is let go of; it may be the last that holds a large catalogue.
         let mut old = Vec::new();
         let is_gone = |name: &String, plan: &mut Plan| {
@@ -194,7 +190,7 @@ impl Refresher {
             !all.iter().any(|one| one.name() == name) && !plan.abort()
         };
         old.extend(plans.extract_if(is_gone).map(|(_, plan)| plan.repository));
-        gone |= !old.is_empty();
+        *swept &= old.is_empty();
         let mut fresh = Vec::new();
         for repository in &all {
             match plans.get_mut(repository.name()) {
@@ -204,7 +200,7 @@ impl Refresher {
                     if elsewhere && plan.abort() {
                         continue;
                     }
-                    gone |= elsewhere;
+                    *swept &= !elsewhere;
                     old.push(std::mem::replace(&mut plan.repository, repository.clone()));
                     // Defined anew or marked. Behind the refresh that may be running, which is that
                     // of what it was.
@@ -223,13 +219,15 @@ impl Refresher {
             }
             fresh.push(repository.clone());
         }
-        if fresh.is_empty() && !gone {
+        let sweeps = is_seen && !*swept;
+        *swept |= is_seen;
+        if fresh.is_empty() && old.is_empty() && !sweeps {
             return;
         }
         let (repositories, snapshots) = (self.0.repositories.clone(), self.0.snapshots.clone());
         let done = spawn_blocking(move || {
             drop(old);
-            if gone {
+            if sweeps {
                 let kept: HashSet<String> = all.iter().map(|one| one.key()).collect();
                 snapshot::retain(&snapshots, |key| kept.contains(key));
             }

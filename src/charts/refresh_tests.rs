@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
+use axum::response::IntoResponse;
+use http::StatusCode;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -220,7 +222,9 @@ async fn a_refresh_that_takes_long_holds_no_place_until_there_are_too_many() {
 }
 
 /// Repositories of an API server that says this, whatever it is asked for.
-async fn told(said: impl Fn() -> String + Clone + Send + Sync + 'static) -> Repositories {
+async fn told<A: IntoResponse + Send + 'static>(
+    said: impl Fn() -> A + Clone + Send + Sync + 'static,
+) -> Repositories {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let router = Router::new().fallback(move || std::future::ready(said()));
@@ -275,6 +279,41 @@ async fn snapshots_of_what_went_before_we_came_are_removed_once_we_know_what_the
     assert!(changed.has_changed().unwrap());
     refresher.meet(&mut HashMap::new(), &mut swept).await;
     assert!(!dir.path().join("ab.snapshot").exists() && swept);
+}
+
+#[tokio::test]
+async fn a_moment_without_the_right_to_look_costs_no_snapshot() {
+    let metadata = json!({ "name": "binnacle.repository.a", "uid": "uid of a" });
+    let definition = json!({ "name": "a", "type": "index", "url": "https://a.example" });
+    let data = json!({ "definition": definition.to_string() });
+    let list = json!({ "items": [{ "metadata": metadata, "data": data }] }).to_string();
+    let says = Arc::new(Mutex::new((StatusCode::OK, list.clone())));
+    let said = says.clone();
+    let repositories = told(move || said.lock().unwrap().clone()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (refresher, mut swept) = (refresher(&repositories, dir.path()), false);
+    let mut plans = HashMap::new();
+    repositories.look().await;
+    refresher.meet(&mut plans, &mut swept).await;
+    let key = repositories.get("a").unwrap().key();
+    let entry = Entry { name: "web".into(), version: "1.0.0".into(), ..Entry::default() };
+    let catalogue = Catalogue::default().with(&entry).unwrap();
+    let etags = Etags { success: Some(1), ..Etags::default() };
+    snapshot::save(dir.path(), &key, &catalogue, &etags).unwrap();
+    *says.lock().unwrap() = (StatusCode::FORBIDDEN, "{}".to_owned());
+    repositories.look().await;
+    refresher.meet(&mut plans, &mut swept).await;
+    assert!(repositories.get("a").is_none() && plans.is_empty());
+    *says.lock().unwrap() = (StatusCode::OK, list);
+    repositories.look().await;
+    refresher.meet(&mut plans, &mut swept).await;
+    let again = repositories.get("a").unwrap();
+    assert!(again.loaded.load().catalogue.find("web").is_some());
+    // But one that is really gone takes its own along.
+    *says.lock().unwrap() = (StatusCode::OK, "{\"items\":[]}".to_owned());
+    repositories.look().await;
+    refresher.meet(&mut plans, &mut swept).await;
+    assert!(!dir.path().join(format!("{key}.snapshot")).exists());
 }
 
 #[test]

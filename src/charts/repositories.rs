@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -54,8 +53,6 @@ struct Inner {
     found: ArcSwap<Found>,
     /// One looks at a time, so that nothing older replaces what is newer.
     looking: Mutex<()>,
-    /// We have seen once what there is.
-    looked: AtomicBool,
     changed: watch::Sender<()>,
 }
 
@@ -65,6 +62,8 @@ struct Found {
     /// By name.
     all: Vec<Arc<Repository>>,
     problems: Vec<Problem>,
+    /// The last look at ConfigMaps has succeeded: without that `all` may lack some.
+    is_seen: bool,
 }
 
 /// Something that is no repository though it is meant as one.
@@ -117,13 +116,12 @@ impl Repositories {
         }
         let files: Vec<_> = files.into_values().collect();
         home.policy.know(files.iter().map(|one| &one.base));
-        let found = Found { all: files.clone(), problems: Vec::new() };
+        let found = Found { all: files.clone(), ..Found::default() };
         Ok(Self(Arc::new(Inner {
             home,
             files,
             found: ArcSwap::from_pointee(found),
             looking: Mutex::default(),
-            looked: AtomicBool::new(false),
             changed: watch::Sender::default(),
         })))
     }
@@ -149,12 +147,13 @@ impl Repositories {
         self.0.found.load().problems.clone()
     }
 
-    /// Whether ConfigMaps were looked at with success: before that `all` may lack some.
-    pub(super) fn looked(&self) -> bool {
-        self.0.looked.load(Ordering::Acquire)
+    /// `all`, and whether these are all there are: the last look at ConfigMaps has succeeded.
+    pub(super) fn seen(&self) -> (Vec<Arc<Repository>>, bool) {
+        let found = self.0.found.load();
+        (found.all.clone(), found.is_seen)
     }
 
-    /// Hears of it whenever `all` has become another, and when `looked` has.
+    /// Hears of it whenever `all` has become another, and when a look succeeds again.
     pub fn changed(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
     }
@@ -192,7 +191,6 @@ impl Repositories {
         let _turn = self.0.looking.lock().await;
         let before = self.0.found.load_full();
         let listed = self.list(&before).await;
-        let is_seen = listed.is_ok();
         let after = listed.unwrap_or_else(|failure| self.without(&before, &failure));
         let same = before.all.len() == after.all.len()
             && before.all.iter().zip(&after.all).all(|(one, other)| Arc::ptr_eq(one, other));
@@ -206,9 +204,9 @@ impl Repositories {
             }
         }
         self.0.home.policy.know(after.all.iter().map(|one| &one.base));
+        let sees_again = after.is_seen && !before.is_seen;
         self.0.found.store(Arc::new(after));
-        let is_first = is_seen && !self.0.looked.swap(true, Ordering::AcqRel);
-        if !same || is_first {
+        if !same || sees_again {
             self.0.changed.send_replace(());
         }
         // With it may go a large catalogue, which takes a while.
@@ -235,12 +233,15 @@ impl Repositories {
                 Some(token) => {
                     next = format!("&continue={}", utf8_percent_encode(token, NON_ALPHANUMERIC));
                 }
-                None => return Ok(Found { all: all.into_values().collect(), problems }),
+                None => {
+                    let all = all.into_values().collect();
+                    return Ok(Found { all, problems, is_seen: true });
+                }
             }
         }
         let reason = format!("there are more than {MOST} repositories; the rest is left out");
         problems.push(Problem { config_map: None, reason });
-        Ok(Found { all: all.into_values().collect(), problems })
+        Ok(Found { all: all.into_values().collect(), problems, is_seen: true })
     }
 
     /// Adds what these ConfigMaps say.
@@ -272,7 +273,7 @@ impl Repositories {
     }
 
     /// What is left when we cannot look: without the right those of the file; else all, since an
-    /// API server that is away takes nothing away.
+    /// API server that is away takes nothing away. Either may be over in a moment: see `is_seen`.
     fn without(&self, before: &Found, failure: &Failure) -> Found {
         let refused = matches!(
             failure.code(),
@@ -289,7 +290,7 @@ impl Repositories {
             let of_maps = before.problems.iter().filter(|problem| problem.config_map.is_some());
             problems.extend(of_maps.cloned());
         }
-        Found { all, problems }
+        Found { all, problems, is_seen: false }
     }
 
     fn of(&self, map: &Value) -> Result<Repository, String> {

@@ -144,10 +144,10 @@ async fn config_maps_are_looked_at_page_by_page() {
         std::future::ready(page.to_string())
     });
     let repositories = with_router(router, "").await.unwrap();
-    assert!(!repositories.looked());
+    assert!(!repositories.seen().1);
     repositories.look().await;
     assert_eq!(names(&repositories), ["a", "b"]);
-    assert!(repositories.looked() && repositories.problems().is_empty());
+    assert!(repositories.seen().1 && repositories.problems().is_empty());
     let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 2);
     assert!(asked[0].ends_with("&limit=20") && asked[1].ends_with("&limit=20&continue=to%2Fb"));

@@ -30,7 +30,10 @@ use crate::upstream::Turns;
 const CHILDREN: usize = 4;
 /// Of those, operations of one caller, who says how long they may take: one is left for others.
 const OF_ONE: usize = 3;
-/// Operations that wait for one of those places; who comes then is told so at once.
+/// Dry runs at once, beside them: an operation may take hours, and who wants a preview waits a
+/// minute. These two cost some 200 MiB more, and at worst what the guard allows each child.
+pub const TRIALS: usize = 2;
+/// Operations that wait for one of the places; who comes then is told so at once.
 const WAITING: usize = 32;
 /// What `helm version` may take, and say.
 const VERSION_TIME: Duration = Duration::from_secs(10);
@@ -57,6 +60,7 @@ pub struct Engine {
     /// To run or to wait.
     places: Semaphore,
     children: Semaphore,
+    trials: Semaphore,
     /// By the callers' names.
     own: Turns<String>,
     outcomes: [AtomicU64; OUTCOMES.len()],
@@ -153,8 +157,9 @@ impl Engine {
             sandboxes: Arc::new(Sandboxes::new(&state_dir)),
             remembered: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
-            places: Semaphore::new(CHILDREN + WAITING),
+            places: Semaphore::new(CHILDREN + TRIALS + WAITING),
             children: Semaphore::new(CHILDREN),
+            trials: Semaphore::new(TRIALS),
             own: Turns::new(OF_ONE),
             outcomes: Default::default(),
         }
@@ -193,12 +198,14 @@ impl Engine {
 
     /// Children that run now.
     pub fn children(&self) -> usize {
-        CHILDREN - self.children.available_permits().min(CHILDREN)
+        let free = self.children.available_permits() + self.trials.available_permits();
+        (CHILDREN + TRIALS).saturating_sub(free)
     }
 
     /// Operations that wait for a place.
     pub fn waiting(&self) -> usize {
-        let taken = CHILDREN + WAITING - self.places.available_permits().min(CHILDREN + WAITING);
+        let places = CHILDREN + TRIALS + WAITING;
+        let taken = places.saturating_sub(self.places.available_permits());
         taken.saturating_sub(self.children())
     }
 
@@ -239,8 +246,8 @@ impl Engine {
         }
     }
 
-    /// Runs helm once. Each line that it says is told; when this future is dropped the child is
-    /// ended, too.
+    /// Runs helm once where it changes nothing, in one of the places for that. Each line that it
+    /// says is told; when this future is dropped the child is ended, too.
     pub async fn run(
         &self,
         found: &Found,
@@ -250,8 +257,8 @@ impl Engine {
         self.run_unless(None, std::future::ready(None), found, job, tell).await
     }
 
-    /// The same for a caller of this name, who has few runs at once, and unless there are words
-    /// against it once its turn has come.
+    /// The same for an operation: of a caller of this name, who has few runs at once, and unless
+    /// there are words against it once its turn has come. Without a name it is a dry run.
     pub async fn run_unless(
         &self,
         caller: Option<&str>,
@@ -286,10 +293,10 @@ impl Engine {
         let turns = async {
             // First: who waits for his own holds nothing that others wait for.
             let own = match caller {
-                Some(caller) => Some(self.own.at(caller.to_owned()).acquire_owned().await.ok()?),
-                None => None,
+                Some(caller) => self.own.at(caller.to_owned()).acquire_owned().await.ok()?,
+                None => return Some((None, self.trials.acquire().await.ok()?)),
             };
-            Some((own, self.children.acquire().await.ok()?))
+            Some((Some(own), self.children.acquire().await.ok()?))
         };
         let _turns = tokio::select! {
             biased;

@@ -233,19 +233,52 @@ async fn of_one_caller_so_many_run_and_another_does_not_wait_for_them() {
 }
 
 #[tokio::test]
+async fn operations_that_hang_leave_places_to_dry_runs() {
+    let body = "[ \"$1\" = template ] || while [ ! -e \"$0.go\" ]; do sleep 0.05; done";
+    let place = place("v4.2.4", body);
+    let found = place.engine.found().await.unwrap();
+    let runs: Vec<_> = (0..CHILDREN)
+        .map(|number| {
+            let (engine, found) = (Arc::clone(&place.engine), found.clone());
+            tokio::spawn(async move {
+                let (caller, nobody) = (number.to_string(), std::future::ready(None));
+                engine.run_unless(Some(&caller), nobody, &found, job(), |_: &str| {}).await
+            })
+        })
+        .collect();
+    let all_hang = async {
+        while place.engine.children() != CHILDREN {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, all_hang).await.unwrap();
+    let dry = run(&place.engine, Job { args: vec!["template".into()], ..job() });
+    let (ended, _) = tokio::time::timeout(DEADLINE, dry).await.unwrap();
+    assert_eq!((ended.code, place.engine.children()), (Some(0), CHILDREN));
+    fs::write(place.helm.with_file_name("helm.go"), "").unwrap();
+    for run in runs {
+        assert_eq!(run.await.unwrap().unwrap().code, Some(0));
+    }
+}
+
+#[tokio::test]
 async fn so_many_run_and_so_many_wait_and_the_next_is_told_to_come_again() {
     let place = place("v4.2.4", "while [ ! -e \"$0.go\" ]; do sleep 0.05; done");
     let found = place.engine.found().await.unwrap();
-    let runs: Vec<_> = (0..CHILDREN + WAITING)
-        .map(|_| {
+    // Each of another caller, or dry.
+    let runs: Vec<_> = (0..CHILDREN + TRIALS + WAITING)
+        .map(|number| {
             let (engine, found) = (Arc::clone(&place.engine), found.clone());
+            let caller = (number >= TRIALS).then(|| number.to_string());
             tokio::spawn(async move {
-                engine.run(&found, job(), |_: &str| {}).await.map(|ended| ended.code)
+                let (caller, nobody) = (caller.as_deref(), std::future::ready(None));
+                let ended = engine.run_unless(caller, nobody, &found, job(), |_: &str| {}).await;
+                ended.map(|ended| ended.code)
             })
         })
         .collect();
     let full = async {
-        while (place.engine.children(), place.engine.waiting()) != (CHILDREN, WAITING) {
+        while (place.engine.children(), place.engine.waiting()) != (CHILDREN + TRIALS, WAITING) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

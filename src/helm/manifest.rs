@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
 
 use super::room::weight;
+use crate::yaml;
 
 /// Objects of one manifest; a release of more has its record split into charts long before, since
 /// all of it must fit into one Secret of a MiB.
@@ -205,16 +206,20 @@ enum Unread {
 fn values(document: &str) -> Result<Vec<Value>, Unread> {
     // As the engine reads it: of a key that stands twice the last one counts, 0400 is octal.
     // Depth is bounded by the parser's own budget.
-    let options = serde_saphyr::options! {
-        legacy_octal_numbers: true,
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_nodes: NODES,
-            max_total_scalar_bytes: TEXT,
-        },
+    let options = || {
+        serde_saphyr::options! {
+            legacy_octal_numbers: true,
+            duplicate_keys: DuplicateKeyPolicy::LastWins,
+            with_snippet: false,
+            budget: serde_saphyr::budget! {
+                max_nodes: NODES,
+                max_total_scalar_bytes: TEXT,
+            },
+        }
     };
-    let documents = serde_saphyr::from_multiple_with_options(document, options);
+    let documents = yaml::read(document, |document| {
+        serde_saphyr::from_multiple_with_options(document, options())
+    });
     let documents: Vec<Value> = documents.map_err(|error| match error.without_snippet() {
         serde_saphyr::Error::Budget { .. } => Unread::Large,
         error => {

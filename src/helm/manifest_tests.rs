@@ -52,6 +52,17 @@ fn one_broken_document_does_not_take_the_others_along_and_its_words_are_not_told
 }
 
 #[test]
+fn a_commit_that_looks_like_a_number_beyond_all_costs_no_document() {
+    let map = "apiVersion: v1\nkind: ConfigMap\n# -7e1234\n\
+        metadata: {name: web, labels: {commit: 12e4567}}\ndata: {pin: -7e1234}\n";
+    let (found, unreadable) = objects(map);
+    assert_eq!(unreadable, [] as [&str; 0]);
+    let object = found[0].value();
+    let (label, pin) = (&object["metadata"]["labels"]["commit"], &object["data"]["pin"]);
+    assert_eq!((label, pin), (&json!("12e4567"), &json!("-7e1234")));
+}
+
+#[test]
 fn the_objects_of_a_list_are_taken_one_by_one() {
     let list = "apiVersion: v1\nkind: List\nitems:\n\
         - {apiVersion: v1, kind: Service, metadata: {name: a}}\n\

@@ -43,7 +43,7 @@ pub fn stuck(history: &[Record], lock: Option<&Seen>, at_work: bool) -> Option<S
     let newest = history.first().filter(|record| record.status.is_pending())?;
     let standing = match lock {
         Some(lock) if at_work || lock.is_live() => Standing::Running,
-        Some(lock) if has_left(lock, newest) => Standing::Interrupted,
+        Some(lock) if has_left(lock, newest, history.get(1)) => Standing::Interrupted,
         _ => Standing::Elsewhere,
     };
     let good = |record: &&Record| matches!(record.status, Status::Deployed | Status::Superseded);
@@ -63,16 +63,24 @@ pub fn stuck(history: &[Record], lock: Option<&Seen>, at_work: bool) -> Option<S
     })
 }
 
-/// Whether the lock's last operation, which is not at work, has left this record as it is.
-fn has_left(lock: &Seen, newest: &Record) -> bool {
+/// Whether the lock's last operation, which is not at work, has left this record as it is; `older`
+/// is the one before it.
+fn has_left(lock: &Seen, newest: &Record, older: Option<&Record>) -> bool {
     let operation = lock.operation();
     if let (Some(revision), Some(status)) = (operation.revision, &operation.status) {
         return revision == newest.revision && *status == newest.status.as_str();
     }
-    // It did not live to tell. Helm makes one revision a time, and one that was made long after the
-    // last heartbeat, or where none is noted, is somebody else's.
+    // It did not live to tell. Helm makes one revision a time, and another one on the way back from
+    // an upgrade, whose own is marked as failed before. One that was made long after the last
+    // heartbeat, or where none is noted, is somebody else's.
     let in_time = lock.beat_at.is_some_and(|at| newest.created <= at + lock.silence());
-    newest.revision == operation.before.saturating_add(1) && in_time
+    let next = operation.before.saturating_add(1);
+    let failed = |older: &Record| (older.revision, older.status) == (next, Status::Failed);
+    let on_its_way_back = operation.act == "upgrade"
+        && newest.status == Status::PendingRollback
+        && newest.revision == next.saturating_add(1)
+        && older.is_some_and(failed);
+    (newest.revision == next || on_its_way_back) && in_time
 }
 
 #[cfg(test)]

@@ -57,6 +57,28 @@ fn a_lock_that_tells_nonsense_is_nobodys() {
 }
 
 #[test]
+fn an_upgrade_that_died_on_its_way_back_is_told_from_a_rollback_elsewhere() {
+    let back = record(3, Status::PendingRollback);
+    let mut history = [back, record(2, Status::Failed), record(1, Status::Deployed)];
+    let lock = |act: &str| {
+        let operation = Operation { act: act.to_owned(), before: 1, ..Operation::default() };
+        Seen::for_tests(operation, 40, 1_000)
+    };
+    let standing =
+        |history: &[Record], act: &str| stuck(history, Some(&lock(act)), false).unwrap().standing;
+    assert_eq!(standing(&history, "upgrade"), Standing::Interrupted);
+    assert_eq!(standing(&history, "rollback"), Standing::Elsewhere);
+    history[0].created = 1_000 + 31;
+    assert_eq!(standing(&history, "upgrade"), Standing::Elsewhere);
+    history[0] = record(3, Status::PendingUpgrade);
+    assert_eq!(standing(&history, "upgrade"), Standing::Elsewhere);
+    // Helm itself goes back from what has failed alone; a person from anything.
+    history[0] = record(3, Status::PendingRollback);
+    history[1] = record(2, Status::PendingUpgrade);
+    assert_eq!(standing(&history, "upgrade"), Standing::Elsewhere);
+}
+
+#[test]
 fn an_operation_that_ended_and_left_it_pending_is_told_from_one_that_did_not() {
     let history = [record(2, Status::PendingUpgrade), record(1, Status::Deployed)];
     let ended = |revision: u32, status: &str| {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::act::BadAct;
 use super::strvals;
+use crate::yaml;
 
 /// As JSON. A release with its chart and its values has to fit into one Secret of 1 MiB.
 pub const LIMIT: usize = 1024 * 1024;
@@ -83,12 +84,10 @@ fn from_yaml(text: &str) -> Result<Map<String, Value>, BadAct> {
         return Ok(Map::new());
     }
     // Aliases, depth and size are bounded by the parser's own budget.
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let values = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |at| at.line());
-        let words = error.without_snippet().to_string();
-        let reason = format!("line {line}: {}", words.lines().next().unwrap_or_default());
-        BadAct::new("values", "error-release-values-yaml").with("reason", reason)
+    let options = || serde_saphyr::options! { legacy_octal_numbers: true };
+    let values = yaml::read(text, |text| serde_saphyr::from_str_with_options(text, options()));
+    let values = values.map_err(|error| {
+        BadAct::new("values", "error-release-values-yaml").with("reason", yaml::reason(&error))
     })?;
     match values {
         Value::Null => Ok(Map::new()),
@@ -143,6 +142,17 @@ mod tests {
             assert_eq!(merged(Some(nothing), &[], &[]), Ok(json!({})));
         }
         assert_eq!(merged(None, &[], &[]), Ok(json!({})));
+    }
+
+    #[test]
+    fn a_commit_that_looks_like_a_number_beyond_all_is_text_and_no_reason_repeats_it() {
+        let values = json!("image: {tag: 12e4567}\npins: [7e1234]\n");
+        let wanted = json!({"image": {"tag": "12e4567"}, "pins": ["7e1234"]});
+        assert_eq!(merged(Some(values), &[], &[]), Ok(wanted));
+        let bad = merged(Some(json!("a: 1\npin: !!float 7e1234\n")), &[], &[]).unwrap_err();
+        assert_eq!(bad.what, "error-release-values-yaml");
+        let told = bad.args();
+        assert!(told.contains(&("reason", "line 2: a number is not finite")), "{told:?}");
     }
 
     #[test]

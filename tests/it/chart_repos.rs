@@ -146,7 +146,8 @@ impl Shelf {
     /// The versions of a chart, as they are told.
     pub async fn versions(&self, repository: &str, chart: &str) -> Vec<String> {
         let answer = self.get(&format!("chart/{repository}/{chart}")).await;
-        if answer.status == 404 {
+        // Not there, or not read yet.
+        if matches!(answer.status, 404 | 502) {
             return Vec::new();
         }
         assert_eq!(answer.status, 200, "{}", answer.text());

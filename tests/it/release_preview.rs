@@ -274,3 +274,67 @@ async fn a_preview_says_where_the_values_break_the_schema_and_what_is_wrong_with
     }))
     .await;
 }
+
+/// A chart that brings the definition of what is in it.
+fn odd(namespace: &str) -> Vec<u8> {
+    let group = format!("{namespace}.example.org");
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("oddities.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"kind": "Oddity", "plural": "oddities", "singular": "oddity"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object"}}}],
+        },
+    });
+    let one = format!("apiVersion: {group}/v1\nkind: Oddity\nmetadata: {{name: one}}\n");
+    let definition = definition.to_string();
+    chart("odd", "1.0.0", &[("crds/odd.yaml", &definition), ("templates/odd.yaml", &one)])
+}
+
+#[tokio::test]
+async fn a_preview_says_that_the_act_itself_would_be_refused() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("preview-refused").await;
+    let gateway = gateway::start(options(4)).await;
+    let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+    let refused = async |act: &str, body: Value, class: &str, status: u16| {
+        let shown = preview(&hand, act, body.clone()).await;
+        let problem = &shown["problem"];
+        let is = (&problem["class"], &problem["severity"]);
+        assert_eq!(is, (&json!(class), &json!("error")), "{act}: {shown}");
+        assert!(!shown["objects"].as_array().unwrap().is_empty(), "{act}: {shown}");
+        let answer = hand.act(act, "web", &[], body).await;
+        assert_eq!(answer.status, status, "{act}, {class}: {}", answer.text());
+        problem["message"].as_str().unwrap().to_owned()
+    };
+    let is_now = |status: &str| {
+        let status = format!("status={status}");
+        let record = "sh.helm.release.v1.web.v1";
+        let args = ["label", "--overwrite", "-n", &namespace, "secret", record, &status];
+        let labelled = cluster.kubectl("admin", &args);
+        assert!(labelled.status.success(), "{}", String::from_utf8_lossy(&labelled.stderr));
+    };
+    // The definitions that are to be made first are known before there is a release, too.
+    let odd = json!({"chart": archive(&odd(&namespace))});
+    let shown = preview(&hand, "install", odd.clone()).await;
+    let is = (&shown["problem"]["class"], &shown["problem"]["severity"]);
+    assert_eq!(is, (&json!("crd-missing"), &json!("info")), "{shown}");
+
+    hand.succeeds("install", "web", with(json!({}))).await;
+    refused("install", with(json!({"replicas": 2})), "name-taken", 409).await;
+    is_now("uninstalled");
+    refused("install", odd, "name-taken", 409).await;
+    is_now("pending-upgrade");
+    for (act, body) in [("install", with(json!({}))), ("rollback", json!({"revision": 1}))] {
+        refused(act, body, "pending", 409).await;
+    }
+    is_now("deployed");
+    let answer = hand.act("protect", "web", &[], json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for (act, body) in [("upgrade", with(json!({}))), ("rollback", json!({"revision": 1}))] {
+        let message = refused(act, body, "forbidden", 403).await;
+        assert!(message.contains("protected"), "{act}: {message}");
+    }
+}
