@@ -41,6 +41,11 @@ const CLOSE: u8 = 255;
 /// The longest line a person may type.
 const LINE: usize = 4_096;
 
+/// What a terminal sends for Backspace (either), Ctrl-C and Ctrl-D.
+const ERASE: [u8; 2] = [0x7f, 0x08];
+const INTERRUPT: u8 = 0x03;
+const END: u8 = 0x04;
+
 pub(super) fn answer(
     shared: &Arc<Shared>,
     ask: &Ask,
@@ -190,12 +195,14 @@ impl Shell {
         send(socket, STDOUT, prompt.as_bytes()).await?;
         while let Some(input) = input(socket).await? {
             for byte in input {
+                if self.tty && byte == END && line.is_empty() {
+                    return Ok(0);
+                }
                 if !matches!(byte, b'\r' | b'\n') {
-                    if line.len() < LINE {
-                        line.push(byte);
-                    }
-                    if self.tty {
-                        send(socket, STDOUT, &[byte]).await?;
+                    if !self.tty {
+                        take(&mut line, byte);
+                    } else if let Some(shown) = typed(&mut line, byte, prompt) {
+                        send(socket, STDOUT, &shown).await?;
                     }
                     continue;
                 }
@@ -221,6 +228,30 @@ impl Shell {
         }
         Ok(0)
     }
+}
+
+/// Whether there was room for it.
+fn take(line: &mut Vec<u8>, byte: u8) -> bool {
+    let fits = line.len() < LINE;
+    if fits {
+        line.push(byte);
+    }
+    fits
+}
+
+/// Takes what was typed into the line; what a terminal shows of it.
+fn typed(line: &mut Vec<u8>, byte: u8, prompt: &str) -> Option<Vec<u8>> {
+    if byte == INTERRUPT {
+        line.clear();
+        return Some(format!("^C\r\n{prompt}").into_bytes());
+    }
+    if ERASE.contains(&byte) {
+        let some = !line.is_empty();
+        // All bytes of a letter: but the first, those of UTF-8 are of this range.
+        while line.pop().is_some_and(|byte| (0x80..0xc0).contains(&byte)) {}
+        return some.then(|| b"\x08 \x08".to_vec());
+    }
+    (byte != END && take(line, byte)).then(|| vec![byte])
 }
 
 async fn send(socket: &mut Socket, channel: u8, bytes: &[u8]) -> Result<(), Gone> {

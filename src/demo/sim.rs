@@ -55,7 +55,7 @@ pub(super) struct Simulation {
     seen: u64,
     steps: u64,
     events: VecDeque<Key>,
-    /// Pods seen in the last step: those without a node start in the next.
+    /// Pods seen in the last step: those without a node start in the next, or wait for one.
     pods: BTreeSet<Key>,
 }
 
@@ -95,12 +95,11 @@ impl Simulation {
 
     fn step(&mut self) {
         self.steps += 1;
-        for (namespace, name) in std::mem::take(&mut self.pods) {
-            if let Some(pod) = self.store.get(&POD, &namespace, &name) {
-                advance(&self.store, &pod, 0);
-            }
-        }
-        let mut pods = BTreeSet::new();
+        let mut pods = std::mem::take(&mut self.pods);
+        pods.retain(|(namespace, name)| {
+            let pod = self.store.get(&POD, namespace, name);
+            pod.is_some_and(|pod| !advance(&self.store, &pod, 0))
+        });
         for _ in 0..ROUNDS {
             let version = self.store.version();
             if version == self.seen {
@@ -413,15 +412,16 @@ fn reconcile_set(store: &Store, set: &Stored) {
     });
 }
 
-/// Schedules and starts a pod that no node has yet.
-fn advance(store: &Store, pod: &Stored, seconds: i64) {
+/// Schedules and starts a pod that no node has yet; false while no node takes any.
+fn advance(store: &Store, pod: &Stored, seconds: i64) -> bool {
     let waits = pod.field("spec.nodeName").is_empty() && pod.field("status.phase") == "Pending";
     if !waits {
-        return;
+        return true;
     }
-    let nodes = store.all(&NODE, None);
+    let mut nodes = store.all(&NODE, None);
+    nodes.retain(|node| node.field("spec.unschedulable") != "true");
     if nodes.is_empty() {
-        return;
+        return false;
     }
     let node = &nodes[(objects::random() % nodes.len() as u64) as usize];
     let _ = store.update(&POD, &pod.namespace, &pod.name, false, |pod| {
@@ -432,4 +432,5 @@ fn advance(store: &Store, pod: &Stored, seconds: i64) {
         }
         Ok(())
     });
+    true
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::kinds::{DEPLOYMENT, Kind, NAMESPACE, NODE, POD, TREE};
+use super::kinds::{DEPLOYMENT, Kind, NAMESPACE, NODE, POD, SECRET, TREE};
 use super::reply::Fail;
 use super::store::Stored;
 
@@ -168,6 +168,14 @@ static NODE_COLUMNS: [Column; 2] = [
     column("Version", "string", |node| node["status"]["nodeInfo"]["kubeletVersion"].clone()),
 ];
 
+/// Between name and age, as everywhere: who reads secrets knows where their type stands.
+static SECRET_COLUMNS: [Column; 2] = [
+    column("Type", "string", |secret| secret["type"].clone()),
+    column("Data", "integer", |secret| {
+        json!(secret["data"].as_object().map_or(0, serde_json::Map::len))
+    }),
+];
+
 /// As the definition of trees in `orchard.yaml` has them.
 static TREE_COLUMNS: [Column; 2] = [
     column("Variety", "string", |tree| tree["spec"]["variety"].clone()),
@@ -183,6 +191,8 @@ fn columns(kind: &Kind) -> Vec<&'static Column> {
         &NODE_COLUMNS
     } else if std::ptr::eq(kind, &NAMESPACE) {
         std::slice::from_ref(&PHASE)
+    } else if std::ptr::eq(kind, &SECRET) {
+        &SECRET_COLUMNS
     } else if std::ptr::eq(kind, &TREE) {
         &TREE_COLUMNS
     } else {

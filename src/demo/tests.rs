@@ -4,12 +4,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{SinkExt as _, StreamExt as _};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use super::{Demo, DemoOptions};
 
@@ -255,6 +260,20 @@ async fn a_table_has_columns_and_a_row_for_each_pod() {
 }
 
 #[tokio::test]
+async fn a_table_of_secrets_has_their_type_behind_the_name_and_none_of_their_content() {
+    let demo = demo(0, false).await;
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let path = "/api/v1/namespaces/payments/secrets";
+    let (_, table) = call(&demo, Method::GET, ADMIN, path, &accept, &Value::Null).await;
+    let columns = table["columnDefinitions"].as_array().unwrap();
+    let columns: Vec<_> = columns.iter().map(|column| column["name"].as_str().unwrap()).collect();
+    assert_eq!(columns, ["Name", "Type", "Data", "Age"]);
+    let cells = table["rows"][0]["cells"].as_array().unwrap();
+    assert_eq!(cells[..3], [json!("gateway-credentials"), json!("Opaque"), json!(2)]);
+    assert!(!table.to_string().contains("ZGVtbw"), "{table}");
+}
+
+#[tokio::test]
 async fn a_stale_update_conflicts_and_a_merge_patch_does_not() {
     let demo = demo(0, false).await;
     let old = add_map(&demo, "map").await;
@@ -282,26 +301,133 @@ async fn faults_fail_break_and_count_requests() {
     demo.stop().await;
 }
 
-#[tokio::test]
-async fn a_scaled_deployment_gets_its_pods() {
-    let demo = demo(0, true).await;
-    let path = "/apis/apps/v1/namespaces/shop/deployments/frontend";
+/// Asks for so many pods of the deployment `frontend`.
+async fn scale(demo: &Demo, replicas: u64) {
+    let path = "/apis/apps/v1/namespaces/shop/deployments/frontend/scale";
     let merge = [("content-type", "application/merge-patch+json")];
-    let patch = json!({ "spec": { "replicas": 5 } });
-    let scale = format!("{path}/scale");
-    call(&demo, Method::PATCH, ADMIN, &scale, &merge, &patch).await;
+    let patch = json!({ "spec": { "replicas": replicas } });
+    let (status, scale) = call(demo, Method::PATCH, ADMIN, path, &merge, &patch).await;
+    assert_eq!(status, 200, "{scale}");
+}
+
+/// Until its status has this number.
+async fn reaches(demo: &Demo, field: &str, number: u64) {
     let wait = async {
         let watch = "/apis/apps/v1/namespaces/shop/deployments?watch=1";
-        let mut events = Events::open(&demo, watch).await;
+        let mut events = Events::open(demo, watch).await;
         while let Some(event) = events.next().await {
             let object = &event["object"];
-            if object["metadata"]["name"] == "frontend" && object["status"]["readyReplicas"] == 5 {
+            if object["metadata"]["name"] == "frontend" && object["status"][field] == number {
                 return;
             }
         }
+        panic!("the watch ended");
     };
     tokio::time::timeout(DEADLINE, wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_scaled_deployment_gets_its_pods() {
+    let demo = demo(0, true).await;
+    scale(&demo, 5).await;
+    reaches(&demo, "readyReplicas", 5).await;
     let pods = "/api/v1/namespaces/shop/pods?labelSelector=app=frontend\
                 &fieldSelector=status.phase=Running";
     assert_eq!(names(&get(&demo, ADMIN, pods).await.1).len(), 5);
+}
+
+#[tokio::test]
+async fn pods_wait_while_all_nodes_are_cordoned_and_start_on_the_first_that_takes_them() {
+    let demo = demo(0, true).await;
+    let merge = [("content-type", "application/merge-patch+json")];
+    let cordon = async |node: &str, on: bool| {
+        let path = format!("/api/v1/nodes/{node}");
+        let patch = json!({ "spec": { "unschedulable": on } });
+        let (status, node) = call(&demo, Method::PATCH, ADMIN, &path, &merge, &patch).await;
+        assert_eq!(status, 200, "{node}");
+    };
+    let pods = "/api/v1/namespaces/shop/pods?labelSelector=app=frontend";
+    let before = names(&get(&demo, ADMIN, pods).await.1);
+    let nodes = names(&get(&demo, ADMIN, "/api/v1/nodes").await.1);
+    for node in &nodes {
+        cordon(node, true).await;
+    }
+    scale(&demo, 9).await;
+    reaches(&demo, "replicas", 9).await;
+    // The step that makes one more has tried to start those before it.
+    scale(&demo, 10).await;
+    reaches(&demo, "replicas", 10).await;
+    cordon(&nodes[0], false).await;
+    reaches(&demo, "readyReplicas", 10).await;
+    let (_, list) = get(&demo, ADMIN, pods).await;
+    let all = list["items"].as_array().unwrap();
+    let of = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
+    let (old, new): (Vec<&Value>, _) = all.iter().partition(|&pod| before.contains(&of(pod)));
+    assert_eq!(old.len() + new.len(), 10);
+    let on: Vec<_> = new.iter().map(|pod| pod["spec"]["nodeName"].as_str().unwrap()).collect();
+    assert!(on.iter().all(|node| **node == nodes[0]), "{on:?}");
+}
+
+/// A shell on a terminal.
+struct Typed {
+    socket: WebSocketStream<TcpStream>,
+    /// What it has shown since it was asked last.
+    shown: String,
+}
+
+impl Typed {
+    async fn open(demo: &Demo) -> Typed {
+        let (_, list) = get(demo, ADMIN, "/api/v1/namespaces/shop/pods").await;
+        let path = format!("/api/v1/namespaces/shop/pods/{}/exec", names(&list)[0]);
+        let url = format!("ws://{}{path}?command=sh&tty=true&stdin=true&stdout=true", demo.addr());
+        let mut request = url.into_client_request().unwrap();
+        let bearer = format!("Bearer {ADMIN}").parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        let protocol = "v5.channel.k8s.io".parse().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", protocol);
+        let stream = TcpStream::connect(demo.addr()).await.unwrap();
+        let (socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        Typed { socket, shown: String::new() }
+    }
+
+    async fn types(&mut self, keys: &str) {
+        let frame = [&[0_u8][..], keys.as_bytes()].concat();
+        self.socket.send(Message::binary(frame)).await.unwrap();
+    }
+
+    /// Until it has shown this; `None` for its end.
+    async fn until(&mut self, words: Option<&str>) {
+        loop {
+            if let Some(at) = words.and_then(|words| self.shown.find(words)) {
+                self.shown = self.shown.split_off(at + words.map_or(0, str::len));
+                return;
+            }
+            let next = tokio::time::timeout(DEADLINE, self.socket.next()).await;
+            let next = next.unwrap_or_else(|_| panic!("waited for {words:?}: {:?}", self.shown));
+            match next.map(Result::unwrap) {
+                Some(Message::Binary(frame)) if frame[0] == 1 => {
+                    self.shown += std::str::from_utf8(&frame[1..]).unwrap();
+                }
+                Some(Message::Close(_)) | None if words.is_none() => return,
+                Some(Message::Close(_)) | None => panic!("it ended: {:?}", self.shown),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_line_is_corrected_given_up_and_ended_as_on_a_terminal() {
+    let demo = demo(0, false).await;
+    let mut shell = Typed::open(&demo).await;
+    shell.until(Some("/ # ")).await;
+    shell.types("\x7flx\x7fs\r").await;
+    shell.until(Some("lx\x08 \x08s\r\nbin\r\n")).await;
+    shell.until(Some("/ # ")).await;
+    shell.types("nonsense\x04\x03").await;
+    shell.until(Some("nonsense^C\r\n/ # ")).await;
+    shell.types("pwd\r").await;
+    shell.until(Some("pwd\r\n/\r\n/ # ")).await;
+    shell.types("\x04").await;
+    shell.until(None).await;
 }

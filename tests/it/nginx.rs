@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::debian;
 
@@ -83,9 +84,9 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // Not SIGKILL: the workers would stay.
-        if let Ok(None) = self.master.try_wait() {
-            let id = self.master.id().to_string();
-            let _ = Command::new("kill").args(["-TERM", &id]).status();
+        if let Ok(None) = self.master.try_wait()
+            && kill_process(Pid::from_child(&self.master), Signal::TERM).is_ok()
+        {
             let _ = self.master.wait();
         }
         if std::thread::panicking() {

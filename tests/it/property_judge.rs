@@ -139,7 +139,8 @@ async fn list(truth: &Truth<'_>, who: usize, asked: &List, body: &Value, fresh: 
     }
     let around = Around::of(truth, who, (served, &permit), wanted, fresh).await;
     let mut refusals = around.refused.clone();
-    if permit.is_denied() {
+    let is_short = wanted.is_some_and(|named| named.iter().any(|name| !permit.covers(name)));
+    if permit.is_denied() || is_short {
         refusals.insert(served.called());
     }
     same("refusals in errors", &refused(body)?, &refusals)?;
@@ -204,6 +205,9 @@ async fn names_only(truth: &Truth<'_>, who: usize, given: &[Pair]) -> Verdict {
         let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
         let body = question.to_string();
         let answer = truth.api.send(http::Method::POST, token, path, &[], body).await;
+        if answer.status != 201 {
+            return Err(other(format!("no review: {}: {}", answer.status, answer.text())));
+        }
         let review = answer.json();
         let mut rules = review["status"]["resourceRules"].as_array().into_iter().flatten();
         // Everybody may create reviews about themselves.
@@ -227,7 +231,8 @@ async fn detail(
     if direct.status != answer.status {
         let (given, wanted) = (answer.status, direct.status);
         let text = format!("status {given}, the API server says {wanted}: {}", answer.text());
-        return Err(Difference { leak: given == 200, text });
+        // What has just gone may still be told to who may read it.
+        return Err(Difference { leak: given == 200 && wanted == 403, text });
     }
     if answer.status != 200 {
         return Ok(());
@@ -253,10 +258,10 @@ async fn detail(
         if truth.rows(who, &embedded, &namespace, fresh).await.is_some() {
             continue;
         }
-        // What controls a pod is read by its name.
+        // What controls a pod is read by its name; only who may read it is told that it has gone.
         let within = embedded.at.namespaced.then_some(namespace.as_str());
         let path = format!("{}/{name}", embedded.at.collection(within));
-        if truth.get(who, &path, "application/json").await.status != 200 {
+        if truth.get(who, &path, "application/json").await.status == 403 {
             return Err(leak(format!("embedded {kind} {namespace}/{name}, which is refused")));
         }
     }

@@ -13,6 +13,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
@@ -24,6 +25,18 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_binnacle");
 /// Has the kernel kill what follows when the thread that started it ends, and becomes it
 /// (util-linux 2.33 and later, which every Debian and Ubuntu has).
 const TIED: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "--"];
+
+/// Where a person's environment names proxies, through which nobody reaches a test's servers.
+const PROXIES: [&str; 8] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
 
 /// The binary with nobody's settings; its home is `folder`. It dies with the test and, but for
 /// machines without setpriv, with a test process that is killed. To be started on the test's own
@@ -37,6 +50,9 @@ pub fn command(folder: &Path) -> Command {
         if name.to_string_lossy().starts_with("BINNACLE_") {
             command.env_remove(name);
         }
+    }
+    for name in PROXIES {
+        command.env_remove(name);
     }
     command.env("HOME", folder).env_remove("KUBECONFIG").stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -65,9 +81,15 @@ pub async fn authority(folder: &Path) -> String {
 
 /// A signal to processes that are all there, one after the other.
 pub fn signal(name: &str, ids: &[u32]) {
-    let mut command = std::process::Command::new("kill");
-    let sent = command.arg(name).args(ids.iter().map(u32::to_string)).status().unwrap();
-    assert!(sent.success(), "kill {name} {ids:?}");
+    let signal = match name {
+        "-TERM" => Signal::TERM,
+        "-KILL" => Signal::KILL,
+        other => panic!("{other} is sent by no test so far"),
+    };
+    for id in ids {
+        let process = i32::try_from(*id).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(process, signal).unwrap_or_else(|error| panic!("{name} to {id}: {error}"));
+    }
 }
 
 /// A child that was started, and what it says on stderr when it is asked for.
