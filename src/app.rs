@@ -6,6 +6,7 @@ mod certificate;
 mod choose;
 mod extras;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,12 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::response::Response;
 use compact_str::CompactString;
+use http::Request;
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
 pub use self::certificate::ca;
 use self::choose::choose;
@@ -27,8 +31,8 @@ use self::extras::{Extras, extras};
 use crate::api::helm_door;
 use crate::api::proxy_listen::{self, ProxyFilter};
 use crate::api::{
-    self, Callers, FollowLimits, Follows, Gateway, Kept, LiveLists, Names, Readiness, Shells,
-    Streams, Tags, TerminalLimits, Writes,
+    self, Answers, Callers, FollowLimits, Follows, Gateway, Kept, LiveLists, Names, Readiness,
+    Shells, Streams, Tags, TerminalLimits, Writes,
 };
 use crate::auth::{self, Authorizer};
 use crate::cache::{Cache, State, Usage};
@@ -171,7 +175,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         times: drain,
         demo: chosen.demo,
     };
-    let front = api::router(gateway.clone());
+    let front = api::Front::new(gateway.clone());
     running.listen(&server, https, tls, front.clone());
     if let Some(listener) = http {
         running.listen(&server, listener, None, front);
@@ -222,6 +226,7 @@ fn gateway(
         writes: Writes::default(),
         live: LiveLists::default(),
         kept: Kept::default(),
+        answers: Answers::default(),
         streams: Streams::default(),
         shells: Shells::default(),
         terminals: TerminalLimits {
@@ -283,14 +288,18 @@ fn gauges(
 }
 
 impl Running {
-    fn listen(
+    fn listen<S>(
         &mut self,
         server: &Server,
         listener: TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
-        router: Router,
-    ) {
-        self.listeners.push(tokio::spawn(server.clone().serve(listener, tls, router)));
+        service: S,
+    ) where
+        S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        self.listeners.push(tokio::spawn(server.clone().serve(listener, tls, service)));
     }
 
     /// Ends in good order: not ready, accepting a while longer, draining, then ending tunnels.

@@ -14,20 +14,23 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use stream::Stream;
+use stream::{Asked, Stream};
 use streams::Streams;
 
 /// After an accept error that lasts (out of file descriptors), the first and the longest pause.
@@ -54,9 +57,6 @@ const HARD_HEADER_FACTOR: usize = 4;
 /// What an HTTP/2 client may send on one stream before we have read it: a quarter of what hyper lets it
 /// send on all, so that a shell that reads nothing does not hold up all that shares its connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
-
-/// A period that is never waited for.
-const LONG: Duration = Duration::from_secs(3600);
 
 /// Smallest buffer that hyper accepts.
 const MIN_BUFFER: usize = 8192;
@@ -144,14 +144,25 @@ pub struct Server {
     pub counts: Arc<Counts>,
 }
 
+/// What ends a connection from outside of it.
+enum Event {
+    Kill,
+    Stop,
+    /// Since `Stop`, as long as an idle connection lingers.
+    LastCall,
+    /// The time for the first request is over.
+    First,
+    /// Time to see whether anything was asked since the last look.
+    Look,
+}
+
 /// One connection as its requests see it.
 #[derive(Clone)]
 struct Line {
     peer: Peer,
     scheme: Scheme,
     header_bytes: usize,
-    /// Requests that have come.
-    asked: Arc<AtomicU64>,
+    asked: Arc<Asked>,
     stop: CancellationToken,
 }
 
@@ -251,7 +262,9 @@ impl Server {
             Some(_) => Scheme::Tls,
             None => Scheme::Plain,
         };
-        let opened = Stream::open(tcp, tls, seat, Arc::clone(&self.counts));
+        let asked = Arc::<Asked>::default();
+        let counts = Arc::clone(&self.counts);
+        let opened = Stream::open(tcp, tls, seat, counts, Arc::clone(&asked));
         let stream = tokio::select! {
             biased;
             () = self.drain.kill.cancelled() => return,
@@ -266,10 +279,9 @@ impl Server {
             peer: Peer(peer),
             scheme,
             header_bytes: self.limits.header_bytes,
-            asked: Arc::default(),
+            asked: Arc::clone(&asked),
             stop: self.drain.stop.clone(),
         };
-        let asked = Arc::clone(&line.asked);
         let http2 = stream.is_http2();
         let io = TokioIo::new(stream);
         let requests = service_fn(move |request| answer(service.clone(), line.clone(), request));
@@ -294,20 +306,25 @@ impl Server {
         connection: C,
         finish: impl Fn(Pin<&mut C>),
         (linger, idle): (Duration, Option<(Duration, Streams)>),
-        asked: &AtomicU64,
+        asked: &Asked,
     ) where
         C: Future<Output = Result<(), hyper::Error>>,
     {
         let mut connection = pin!(connection);
-        let mut first_request = pin!(sleep(self.limits.header_time));
-        let mut waiting = true;
-        let mut look = tokio::time::interval(idle.as_ref().map_or(LONG, |(period, _)| *period));
-        look.reset();
+        // Polled when one of them has something to say, not whenever a request wakes us: tokens and
+        // timers have locks that all connections share.
+        let mut events = FuturesUnordered::<BoxFuture<'_, Event>>::new();
+        let after = |time, event| sleep(time).map(|()| event).boxed();
+        events.push(self.drain.kill.cancelled().map(|()| Event::Kill).boxed());
+        events.push(self.drain.stop.cancelled().map(|()| Event::Stop).boxed());
+        events.push(after(self.limits.header_time, Event::First));
+        if let Some((period, _)) = &idle {
+            events.push(after(*period, Event::Look));
+        }
         let mut before = Some(0);
-        let mut last_call = pin!(sleep(linger));
-        let (mut stopping, mut finishing) = (false, false);
+        let mut finishing = false;
         loop {
-            tokio::select! {
+            let event = tokio::select! {
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(e) = ended {
@@ -315,31 +332,28 @@ impl Server {
                     }
                     return;
                 }
-                () = self.drain.kill.cancelled() => return,
-                () = first_request.as_mut(), if waiting => {
-                    if asked.load(Ordering::Relaxed) == 0 {
-                        tracing::debug!("connection closed: no request came in time");
-                        return;
-                    }
-                    waiting = false;
+                Some(event) = events.next() => event,
+            };
+            let mut is_over = false;
+            match (event, &idle) {
+                (Event::Kill, _) => return,
+                (Event::First, _) if asked.requests() == 0 => {
+                    tracing::debug!("connection closed: no request came in time");
+                    return;
                 }
-                _ = look.tick(), if idle.is_some() && !finishing => {
-                    let is_empty = idle.as_ref().is_none_or(|(_, streams)| streams.is_empty());
-                    let now = is_empty.then(|| asked.load(Ordering::Relaxed));
-                    if now.is_some() && now == before {
-                        finishing = true;
-                        finish(connection.as_mut());
-                    }
+                (Event::Stop, _) => events.push(after(linger, Event::LastCall)),
+                (Event::LastCall, _) => is_over = true,
+                (Event::Look, Some((period, streams))) => {
+                    let now = streams.is_empty().then(|| asked.requests());
+                    is_over = now.is_some() && now == before;
                     before = now;
+                    events.push(after(*period, Event::Look));
                 }
-                () = self.drain.stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    last_call.as_mut().reset(Instant::now() + linger);
-                }
-                () = last_call.as_mut(), if stopping && !finishing => {
-                    finishing = true;
-                    finish(connection.as_mut());
-                }
+                (Event::First | Event::Look, _) => {}
+            }
+            if is_over && !finishing {
+                finishing = true;
+                finish(connection.as_mut());
             }
         }
     }
@@ -408,8 +422,9 @@ async fn answer<S>(
 where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
 {
-    line.asked.fetch_add(1, Ordering::Relaxed);
     let version = request.version();
+    let is_head = request.method() == Method::HEAD;
+    line.asked.note(version < Version::HTTP_2 && !request.body().is_end_stream());
     let mut response = if head_bytes(&request) > line.header_bytes {
         too_large(line.header_bytes)
     } else {
@@ -417,6 +432,16 @@ where
         request.extensions_mut().insert(line.scheme);
         service.oneshot(request).await?
     };
+    // Without a body there is nothing to measure: axum names 0, which is not the content's length.
+    let without_body =
+        is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if without_body && response.headers().get(CONTENT_LENGTH).is_some_and(|size| size == "0") {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    // Over HTTP/2 hyper would send it.
+    if is_head {
+        *response.body_mut() = Body::empty();
+    }
     // An upgrade keeps its own Connection header; HTTP/2 has none.
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if version < Version::HTTP_2 && !upgraded && line.stop.is_cancelled() {

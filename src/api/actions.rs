@@ -35,7 +35,8 @@ const STAY: [&str; 6] = [
 ];
 /// Of a cron job's name in the names of jobs made by hand, as the contract has it.
 const JOB_NAME: usize = 41;
-/// Random names that are tried: each is free with near certainty.
+/// Random names that are tried, each of which is free with near certainty; and how often an object
+/// is read again that others write meanwhile.
 const TRIES: usize = 5;
 
 /// What an action is done to, and for whom.
@@ -133,18 +134,28 @@ impl Work<'_> {
         Ok(self.done(&object, answer))
     }
 
+    /// Its controller writes the status many times in a rollout: then it is looked at again.
     async fn pause(&self, pause: bool) -> Result<Response, ApiError> {
-        let object = self.read().await?;
-        if is_paused(&object) == pause {
-            let id = if pause { "error-is-paused" } else { "error-is-not-paused" };
-            return Err(self.refused(id));
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let object = self.read().await?;
+            if is_paused(&object) == pause {
+                let id = if pause { "error-is-paused" } else { "error-is-not-paused" };
+                return Err(self.refused(id));
+            }
+            let version = object.pointer("/metadata/resourceVersion");
+            let patch = json!({
+                "metadata": { "resourceVersion": version }, "spec": { "paused": pause },
+            });
+            match self.patch(MERGE, &patch).await {
+                Err(failure) if failure.code() == Some(StatusCode::CONFLICT) && tries < TRIES => {}
+                patched => {
+                    let object = patched?;
+                    return Ok(self.done(&object, body::answer(StatusCode::OK, &object)));
+                }
+            }
         }
-        let version = object.pointer("/metadata/resourceVersion");
-        let patch = json!({
-            "metadata": { "resourceVersion": version }, "spec": { "paused": pause },
-        });
-        let object = self.patch(MERGE, &patch).await?;
-        Ok(self.done(&object, body::answer(StatusCode::OK, &object)))
     }
 
     /// As `kubectl rollout undo --to-revision` does it.
@@ -246,9 +257,10 @@ fn job_of(cron_job: &Value, letters: &str) -> Value {
             "namespace": text("/metadata/namespace"),
             "labels": copy("/spec/jobTemplate/metadata/labels"),
             "annotations": annotations,
+            // As kubectl has it: to block the owner's deletion is a right of its own.
             "ownerReferences": [{
                 "apiVersion": "batch/v1", "kind": "CronJob", "name": text("/metadata/name"),
-                "uid": text("/metadata/uid"), "controller": true, "blockOwnerDeletion": true,
+                "uid": text("/metadata/uid"), "controller": true,
             }],
         },
         "spec": copy("/spec/jobTemplate/spec"),
@@ -289,7 +301,9 @@ mod tests {
             "spec": {"jobTemplate": {"metadata": {"labels": {"a": "b"}}, "spec": {"x": 1}}}});
         let job = job_of(&cron_job, "abc");
         assert_eq!(job["metadata"]["name"], format!("{}-manual-abc", "n".repeat(41)));
-        assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], "c1");
+        let owner = json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": long, "uid": "c1",
+            "controller": true});
+        assert_eq!(job["metadata"]["ownerReferences"], json!([owner]));
         assert_eq!(job["metadata"]["labels"], json!({"a": "b"}));
         let instantiate = "cronjob.kubernetes.io/instantiate";
         assert_eq!(job["metadata"]["annotations"], json!({instantiate: "manual"}));

@@ -77,7 +77,7 @@ impl Callers {
     fn find(&self, asked: &Asked<'_>) -> Result<User, ApiError> {
         let headers = asked.headers;
         if let Some(token) = bearer(headers)? {
-            return self.with_token(&token, headers);
+            return self.with_token(token, headers);
         }
         if let Some(token) = subprotocol_token(asked.method, headers) {
             if self.local_token.as_ref().is_some_and(|local| same(local, &token)) {
@@ -141,7 +141,7 @@ fn cookie_for(token: &str) -> String {
 }
 
 /// The bearer token of `Authorization`; another scheme, or more than one header, is a 401.
-fn bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().map_err(|_| ApiError::unauthorized())?;
@@ -152,7 +152,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") || odd {
         return Err(ApiError::unauthorized());
     }
-    Ok(Some(token.to_owned()))
+    Ok(Some(token))
 }
 
 /// The value of a cookie.

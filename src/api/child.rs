@@ -141,7 +141,7 @@ async fn old_sets(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, Ap
     joins.usage = usage;
     errors.extend(unknown);
     let rows = match sets {
-        Ok(sets) => sets.old,
+        Ok(sets) => Page::left(sets.old, query),
         Err(error) if error.status == http::StatusCode::FORBIDDEN => {
             errors.insert(0, subject.item(error));
             Vec::new()

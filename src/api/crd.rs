@@ -19,8 +19,7 @@ use super::{Caller, Gateway, Shared, list, view};
 use crate::auth::Attributes;
 use crate::cache::{ListError, Listing, Page};
 use crate::i18n::Locale;
-use crate::kinds::Row;
-use crate::kinds::custom::{CUSTOM, own, type_meta};
+use crate::kinds::custom::{CUSTOM, bare, own, type_meta};
 use crate::query::{self, ListQuery};
 use crate::upstream::{Failure, Served, User};
 
@@ -46,7 +45,7 @@ struct Found {
     listing: Option<Listing>,
     /// Why there is no listing.
     denied: Option<ApiError>,
-    /// Not all namespaces were looked into.
+    /// Not all namespaces were looked into, or some of those that were named are denied.
     partly: Option<ApiError>,
 }
 
@@ -94,15 +93,14 @@ pub async fn events(
     let locale = gateway.locale_of(request.headers());
     let place = Place::of(&gateway, &user, namespace, name).await?;
     let path = place.path(&gateway, &user, &object).await?;
-    let object: Value = serde_json::from_str(&live(&gateway, &user, &path).await?)
-        .map_err(|error| ApiError::internal(&error))?;
-    let row = bare(&object)?;
+    let row = bare(&live(&gateway, &user, &path).await?)?;
+    // Events are found by the row; the object itself may be of any depth.
     let subject = Subject {
         gateway: &gateway,
         user: &user,
         locale,
         kind: &CUSTOM,
-        object: &object,
+        object: &Value::Null,
         row: &row,
     };
     let chosen = related::events(&subject, &query).await?;
@@ -141,12 +139,6 @@ fn last<const N: usize>(path: &str, after: usize) -> Result<[CompactString; N], 
         *slot = segment(segments.next().unwrap_or_default())?;
     }
     Ok(found)
-}
-
-/// Name, namespace and uid of an object: what finding its events takes.
-fn bare(object: &Value) -> Result<Row, ApiError> {
-    let line = json!({ "object": { "metadata": object.get("metadata") } });
-    Ok((CUSTOM.row)(&line.to_string())?)
 }
 
 impl Place {
@@ -233,7 +225,10 @@ impl Place {
         let namespaces = if self.served.namespaced { self.namespaces.as_slice() } else { &[] };
         let turn = gateway.live.turn(user).await?;
         let denied = match view::listed(gateway, user, &CUSTOM, &at, namespaces).await {
-            Ok(listing) => return Ok(Found { listing: Some(listing), ..Found::default() }),
+            Ok(mut listing) => {
+                let partly = listing.refused.take().map(ApiError::from);
+                return Ok(Found { listing: Some(listing), partly, ..Found::default() });
+            }
             Err(error) => Some(denial(error)?),
         };
         if !self.served.namespaced || namespaces.len() == 1 {
@@ -249,6 +244,8 @@ impl Place {
         match view::listed(gateway, user, &CUSTOM, &at, &permitted).await {
             Ok(mut listing) => {
                 let partly = partly.or(listing.refused.take().map(ApiError::from));
+                // Of all namespaces nobody expects those in which he has no rights.
+                let partly = partly.or(denied.filter(|_| permitted.len() < namespaces.len()));
                 Ok(Found { listing: Some(listing), partly, ..Found::default() })
             }
             // A right that was taken away meanwhile.
@@ -319,12 +316,5 @@ mod tests {
         let [a, b] = last("/api/v1/crd/%20/widgets.example.com/object", 1).unwrap();
         assert_eq!((a.as_str(), b.as_str()), (" ", "widgets.example.com"));
         assert!(last::<2>("/crd/a%2Fb/c/object", 1).is_err());
-    }
-
-    #[test]
-    fn a_bare_row_is_enough_to_find_events_by() {
-        let row = bare(&json!({"metadata": {"name": "a", "namespace": "n", "uid": "1"}})).unwrap();
-        assert_eq!((row.namespace.as_str(), row.name.as_str()), ("n", "a"));
-        assert!(bare(&json!({})).is_err());
     }
 }

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::future::join_all;
+use http::StatusCode;
 use serde_json::Value;
 
 use super::error::ApiError;
@@ -143,9 +144,10 @@ fn write_own(
 }
 
 /// Config maps and secrets that the object names, as the caller; one that is missing leaves its
-/// values empty.
+/// values empty, as do those beyond [`FETCHES`], which is said.
 async fn resolve(subject: &Subject<'_>) -> (References, Vec<Value>) {
     let wanted = (subject.kind.references)(subject.object);
+    let in_part = wanted.len() > FETCHES;
     let namespace = encoded(&subject.row.namespace);
     let path = |reference: &Reference| {
         let (plural, name) = match reference {
@@ -171,6 +173,11 @@ async fn resolve(subject: &Subject<'_>) -> (References, Vec<Value>) {
             }
             Err(error) => errors.push(subject.item(error)),
         }
+    }
+    if in_part {
+        let (too_many, most) = (StatusCode::PAYLOAD_TOO_LARGE, FETCHES.to_string());
+        let error = ApiError::with_status(too_many, "error-values-in-part", &[("most", &most)]);
+        errors.push(subject.item(error));
     }
     (references, errors)
 }

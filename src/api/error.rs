@@ -215,9 +215,11 @@ impl From<UpstreamError> for ApiError {
                 let text = Text::Verbatim(error.to_string());
                 Self::new(StatusCode::BAD_GATEWAY, Fault::Upstream, text)
             }
+            UpstreamError::Credentials => {
+                Self::message(StatusCode::SERVICE_UNAVAILABLE, "error-own-credentials", &[])
+            }
             UpstreamError::Unreachable(why)
             | UpstreamError::Broken(why)
-            | UpstreamError::Credentials(why)
             | UpstreamError::Setup(why) => {
                 let args = [("reason", why.as_str())];
                 Self::message(StatusCode::SERVICE_UNAVAILABLE, "error-upstream-unreachable", &args)

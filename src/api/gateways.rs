@@ -218,6 +218,7 @@ impl Found {
             Ok(None) => return,
             Err(error) => return self.errors.push(subject.item(error)),
         };
+        self.errors.extend(view.missing().map(|error| subject.item(error)));
         view.store().each(&view.scope, |row| {
             let Some(chosen) = choose(row, &item(row)) else { return };
             self.count += 1;

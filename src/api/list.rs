@@ -94,7 +94,8 @@ async fn answer(
     };
     let left_out = primary.iter().flat_map(|rows| joins.left_out(&rows.scope));
     errors.extend(left_out.map(|why| ApiError::from(why.clone()).as_item(locale)));
-    let missing = primary.iter().filter_map(View::missing);
+    let denials = primary.iter().filter_map(|view| view.denied_among(wanted));
+    let missing = denials.chain(primary.iter().filter_map(View::missing));
     errors.extend(missing.map(|error| error.as_item(locale)));
     let freshness = Freshness::of(primary.iter().chain(joins.views()));
     let recipe = primary.as_ref().filter(|_| errors.is_empty());

@@ -1,11 +1,14 @@
 //! The bodies that live answers hold, to tell what changed in them, and what did: so many bytes for
 //! all callers together and for each. They are free again when the last who keeps a body drops it.
+//! The same of long plain answers, until they are taken.
 //!
 //! It chooses none to let go: who gets no room is told so, and keeps what it has.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use axum::body::HttpBody as _;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
@@ -15,6 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::ApiError;
+use super::live::{self, WRITE};
 use super::live_diff::{Change, change};
 use super::live_hub::lock;
 use crate::upstream::{Fingerprint, User};
@@ -23,6 +27,11 @@ use crate::upstream::{Fingerprint, User};
 const IN_ALL: usize = 256 << 20;
 /// Of those, of one caller: four of the largest, and no caller takes what is for others.
 const OF_ONE: usize = IN_ALL / 8;
+/// Bytes of long plain answers that are not taken yet, and of those, of one caller: four lists of all
+/// 10,000 pods. A list without pages has no longest length, and who asks for it must get it, if he takes it within ten minutes: the
+/// first answer of a caller may be longer, as may the one that is the last to find room.
+const PLAIN_IN_ALL: usize = 256 << 20;
+const PLAIN_OF_ONE: usize = PLAIN_IN_ALL / 4;
 /// Two bodies of together so many bytes are compared where they are, in less than a millisecond;
 /// longer ones by a thread of their own, for which others do not wait.
 const LONG: usize = 256 << 10;
@@ -35,6 +44,10 @@ const PREDECESSORS: usize = 4;
 /// What is held.
 #[derive(Default)]
 pub struct Held(Arc<Mutex<Sums>>);
+
+/// Long plain answers that are not taken yet.
+#[derive(Default)]
+pub struct Answers(Arc<Mutex<Sums>>);
 
 #[derive(Default)]
 struct Sums {
@@ -73,23 +86,72 @@ impl Held {
     }
 }
 
+impl Answers {
+    /// The answer, whose bytes have room until they are taken or given up; 429 where the caller has
+    /// left too many of his, 503 where all have. One of no known length is bounded by what it
+    /// comes from.
+    pub(super) fn hold(&self, who: Fingerprint, answer: Response) -> Response {
+        let length = answer.body().size_hint().exact();
+        let Some(bytes) = length.and_then(|length| usize::try_from(length).ok()) else {
+            return answer;
+        };
+        match Room::of_plain(&self.0, who, bytes) {
+            Ok(room) => live::held(answer, room, WRITE),
+            Err(error) => error.into_response(),
+        }
+    }
+}
+
 impl Room {
     fn of(sums: &Arc<Mutex<Sums>>, who: Fingerprint, bytes: usize) -> Result<Self, ApiError> {
+        Self::take(sums, who, bytes, |all, own| {
+            if own + bytes > OF_ONE {
+                Some(of_one("error-live-too-much-of-one", OF_ONE))
+            } else if all + bytes > IN_ALL {
+                Some(in_all("error-live-too-much"))
+            } else {
+                None
+            }
+        })
+    }
+
+    fn of_plain(sums: &Arc<Mutex<Sums>>, who: Fingerprint, bytes: usize) -> Result<Self, ApiError> {
+        Self::take(sums, who, bytes, |all, own| {
+            if own > 0 && own + bytes > PLAIN_OF_ONE {
+                Some(of_one("error-answers-too-much-of-one", PLAIN_OF_ONE))
+            } else if all >= PLAIN_IN_ALL {
+                Some(in_all("error-answers-too-much"))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// `refused`: by what all hold, and of that this caller.
+    fn take(
+        sums: &Arc<Mutex<Sums>>,
+        who: Fingerprint,
+        bytes: usize,
+        refused: impl FnOnce(usize, usize) -> Option<ApiError>,
+    ) -> Result<Self, ApiError> {
         let mut held = lock(sums);
-        let own = held.each.get(&who).copied().unwrap_or_default() + bytes;
-        if own > OF_ONE {
-            let (busy, most) = (StatusCode::TOO_MANY_REQUESTS, (OF_ONE >> 20).to_string());
-            let args = [("most", most.as_str())];
-            return Err(ApiError::with_status(busy, "error-live-too-much-of-one", &args));
-        }
-        if held.all + bytes > IN_ALL {
-            let busy = StatusCode::SERVICE_UNAVAILABLE;
-            return Err(ApiError::with_status(busy, "error-live-too-much", &[]));
+        let own = held.each.get(&who).copied().unwrap_or_default();
+        if let Some(error) = refused(held.all, own) {
+            return Err(error);
         }
         held.all += bytes;
-        held.each.insert(who, own);
+        held.each.insert(who, own + bytes);
         Ok(Self { bytes, who, sums: sums.clone() })
     }
+}
+
+fn of_one(message: &'static str, most: usize) -> ApiError {
+    let most = (most >> 20).to_string();
+    ApiError::with_status(StatusCode::TOO_MANY_REQUESTS, message, &[("most", &most)])
+}
+
+fn in_all(message: &'static str) -> ApiError {
+    ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, message, &[])
 }
 
 impl Drop for Room {
@@ -186,6 +248,35 @@ mod tests {
         assert_eq!(hold(&held, "one more", 1).err(), Some(503));
         all.pop();
         assert!(hold(&held, "one more", OF_ONE).is_ok());
+    }
+
+    #[tokio::test]
+    async fn plain_answers_that_nobody_takes_have_a_bound_and_the_first_of_a_caller_none() {
+        let answers = Answers::default();
+        let ask = |token: &str, bytes: usize| {
+            let user = User::bearer(token, &http::HeaderMap::new()).unwrap();
+            let answer = Response::new(axum::body::Body::from(vec![0; bytes]));
+            let answer = answers.hold(user.fingerprint(), answer);
+            (answer.status().as_u16(), answer)
+        };
+        let first = ask("a", PLAIN_OF_ONE + 1);
+        assert_eq!((first.0, ask("a", 1 << 20).0), (200, 429));
+        let others = ["b", "c", "d"].map(|token| ask(token, PLAIN_OF_ONE));
+        assert!(others.iter().all(|other| other.0 == 200));
+        assert_eq!((ask("b", 1).0, ask("e", 1 << 20).0), (429, 503));
+        drop((first, others));
+        while lock(&answers.0).all > 0 {
+            tokio::task::yield_now().await;
+        }
+        // Taken to its end it is free again as well.
+        let (_, answer) = ask("a", 1 << 20);
+        assert_eq!(answer.headers()["content-length"], (1 << 20).to_string().as_str());
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        assert_eq!(body.len(), 1 << 20);
+        while lock(&answers.0).all > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(lock(&answers.0).each.is_empty());
     }
 
     /// A body of one member that changes, beside `long` bytes that do not.

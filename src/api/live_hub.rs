@@ -337,7 +337,7 @@ impl Work {
     async fn run(self) {
         tokio::select! {
             biased;
-            () = expiry(&self.ask.user) => {
+            () = expiry(&self.ask.user), if !self.ask.user.is_over() => {
                 self.forget();
                 let over = Err(Arc::new(ApiError::unauthorized()));
                 self.entry.seen.send_if_modified(|seen| seen.take(over));

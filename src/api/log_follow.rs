@@ -227,10 +227,10 @@ pub fn right(namespace: &str, pod: &str) -> Attributes {
 
 /// Returns when a right is gone.
 async fn revoked(gateway: &Gateway, user: &User, right: &Attributes) -> End {
-    let mut standing = Standing::default();
+    let (mut standing, was_over) = (Standing::default(), user.is_over());
     loop {
         sleep(gateway.follows.recheck()).await;
-        if user.expires().is_some_and(|at| at <= Timestamp::now().as_second()) {
+        if user.is_over() && !was_over {
             return Reason::Unauthorized.into();
         }
         let answer = gateway.authorizer.review(&gateway.cluster, user, right).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use bytes::Bytes;
 use compact_str::{CompactString, ToCompactString as _};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -25,13 +26,13 @@ use super::log_lines::parameter;
 use super::log_source::{self, HAND_OVER, Names, Said, Source, Wanted};
 use super::log_source_filter::Filter;
 use super::log_stream::{End, Held, QUEUE, Queue, Reason};
-use super::logs::{names, pods_of, source};
+use super::logs::{all, names, pods_of, source};
 use super::related::known;
 use super::target::{Target, segment};
 use super::view::{self, View};
 use super::{Caller, Gateway, Shared, body};
 use crate::i18n::Locale;
-use crate::kinds::{KindDef, Resource};
+use crate::kinds::{KindDef, Link, Phase, Resource, Row};
 use crate::upstream::User;
 
 /// Pods that are followed at once, and their containers: each is a request to the API server.
@@ -61,14 +62,11 @@ pub async fn follow(
     let target = Target::of(path, kind, 0)?;
     let query = request.uri().query().unwrap_or_default();
     let wanted = Arc::new(Wanted::of(query, request.headers())?.or_tail(TAIL));
-    let container = parameter(query, "container").filter(|name| !name.is_empty());
+    let asked = parameter(query, "container").filter(|name| !name.is_empty());
+    let asked = asked.map(|name| CompactString::from(&*name));
     let at = view::served(&gateway, &user, kind).await?;
     let path = target.path(&at);
     let owner = body::get(&gateway, &user, &path).await?;
-    let containers = match container {
-        Some(name) => vec![CompactString::from(&*name)],
-        None => all(&names(&owner, &format!("{spec}/containers"))),
-    };
     let right = right(&target.namespace, if kind.name == "pod" { &target.name } else { "" });
     if !gateway.authorizer.review(&gateway.cluster, &user, &right).await? {
         let args = [("namespace", target.namespace.as_str())];
@@ -83,8 +81,9 @@ pub async fn follow(
         kind,
         path,
         owner,
+        spec,
         namespace,
-        containers,
+        asked,
         pods,
         wanted,
         filter,
@@ -98,11 +97,6 @@ pub async fn follow(
     reading.answer(&mut request, run(work, queue))
 }
 
-fn all(names: &Value) -> Vec<CompactString> {
-    let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
-    names.take(CONTAINERS).map(CompactString::from).collect()
-}
-
 struct Workload {
     gateway: Arc<Gateway>,
     user: User,
@@ -110,8 +104,11 @@ struct Workload {
     /// Where the API server has it, and what it was at first.
     path: String,
     owner: Value,
+    /// Where it describes its pods.
+    spec: &'static str,
     namespace: CompactString,
-    containers: Vec<CompactString>,
+    /// The only container that is followed, if there was one in the query.
+    asked: Option<CompactString>,
     /// Where the API server has pods.
     pods: Resource,
     wanted: Arc<Wanted>,
@@ -122,28 +119,66 @@ struct Workload {
 struct Pod {
     uid: CompactString,
     name: CompactString,
+    /// Its row, where that is to say which containers it has.
+    row: Option<Bytes>,
+    is_pending: bool,
+}
+
+impl Pod {
+    fn of(row: &Row, is_read: bool) -> Self {
+        let (uid, name) = (row.uid.to_compact_string(), row.name.clone());
+        let is_pending = row.pod().is_some_and(|facts| facts.phase == Phase::Pending);
+        // Without a node nobody tells of its containers: there is nothing to look through.
+        let is_silent = is_pending && !row.links.iter().any(|link| matches!(link, Link::Node(_)));
+        let json = || if is_silent { Bytes::new() } else { row.json.clone() };
+        Self { uid, name, row: is_read.then(json), is_pending }
+    }
+
+    /// Its own containers: in a rollout not all pods have those that are `usual` now. None as long
+    /// as its node has said nothing of it: then there is no log either.
+    fn containers(&self, usual: &[CompactString]) -> Vec<CompactString> {
+        let Some(row) = &self.row else { return usual.to_vec() };
+        let shown: Value = serde_json::from_slice(row).unwrap_or_default();
+        let count = shown.get("containerImages").and_then(Value::as_array).map_or(0, Vec::len);
+        let mut own = all(&names(&shown, "/containerStatuses"));
+        match own.len().checked_sub(count) {
+            // Those of its init containers come first.
+            Some(init) if count > 0 => own.split_off(init),
+            _ if self.is_pending => Vec::new(),
+            _ => usual.to_vec(),
+        }
+    }
 }
 
 /// What a look has found.
 struct Seen {
     pods: Vec<Pod>,
+    /// The containers of the workload as it is now.
+    usual: Vec<CompactString>,
     /// There will be no more of them.
     is_over: bool,
 }
 
 impl Workload {
+    fn usual(&self, owner: &Value) -> Vec<CompactString> {
+        match &self.asked {
+            Some(name) => vec![name.clone()],
+            None => all(&names(owner, &format!("{}/containers", self.spec))),
+        }
+    }
+
     /// The pods now, by name, and when to look again.
     async fn pods(&self, owner: &Value) -> Result<(Vec<Pod>, Duration), ApiError> {
         if self.kind.name == "pod" {
             let text = |pointer: &str| owner.pointer(pointer).and_then(Value::as_str);
             let of = |pointer: &str| CompactString::from(text(pointer).unwrap_or_default());
-            let pod = Pod { uid: of("/metadata/uid"), name: of("/metadata/name") };
+            let (uid, name) = (of("/metadata/uid"), of("/metadata/name"));
+            let pod = Pod { uid, name, row: None, is_pending: false };
             return Ok((vec![pod], self.gateway.follows.recheck()));
         }
         let Self { gateway, user, kind, namespace, .. } = self;
         let (rows, views) = pods_of(gateway, user, kind, namespace, owner).await?;
-        let pods =
-            rows.iter().map(|row| Pod { uid: row.uid.to_compact_string(), name: row.name.clone() });
+        let pods = rows.iter().map(|row| Pod::of(row, self.asked.is_none()));
         let again = if views.iter().all(View::is_shared) { LOOK.0 } else { LOOK.1 };
         Ok((pods.collect(), again))
     }
@@ -165,7 +200,8 @@ impl Workload {
             }
             let again = match self.pods(&owner).await {
                 Ok((pods, again)) => {
-                    if to.send(Seen { pods, is_over }).await.is_err() {
+                    let usual = self.usual(&owner);
+                    if to.send(Seen { pods, usual, is_over }).await.is_err() {
                         return Reason::Completed.into();
                     }
                     again
@@ -216,7 +252,7 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
     let (to, mut said) = mpsc::channel::<Vec<Said>>(HAND_OVER);
     let (tell, mut seen) = mpsc::channel(1);
     let mut looking = pin!(work.look(tell));
-    let mut crew = Crew::new(work.containers.len());
+    let mut crew = Crew::default();
     let mut sources = JoinSet::new();
     let mut merge = Merge { newest: work.wanted.begins(), ..Merge::default() };
     let mut is_over = false;
@@ -230,8 +266,8 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
                 if !new.is_empty() {
                     merge.begins(Instant::now());
                 }
-                for (pod, is_new) in new {
-                    for container in &work.containers {
+                for Joined { pod, containers, is_new } in new {
+                    for container in &containers {
                         let (source, to) = (work.source(&pod, container, is_new), to.clone());
                         let pod = pod.clone();
                         sources.spawn(async move {
@@ -270,9 +306,6 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
 /// Which pods are followed, by uid.
 #[derive(Default)]
 struct Crew {
-    /// How many containers each has, and how many pods there is room for.
-    containers: usize,
-    room: usize,
     active: BTreeMap<CompactString, Active>,
     /// Those that have ended and are still listed.
     done: HashSet<CompactString>,
@@ -286,23 +319,27 @@ struct Crew {
     told: Value,
 }
 
+/// A pod to follow from now on.
+struct Joined {
+    pod: Pod,
+    containers: Vec<CompactString>,
+    /// It came after the first look.
+    is_new: bool,
+}
+
 /// A pod that is followed.
 struct Active {
     name: CompactString,
+    containers: usize,
     /// Containers that have not ended.
     left: usize,
     _seat: Seat,
 }
 
 impl Crew {
-    fn new(containers: usize) -> Self {
-        let room = PODS.min(CONTAINERS / containers.max(1)).max(1);
-        Self { containers, room, ..Self::default() }
-    }
-
-    /// Takes note of the pods; returns those to follow from now on, and whether they came after
-    /// the first look. A pod for whose containers there is no `place` is beyond.
-    fn see(&mut self, seen: Seen, place: impl Fn(usize) -> Option<Seat>) -> Vec<(Pod, bool)> {
+    /// Takes note of the pods; returns those to follow from now on. A pod for whose containers
+    /// there is no room or no `place` is beyond.
+    fn see(&mut self, seen: Seen, place: impl Fn(usize) -> Option<Seat>) -> Vec<Joined> {
         let is_first = !std::mem::replace(&mut self.has_looked, true);
         self.is_over = seen.is_over;
         let listed: HashSet<&CompactString> = seen.pods.iter().map(|pod| &pod.uid).collect();
@@ -311,13 +348,19 @@ impl Crew {
         self.failed.retain(|(uid, _)| listed.contains(uid));
         self.beyond.clear();
         let (mut new, mut is_full) = (Vec::new(), false);
+        let mut count: usize = self.active.values().map(|pod| pod.containers).sum();
         for pod in &seen.pods {
-            let is_known = self.active.contains_key(&pod.uid) || self.done.contains(&pod.uid);
-            if is_known || self.containers == 0 {
+            if self.active.contains_key(&pod.uid) || self.done.contains(&pod.uid) {
                 continue;
             }
-            is_full |= self.active.len() >= self.room;
-            let seat = if is_full { None } else { place(self.containers) };
+            let mut containers = if is_full { Vec::new() } else { pod.containers(&seen.usual) };
+            containers.truncate(CONTAINERS);
+            if containers.is_empty() && !is_full {
+                continue;
+            }
+            count += containers.len();
+            is_full |= self.active.len() >= PODS || count > CONTAINERS;
+            let seat = if is_full { None } else { place(containers.len()) };
             let Some(seat) = seat else {
                 // Who gets none is not asked again for each of thousands of pods.
                 is_full = true;
@@ -328,9 +371,11 @@ impl Crew {
                 continue;
             };
             let is_new = !is_first && !self.old.remove(&pod.uid);
-            let active = Active { name: pod.name.clone(), left: self.containers, _seat: seat };
+            let (name, left) = (pod.name.clone(), containers.len());
+            let active = Active { name, containers: left, left, _seat: seat };
             self.active.insert(pod.uid.clone(), active);
-            new.push((pod.clone(), is_new));
+            let pod = Pod { row: None, ..pod.clone() };
+            new.push(Joined { pod, containers, is_new });
         }
         new
     }

@@ -89,20 +89,20 @@ fn user() -> User {
 fn see(crew: &mut Crew, seen: Seen) -> Vec<Pod> {
     let follows = Follows::default();
     let new = crew.see(seen, |containers| follows.pod(&user(), containers));
-    new.into_iter().map(|(pod, _)| pod).collect()
+    new.into_iter().map(|joined| joined.pod).collect()
 }
 
 #[test]
 fn pods_without_a_place_are_beyond_and_only_what_came_after_the_reader_is_new() {
     let follows = Follows::new(Limits { sources: (3, 2), ..Limits::default() });
-    let mut crew = Crew::new(1);
+    let mut crew = Crew::default();
     let mut look = |pods: &[(&str, &str)], ended: &[(&str, &str)]| {
         for pod in seen(ended, false).pods {
             crew.ended(&pod, "main", &Reason::Completed.into());
         }
         let new = crew.see(seen(pods, false), |containers| follows.pod(&user(), containers));
-        let new: Vec<_> = new.into_iter().map(|(pod, is_new)| (pod.name, is_new)).collect();
-        (new, crew.beyond.clone())
+        let new = new.into_iter().map(|Joined { pod, is_new, .. }| (pod.name, is_new));
+        (new.collect::<Vec<_>>(), crew.beyond.clone())
     };
     let [a, b, c, d] = [("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")];
     let told = |name: &str, is_new| (CompactString::from(name), is_new);
@@ -113,16 +113,21 @@ fn pods_without_a_place_are_beyond_and_only_what_came_after_the_reader_is_new() 
     assert!(follows.pod(&user(), 2).is_some(), "given back");
 }
 
+fn pod(uid: &str, name: &str) -> Pod {
+    Pod { uid: uid.into(), name: name.into(), row: None, is_pending: false }
+}
+
 fn seen(pods: &[(&str, &str)], is_over: bool) -> Seen {
-    let pod = |(uid, name): &(&str, &str)| Pod { uid: (*uid).into(), name: (*name).into() };
-    Seen { pods: pods.iter().map(pod).collect(), is_over }
+    let pods = pods.iter().map(|(uid, name)| pod(uid, name)).collect();
+    Seen { pods, usual: vec!["main".into()], is_over }
 }
 
 #[test]
 fn pods_come_and_go_and_one_that_has_ended_is_not_begun_again() {
-    let mut crew = Crew::new(2);
+    let mut crew = Crew::default();
     let (a, b) = (("1", "web-a"), ("2", "web-b"));
-    let new = see(&mut crew, seen(&[a, b], false));
+    let usual = vec!["main".into(), "side".into()];
+    let new = see(&mut crew, Seen { usual, ..seen(&[a, b], false) });
     assert_eq!(new.len(), 2);
     let expected =
         json!({"following": ["web-a", "web-b"], "beyond": [], "beyondCount": 0, "failed": []});
@@ -136,17 +141,16 @@ fn pods_come_and_go_and_one_that_has_ended_is_not_begun_again() {
     assert_eq!(crew.news().unwrap()["following"], json!(["web-b"]));
     // The same name is another pod.
     let again = see(&mut crew, seen(&[("3", "web-a"), b], false));
-    assert_eq!(again, [Pod { uid: "3".into(), name: "web-a".into() }]);
+    assert_eq!(again, [pod("3", "web-a")]);
     assert!(crew.done.is_empty(), "what is no longer listed is forgotten");
 }
 
 #[test]
 fn pods_beyond_the_limit_are_named_and_followed_when_there_is_room() {
-    let mut crew = Crew::new(1);
-    let pods: Vec<Pod> = (0..PODS + 3)
-        .map(|at| Pod { uid: at.to_string().into(), name: format!("web-{at:03}").into() })
-        .collect();
-    let look = || Seen { pods: pods.clone(), is_over: false };
+    let mut crew = Crew::default();
+    let pods = (0..PODS + 3).map(|at| pod(&at.to_string(), &format!("web-{at:03}")));
+    let pods: Vec<Pod> = pods.collect();
+    let look = || Seen { pods: pods.clone(), ..seen(&[], false) };
     assert_eq!(see(&mut crew, look()).len(), PODS);
     let news = crew.news().unwrap();
     assert_eq!(news["beyond"], json!(["web-050", "web-051", "web-052"]));
@@ -158,13 +162,56 @@ fn pods_beyond_the_limit_are_named_and_followed_when_there_is_room() {
     ]);
     assert_eq!(crew.news().unwrap()["failed"], failed);
     assert_eq!(see(&mut crew, look()), [pods[PODS].clone()]);
-    assert_eq!(Crew::new(4).room, CONTAINERS / 4, "many containers, fewer pods");
-    assert_eq!(Crew::new(1_000).room, 1);
+    for (containers, room) in [(4, CONTAINERS / 4), (CONTAINERS - 1, 1), (1_000, 1)] {
+        let usual = vec!["main".into(); containers];
+        let pods = see(&mut Crew::default(), Seen { usual, ..look() });
+        assert_eq!(pods.len(), room, "many containers, fewer pods: {containers}");
+    }
+}
+
+/// A pod as a list has it, with the containers that its node has told of.
+fn listed(uid: &str, phase: &str, init: &[&str], main: &[&str]) -> Pod {
+    let state = |name: &&str| json!({"name": name, "state": {"running": {}}});
+    let status = |names: &[&str]| names.iter().map(state).collect::<Vec<_>>();
+    let object = json!({
+        "metadata": {"name": uid, "uid": uid},
+        "spec": {
+            "nodeName": "node-0",
+            "containers": [{"name": "app", "image": "app"}, {"name": "side", "image": "side"}],
+        },
+        "status": {"phase": phase, "initContainerStatuses": status(init),
+            "containerStatuses": status(main)},
+    });
+    Pod::of(&(known("pod").unwrap().row)(&object.to_string()).unwrap(), true)
+}
+
+#[test]
+fn a_pod_is_followed_by_its_own_containers_and_a_new_one_once_its_node_knows_it() {
+    let mut crew = Crew::default();
+    let mut look = |pods: Vec<Pod>| {
+        let (follows, usual) = (Follows::default(), vec!["web".into()]);
+        let seen = Seen { pods, usual, is_over: false };
+        let new = crew.see(seen, |containers| follows.pod(&user(), containers));
+        let told = |joined: Joined| (joined.pod.uid, joined.containers.join(" "), joined.is_new);
+        new.into_iter().map(told).collect::<Vec<_>>()
+    };
+    let running = listed("1", "Running", &["wait"], &["app", "side"]);
+    let silent = listed("2", "Pending", &[], &[]);
+    // Whoever answers for its node tells nothing of containers.
+    let vague = listed("3", "Running", &[], &[]);
+    let found = look(vec![running.clone(), silent, vague.clone(), pod("4", "of a pod alone")]);
+    let told = |uid: &str, containers: &str, is_new: bool| {
+        (CompactString::from(uid), containers.to_owned(), is_new)
+    };
+    let expected = [told("1", "app side", false), told("3", "web", false), told("4", "web", false)];
+    assert_eq!(found, expected);
+    let creating = listed("2", "Pending", &[], &["app", "side"]);
+    assert_eq!(look(vec![running, creating, vague]), [told("2", "app side", true)]);
 }
 
 #[test]
 fn it_is_over_when_nothing_is_left_and_nothing_will_come() {
-    let mut crew = Crew::new(1);
+    let mut crew = Crew::default();
     assert!(!crew.is_over());
     let new = see(&mut crew, seen(&[("1", "a")], true));
     assert!(!crew.is_over());

@@ -131,6 +131,12 @@ pub(super) fn names(owner: &Value, pointer: &str) -> Value {
     if names.is_empty() { Value::Null } else { Value::Array(names) }
 }
 
+/// The same as texts.
+pub(super) fn all(names: &Value) -> Vec<CompactString> {
+    let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.map(CompactString::from).collect()
+}
+
 /// The pods that a workload controls, itself or through its replica sets or jobs, in the order of
 /// their names, with the views that they are from. Without the right to list them it is the 403.
 pub(super) async fn pods_of(

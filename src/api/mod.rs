@@ -22,6 +22,7 @@ mod drain_pods;
 mod error;
 mod exec;
 mod forward;
+mod front;
 mod gateways;
 pub mod helm_door;
 mod join;
@@ -44,6 +45,7 @@ mod openapi;
 mod openapi_charts;
 mod openapi_releases;
 mod openapi_routes;
+mod openapi_streams;
 mod openapi_types;
 mod operation;
 mod overview;
@@ -94,7 +96,9 @@ pub use caller::Callers;
 pub use config_page::{Banner, Severity};
 pub use csrf::Csrf;
 pub use error::{ApiError, Fault};
+pub use front::Front;
 pub use kept::Kept;
+pub use live_held::Answers;
 use live_hub::Live;
 pub use live_hub::{Pace, Streams};
 pub use log_follow::{Follows, Limits as FollowLimits};
@@ -158,6 +162,8 @@ pub struct Gateway {
     pub live: LiveLists,
     /// Pages that need not be made again.
     pub kept: Kept,
+    /// Long answers that are not taken yet.
+    pub answers: Answers,
     /// Live answers: their places and what they share.
     pub streams: Streams,
     pub terminals: TerminalLimits,
@@ -210,8 +216,8 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
 /// Where the contract's routes stand, behind the base path.
 const CONTRACT: &str = "/api/v1";
 
-/// Every route. Lists and details follow from the kind table.
-pub fn router(gateway: Arc<Gateway>) -> Router {
+/// Every route but the passthrough, which is `front`'s. Lists and details follow from the kind table.
+fn router(gateway: Arc<Gateway>) -> Router {
     let Reads { router: reads, templates } = reads();
     let live = Live::new(gateway.clone(), reads.clone().with_state(gateway.clone()), templates);
     let ours = Router::new()
@@ -223,9 +229,6 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/healthz", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .route("/metrics", get(probes::metrics))
-        .route("/clusters/{cluster}", any(passthrough::passthrough))
-        .route("/clusters/{cluster}/", any(passthrough::passthrough))
-        .route("/clusters/{cluster}/{*path}", any(passthrough::passthrough))
         .route("/", get(statics::serve))
         .fallback(statics::serve)
         .method_not_allowed_fallback(wrong_method)

@@ -1,33 +1,49 @@
 //! The OpenAPI 3.1 document: what follows from the kind table, the other routes
-//! (`openapi_routes.rs`), and all that they take and answer (`types.txt`).
+//! (`openapi_routes.rs` and beside it), and all that they take and answer (`types.txt`).
 //!
 //! It describes; it serves nothing. `openapi/binnacle.json` is its committed output, and a test
 //! fails when they differ.
+
+use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
 use super::openapi_charts::CHARTS;
 use super::openapi_releases::RELEASES;
 use super::openapi_routes::{CHANGE, Gives, JOBS, READ, ROUTES, Refuses, Route};
+use super::openapi_streams::STREAMS;
 use super::openapi_types::{schema, schemas};
+use super::{CONTRACT, reads};
 use crate::kinds::custom::CUSTOM;
 use crate::kinds::{Child, Counts, KINDS, KindDef, Relation, Source, by_name};
 use crate::query;
 
-/// What an answer may be besides the one that was asked for: status, name, meaning, whether writes
-/// alone have it.
-const ERRORS: [(&str, &str, &str, bool); 10] = [
-    ("400", "BadRequest", "The request cannot be understood", false),
-    ("401", "Unauthorized", "No valid credentials", false),
-    ("403", "Forbidden", "Not allowed", false),
-    ("404", "NotFound", "Not found", false),
-    ("409", "Conflict", "Not as things are now", true),
-    ("413", "TooLarge", "The body is too large", true),
-    ("415", "UnsupportedMediaType", "The body is not declared as JSON", true),
-    ("422", "Invalid", "The API server does not accept the object", true),
-    ("429", "Busy", "Too much at once for this caller or this server", false),
-    ("503", "Unavailable", "The API server cannot be reached", false),
+/// What an answer may be besides the one that was asked for: status, name, meaning, where.
+const ERRORS: [(&str, &str, &str, Met); 14] = [
+    ("400", "BadRequest", "The request cannot be understood", Met::Anywhere),
+    ("401", "Unauthorized", "No valid credentials", Met::Anywhere),
+    ("403", "Forbidden", "Not allowed", Met::Anywhere),
+    ("404", "NotFound", "Not found", Met::Anywhere),
+    ("408", "TooSlow", "The body did not come in time", Met::Writing),
+    ("409", "Conflict", "Not as things are now", Met::Writing),
+    ("413", "TooLarge", "The body, the list or the live answer is too large", Met::Listing),
+    ("415", "UnsupportedMediaType", "The body is not declared as what is taken", Met::Writing),
+    ("422", "Invalid", "The API server does not accept the object", Met::Writing),
+    ("429", "Busy", "Too much at once for this caller or this server", Met::Anywhere),
+    ("500", "Failed", "A fault of this server or of the API server", Met::Anywhere),
+    ("502", "BadGateway", "An answer from behind this server is of no use", Met::Anywhere),
+    ("503", "Unavailable", "The API server cannot be reached", Met::Anywhere),
+    ("504", "GatewayTimeout", "No answer from behind this server in time", Met::Anywhere),
 ];
+
+/// Which operations an error is told of.
+#[derive(Clone, Copy)]
+enum Met {
+    Anywhere,
+    Writing,
+    /// Writes, and reads of as much as there is.
+    Listing,
+}
 
 /// The document as pretty JSON with a line end. What it is made of is compiled in; were that
 /// broken, it would be the problem instead.
@@ -38,14 +54,18 @@ pub fn openapi() -> String {
     }
 }
 
-type Paths = Map<String, Value>;
+struct Paths {
+    all: Map<String, Value>,
+    /// What the router has as live, behind `/api/v1`.
+    live: HashSet<String>,
+}
 
 fn document() -> Result<Value, String> {
-    let mut paths = Paths::new();
+    let mut paths = Paths { all: Map::new(), live: reads().templates };
     for kind in shown() {
         add_kind(&mut paths, kind)?;
     }
-    for route in ROUTES.iter().copied().chain([RELEASES, CHARTS]).flatten() {
+    for route in ROUTES.iter().copied().chain([STREAMS, RELEASES, CHARTS]).flatten() {
         add(&mut paths, route.path, (route.id, route.summary), route)?;
     }
     let mut types = schemas()?;
@@ -61,7 +81,7 @@ fn document() -> Result<Value, String> {
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "security": [{ "bearer": [] }],
-        "paths": paths,
+        "paths": paths.all,
         "components": {
             "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
             "parameters": shared_parameters(),
@@ -156,11 +176,13 @@ fn add(
     (id, summary): (&str, &str),
     like: &Route,
 ) -> Result<(), String> {
+    let rest = path.strip_prefix(CONTRACT).filter(|_| like.method == "get");
+    let is_live = rest.is_some_and(|rest| paths.live.contains(rest));
     let mut operation = json!({
         "operationId": id,
         "summary": summary,
         "parameters": parameters(path, like)?,
-        "responses": responses(like)?,
+        "responses": responses(like, is_live)?,
     });
     if !like.takes.is_empty() {
         // What is no JSON is named by its content type alone.
@@ -174,7 +196,7 @@ fn add(
     if like.is_open {
         operation["security"] = json!([]);
     }
-    let operations = paths.entry(path).or_insert_with(|| json!({}));
+    let operations = paths.all.entry(path).or_insert_with(|| json!({}));
     operations[like.method] = operation;
     Ok(())
 }
@@ -185,7 +207,7 @@ fn parameters(path: &str, like: &Route) -> Result<Vec<Value>, String> {
         let mut parameter = json!({
             "name": name, "in": "path", "required": true, "schema": { "type": "string" },
         });
-        if name == "namespace" && takes_several(path) {
+        if name == "namespace" && like.method == "get" && takes_several(path) {
             let text = "One namespace, several separated by commas, or a blank (%20) for all.";
             parameter["description"] = text.into();
         }
@@ -210,10 +232,13 @@ fn parameters(path: &str, like: &Route) -> Result<Vec<Value>, String> {
     if like.method == "post" && path.starts_with("/api/v1/") && !unguarded {
         all.push(json!({ "$ref": "#/components/parameters/csrf" }));
     }
+    if like.is_repeatable {
+        all.push(json!({ "$ref": "#/components/parameters/idempotencyKey" }));
+    }
     Ok(all)
 }
 
-/// Whether the path's namespace may be several.
+/// Whether the path's namespace may be several, for a read.
 fn takes_several(path: &str) -> bool {
     let is_last = path.ends_with("/{namespace}") && !path.starts_with("/api/v1/metrics/");
     is_last || path == "/api/v1/crd/{namespace}/{crd}/object"
@@ -251,49 +276,60 @@ fn shared_parameters() -> Value {
             "name": "x-csrf-token", "in": "header", "schema": { "type": "string" },
             "description": "From /api/v1/csrftoken with the element after /api/v1/; needed unless that is switched off.",
         },
+        "idempotencyKey": {
+            "name": "Idempotency-Key", "in": "header",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$" },
+            "description": "Repeated with the same key, a request is the same operation.",
+        },
     })
 }
 
-/// Reads that are no objects: they have no live answer. Of releases their lists alone have one.
-const NOT_LIVE: [&str; 6] = [
-    "/api/v1/appdeployment/",
-    "/api/v1/chart",
-    "/api/v1/integration/",
-    "/api/v1/log/",
-    "/api/v1/release/{namespace}/",
-    "/api/v1/repository",
-];
 /// Answers in the making: never the same again, with events of their own.
-const OPERATION: &str = "/api/v1/operation/";
+const OPERATION: &str = "/api/v1/operation/{namespace}/{id}";
 
-fn responses(like: &Route) -> Result<Map<String, Value>, String> {
+fn responses(like: &Route, is_live: bool) -> Result<Map<String, Value>, String> {
     let mut answer = json!({ "description": "The answer" });
     if let Some((content, schema)) = content(like.gives)? {
         answer["content"] = json!({ content: { "schema": schema } });
     }
     let mut all = Map::new();
+    for &(status, text) in like.also {
+        let mut one = json!({ "description": text });
+        match status {
+            200..300 => one["content"] = answer["content"].clone(),
+            400.. => one["content"] = refusal(like.refuses)?,
+            _ => {}
+        }
+        all.insert(status.to_string(), one);
+    }
     let is_read = like.method == "get";
-    let is_shown = !matches!(like.gives, Gives::Nothing | Gives::Text(_));
-    let is_tagged = is_read && is_shown && !like.is_open && like.refuses == Refuses::Text;
-    let is_operation = like.path.starts_with(OPERATION);
-    if is_tagged && !NOT_LIVE.iter().any(|start| like.path.starts_with(start)) {
-        let text = if is_operation {
-            "How it stands, its log, and how it ended: events state, log, end."
-        } else {
-            "The same, and what changes of it: events whole, change, stale, current, end."
-        };
+    let events = if is_live {
+        Some("The same, and what changes of it: events whole, change, stale, current, end.")
+    } else if is_read && like.path == OPERATION {
+        Some("How it stands, its log, and how it ended: events state, log, end.")
+    } else {
+        None
+    };
+    if let Some(text) = events {
         answer["content"]["text/event-stream"] =
             json!({ "schema": { "type": "string", "description": text } });
     }
     all.insert(like.status.to_string(), answer);
-    if is_tagged && !is_operation {
+    let is_shown = !matches!(like.gives, Gives::Nothing | Gives::Text(_));
+    if is_read && is_shown && !like.is_untagged {
         let text = "Nothing changed since the ETag sent.";
         all.insert("304".into(), json!({ "description": text }));
     }
     if like.refuses != Refuses::Never {
         let suffix = wording(like.refuses).0;
-        for (status, name, _, of_writes) in ERRORS {
-            if !(is_read && of_writes) {
+        let is_listed = is_live || matches!(like.gives, Gives::List(_));
+        for (status, name, _, met) in ERRORS {
+            let is_met = match met {
+                Met::Anywhere => true,
+                Met::Writing => !is_read,
+                Met::Listing => !is_read || is_listed,
+            };
+            if is_met {
                 let reference = format!("#/components/responses/{name}{suffix}");
                 all.insert(status.into(), json!({ "$ref": reference }));
             }
@@ -332,16 +368,19 @@ fn wording(refuses: Refuses) -> (&'static str, &'static str, &'static str) {
     }
 }
 
+/// What an error says.
+fn refusal(refuses: Refuses) -> Result<Value, String> {
+    let (_, content, of) = wording(refuses);
+    Ok(json!({ content: { "schema": schema(of)? } }))
+}
+
 fn errors() -> Result<Map<String, Value>, String> {
     let mut all = Map::new();
     for refuses in [Refuses::Text, Refuses::Item, Refuses::Status] {
-        let (suffix, content, of) = wording(refuses);
+        let suffix = wording(refuses).0;
         for (_, name, text, _) in ERRORS {
-            let content = json!({ content: { "schema": schema(of)? } });
-            all.insert(
-                format!("{name}{suffix}"),
-                json!({ "description": text, "content": content }),
-            );
+            let error = json!({ "description": text, "content": refusal(refuses)? });
+            all.insert(format!("{name}{suffix}"), error);
         }
     }
     Ok(all)
@@ -366,75 +405,5 @@ fn list(kind: &KindDef) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::super::body;
-    use super::*;
-    use crate::kinds::Join;
-
-    fn visit(value: &Value, see: &mut impl FnMut(&str, &Value)) {
-        match value {
-            Value::Array(all) => all.iter().for_each(|one| visit(one, see)),
-            Value::Object(fields) => {
-                for (key, one) in fields {
-                    see(key, one);
-                    visit(one, see);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn every_reference_leads_somewhere() {
-        let document = document().unwrap();
-        let mut lost = BTreeSet::new();
-        visit(&document, &mut |key, value| {
-            // A property may be called so, too; its schema is no text.
-            if let ("$ref", Some(reference)) = (key, value.as_str())
-                && document.pointer(&reference[1..]).is_none()
-            {
-                lost.insert(reference.to_owned());
-            }
-        });
-        assert!(lost.is_empty(), "{lost:?}");
-    }
-
-    #[test]
-    fn that_there_is_too_much_at_once_is_told_of_reads_and_writes() {
-        let busy = body::too_many().status;
-        for route in [READ, CHANGE] {
-            assert!(responses(&route).unwrap().contains_key(busy.as_str()), "{}", route.method);
-        }
-    }
-
-    #[test]
-    fn every_operation_has_an_id_of_its_own() {
-        let document = document().unwrap();
-        let mut seen = BTreeSet::new();
-        visit(&document["paths"], &mut |key, value| {
-            if key == "operationId" {
-                assert!(seen.insert(value.to_string()), "{value} is there twice");
-            }
-        });
-        assert!(seen.len() > 200, "only {} operations", seen.len());
-    }
-
-    #[test]
-    fn items_have_the_keys_that_are_joined_to_their_rows() {
-        let types = schemas().unwrap();
-        for kind in shown() {
-            let properties = &types[kind.resource.kind]["properties"];
-            for join in kind.joins {
-                let key = match join {
-                    Join::Warnings => "warnings",
-                    Join::PodInfo { key, .. } => key,
-                    Join::Allocation => "allocatedResources",
-                    Join::Metrics => "metrics",
-                };
-                assert!(properties.get(key).is_some(), "{} has no {key}", kind.name);
-            }
-        }
-    }
-}
+#[path = "openapi_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 //!
 //! It routes nothing: that is `mod.rs`.
 
-use super::openapi_routes::{Parameter, Route, delete, get, post, put};
+use super::openapi_routes::{Answer, Parameter, Route, delete, get, post, put};
 
 const LIST: &[Parameter] = &[
     ("repository", "string", "One repository, or several separated by commas; all without it."),
@@ -20,6 +20,9 @@ const VERSIONS: &[Parameter] = &[
 ];
 const FORCE: &[Parameter] = &[("force", "bool", "Takes the place of what is there.")];
 const FORCE_DELETE: &[Parameter] = &[("force", "bool", "Even while releases are of this version.")];
+
+const READ_ONLY: Answer = (405, "The repository takes no such change");
+const FULL: Answer = (507, "The repository is full");
 
 pub const CHARTS: &[Route] = &[
     get("/api/v1/repository", "repositories", "Those that the caller may read")
@@ -72,7 +75,8 @@ pub const CHARTS: &[Route] = &[
     .query(FORCE)
     .takes("application/gzip")
     .status(201)
-    .json("ChartUpload"),
+    .json("ChartUpload")
+    .also(&[READ_ONLY, FULL]),
     get(
         "/api/v1/chart/{repository}/{name}",
         "chart",
@@ -92,7 +96,8 @@ pub const CHARTS: &[Route] = &[
         "Deletes a version; 409 while releases that the caller sees are of it",
     )
     .query(FORCE_DELETE)
-    .json("ChartChange"),
+    .json("ChartChange")
+    .also(&[READ_ONLY]),
     get(
         "/api/v1/chart/{repository}/{name}/{version}/icon",
         "chartIcon",
@@ -112,5 +117,6 @@ pub const CHARTS: &[Route] = &[
     )
     .query(FORCE)
     .takes("text/plain")
-    .json("ChartChange"),
+    .json("ChartChange")
+    .also(&[READ_ONLY, FULL]),
 ];

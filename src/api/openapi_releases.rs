@@ -40,7 +40,8 @@ pub const RELEASES: &[Route] = &[
     )
     .takes("Install")
     .status(202)
-    .json("Operation"),
+    .json("Operation")
+    .repeatable(),
     get(
         "/api/v1/release/{namespace}/{name}",
         "release",
@@ -51,11 +52,13 @@ pub const RELEASES: &[Route] = &[
     put("/api/v1/release/{namespace}/{name}", "upgrade", "Upgrades a release")
         .takes("Upgrade")
         .status(202)
-        .json("Operation"),
+        .json("Operation")
+        .repeatable(),
     delete("/api/v1/release/{namespace}/{name}", "uninstall", "Uninstalls a release")
         .query(UNINSTALL)
         .status(202)
-        .json("Operation"),
+        .json("Operation")
+        .repeatable(),
     get(
         "/api/v1/release/{namespace}/{name}/history",
         "releaseHistory",
@@ -110,11 +113,13 @@ pub const RELEASES: &[Route] = &[
     )
     .takes("RollbackOfRelease")
     .status(202)
-    .json("Operation"),
+    .json("Operation")
+    .repeatable(),
     post("/api/v1/release/{namespace}/{name}/test", "testRelease", "Runs the chart's tests")
         .takes("TestOfRelease")
         .status(202)
-        .json("Operation"),
+        .json("Operation")
+        .repeatable(),
     post(
         "/api/v1/release/{namespace}/{name}/preview",
         "previewRelease",
@@ -146,12 +151,14 @@ pub const RELEASES: &[Route] = &[
         "operation",
         "How an operation stands; as an event stream its log",
     )
-    .json("Operation"),
+    .json("Operation")
+    .untagged(),
     delete(
         "/api/v1/operation/{namespace}/{id}",
         "cancelOperation",
         "Asks it to end; 200 when it is over already",
     )
     .status(202)
-    .json("Operation"),
+    .json("Operation")
+    .also(&[(200, "It was over already")]),
 ];

@@ -15,13 +15,22 @@ pub struct Route {
     pub takes: &'static str,
     pub status: u16,
     pub gives: Gives,
+    /// Answers besides that one and what every route may refuse.
+    pub also: &'static [Answer],
     pub refuses: Refuses,
     /// Needs no credentials.
     pub is_open: bool,
+    /// Made anew each time: it has no ETag.
+    pub is_untagged: bool,
+    /// Takes an Idempotency-Key.
+    pub is_repeatable: bool,
 }
 
 /// Name, type and meaning of a query parameter.
 pub type Parameter = (&'static str, &'static str, &'static str);
+
+/// Status and meaning.
+pub type Answer = (u16, &'static str);
 
 /// What a successful answer holds.
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +74,11 @@ const fn route(
         takes: "",
         status: 200,
         gives: Gives::Nothing,
+        also: &[],
         refuses: Refuses::Text,
         is_open: false,
+        is_untagged: false,
+        is_repeatable: false,
     }
 }
 
@@ -121,6 +133,18 @@ impl Route {
         Self { query, ..self }
     }
 
+    pub(super) const fn also(self, also: &'static [Answer]) -> Self {
+        Self { also, ..self }
+    }
+
+    pub(super) const fn untagged(self) -> Self {
+        Self { is_untagged: true, ..self }
+    }
+
+    pub(super) const fn repeatable(self) -> Self {
+        Self { is_repeatable: true, ..self }
+    }
+
     const fn refuses(self, refuses: Refuses) -> Self {
         Self { refuses, ..self }
     }
@@ -145,58 +169,28 @@ const SEARCH: &[Parameter] = &[
     ("kinds", "string", "Kinds, separated by commas; all that are kept without it."),
     ("limit", "int", "Hits in the answer, from 1 to 500; 50 without it."),
 ];
-const WINDOW: &[Parameter] = &[
-    ("previous", "bool", "The log of the container's run before this one."),
-    ("logFilePosition", "\"beginning\"|\"end\"", "Which end of a long log to read."),
-    ("referenceTimestamp", "string", "Time of the line to count from; newest or oldest."),
-    ("referenceLineNum", "int", "Which line of that time."),
-    ("offsetFrom", "int", "First line, counted from the reference."),
-    ("offsetTo", "int", "Behind the last line, counted from the reference."),
-];
-const FILE: &[Parameter] = &[
-    ("previous", "bool", "The log of the container's run before this one."),
-    ("timestamps", "bool", "Each line begins with its time."),
-    ("follow", "bool", "Goes on with new lines until the caller hangs up."),
-    ("tailLines", "int", "Begins so many lines before the end."),
-    ("sinceSeconds", "int", "Begins so many seconds ago."),
-    ("sinceTime", "time", "Begins at this time; not together with sinceSeconds."),
-];
-const FOLLOW: &[Parameter] = &[
-    ("previous", "bool", "The log of the container's run before this one."),
-    ("timestamps", "bool", "Each line comes with its time; true without it."),
-    ("tailLines", "int", "Begins so many lines before the end."),
-    ("sinceSeconds", "int", "Begins so many seconds ago."),
-    ("sinceTime", "time", "Begins at this time; not together with sinceSeconds."),
-    (
-        "filter",
-        "string",
-        "A regular expression: lines without a match are left out. The first 2 KiB of a line are looked at, at most 10 groups.",
-    ),
-    ("from", "string", "The id of the last event that was read, as Last-Event-ID."),
-    ("container", "string", "Of a workload: this container only."),
-];
-const SHELL: &[Parameter] =
-    &[("shell", "string", "This program alone; else bash, sh, powershell and cmd are tried.")];
-const EXEC: &[Parameter] = &[
-    ("container", "string", "Which container; the only one without it."),
-    ("command", "string", "The program, then each argument: as often as needed."),
-    ("tty", "bool", "With a terminal."),
-    ("stdin", "bool", "Takes input."),
-];
-const ATTACH: &[Parameter] = &[
-    ("container", "string", "Which container; the only one without it."),
-    ("tty", "bool", "With a terminal."),
-    ("stdin", "bool", "Takes input."),
-];
 const VERBOSE: &[Parameter] = &[("verbose", "string", "Tells how each kind stands.")];
 
-/// All of them, by who offers them; the kinds' own are not here.
+pub(super) const NO_UPGRADE: Answer =
+    (426, "No WebSocket is asked for, or one of another version than 13");
+const HOME: &[Answer] = &[
+    (303, "The token of a sign-in link is good: its cookie is set"),
+    (304, "Nothing changed since the ETag sent."),
+    (401, "The token of a sign-in link is not good"),
+];
+const UPGRADED: Answer = (101, "The API server has taken an upgrade");
+const CREATED: Answer = (201, "An object was made");
+const ACCEPTED: Answer = (202, "It is not done yet");
+
+/// By who offers them. The kinds' own are not here, nor those with files of their own: logs and
+/// shells, releases, charts.
 pub const ROUTES: &[&[Route]] =
-    &[SERVER, SESSION, OBJECTS, FORMS, CUSTOM, LOGS, USAGE, FRONTEND, PASSTHROUGH, SHELLS];
+    &[SERVER, SESSION, OBJECTS, FORMS, CUSTOM, USAGE, FRONTEND, PASSTHROUGH];
 
 const SERVER: &[Route] = &[
     get("/", "home", "The web frontend's page; what this is where there is no frontend")
         .text("text/html")
+        .also(HOME)
         .refuses(Refuses::Never)
         .open(),
     get("/livez", "livez", "Whether the process answers")
@@ -210,6 +204,7 @@ const SERVER: &[Route] = &[
     get("/readyz", "readyz", "Whether to send requests here; 503 when not")
         .query(VERBOSE)
         .text("text/plain")
+        .also(&[(503, "Not now")])
         .refuses(Refuses::Never)
         .open(),
     get(
@@ -223,39 +218,14 @@ const SERVER: &[Route] = &[
 const SESSION: &[Route] = &[
     get("/api/v1/csrftoken/{action}", "csrfToken", "A token for POSTs below /api/v1/{action}")
         .json("CsrfToken")
+        .untagged()
         .open(),
     post("/api/v1/login", "login", "The token back when the API server knows it")
         .takes("LoginRequest")
         .json("LoginResponse")
         .refuses(Refuses::Item)
         .open(),
-    get("/api/v1/me", "me", "Who the caller is").json("User").refuses(Refuses::Item),
-];
-
-const SHELLS: &[Route] = &[
-    get(
-        "/api/v1/pod/{namespace}/{name}/shell/{container}",
-        "openShell",
-        "The id that binds a SockJS session to a shell of a container",
-    )
-    .query(SHELL)
-    .json("TerminalResponse"),
-    get("/api/v1/pod/{namespace}/{name}/exec", "exec", "A process in a container, by WebSocket")
-        .query(EXEC)
-        .status(101),
-    get(
-        "/api/v1/pod/{namespace}/{name}/attach",
-        "attach",
-        "A container's own process, by WebSocket",
-    )
-    .query(ATTACH)
-    .status(101),
-    get(
-        "/api/v1/pod/{namespace}/{name}/portforward/{port}",
-        "forwardPort",
-        "A connection to a port of a pod, by WebSocket",
-    )
-    .status(101),
+    get("/api/v1/me", "me", "Who the caller is").json("User").untagged().refuses(Refuses::Item),
 ];
 
 const OBJECTS: &[Route] = &[
@@ -316,7 +286,8 @@ const OBJECTS: &[Route] = &[
     put("/api/v1/node/{name}/cordon", "cordonNode", "No new pods for a node").status(204),
     put("/api/v1/node/{name}/uncordon", "uncordonNode", "New pods for a node again").status(204),
     get("/api/v1/stream", "stream", "Many live answers over one WebSocket, each by an id")
-        .status(101),
+        .status(101)
+        .also(&[NO_UPGRADE]),
     get("/api/v1/overview", "overview", "The start page in one answer").json("Overview"),
     get("/api/v1/overview/{namespace}", "overviewIn", "The start page of some namespaces")
         .json("Overview"),
@@ -336,6 +307,7 @@ const FORMS: &[Route] = &[
         .json("AppDeploymentFromFileResponse"),
     get("/api/v1/appdeployment/protocols", "protocols", "Protocols of ports")
         .json("Protocols")
+        .untagged()
         .refuses(Refuses::Never)
         .open(),
     post("/api/v1/appdeployment/validate/name", "validateName", "Whether a name is free")
@@ -380,42 +352,6 @@ const CUSTOM: &[Route] = &[
         .list("event"),
 ];
 
-const LOGS: &[Route] = &[
-    get(
-        "/api/v1/log/source/{namespace}/{name}/{kind}",
-        "logSources",
-        "The pods and containers of a workload",
-    )
-    .json("LogSources"),
-    get("/api/v1/log/{namespace}/{pod}", "podLog", "Lines of the log of a pod's first container")
-        .query(WINDOW)
-        .json("LogDetails"),
-    get("/api/v1/log/{namespace}/{pod}/{container}", "containerLog", "Lines of a container's log")
-        .query(WINDOW)
-        .json("LogDetails"),
-    get(
-        "/api/v1/log/file/{namespace}/{pod}/{container}",
-        "logFile",
-        "A container's log as a file, or followed",
-    )
-    .query(FILE)
-    .text("text/plain"),
-    get(
-        "/api/v1/log/{namespace}/{pod}/{container}/follow",
-        "followLog",
-        "New lines of a container's log, as event stream or WebSocket",
-    )
-    .query(FOLLOW)
-    .text("text/event-stream"),
-    get(
-        "/api/v1/log/follow/{kind}/{namespace}/{name}",
-        "followLogs",
-        "New lines of all pods of a workload in the order of their times, as they come and go",
-    )
-    .query(FOLLOW)
-    .text("text/event-stream"),
-];
-
 const USAGE: &[Route] = &[
     get("/api/v1/metrics/pod/{namespace}/{name}", "podUsage", "Usage of a pod").json("Usage"),
     get("/api/v1/metrics/node/{name}", "nodeUsage", "Usage of a node").json("Usage"),
@@ -432,10 +368,12 @@ const USAGE: &[Route] = &[
 const FRONTEND: &[Route] = &[
     get("/config", "config", "The server's clock and version")
         .json("AppConfig")
+        .untagged()
         .refuses(Refuses::Never)
         .open(),
     get("/systembanner", "systemBanner", "A message for every page; an empty one is none")
         .json("SystemBanner")
+        .untagged()
         .refuses(Refuses::Never)
         .open(),
     get("/settings", "settings", "The settings of all users")
@@ -448,6 +386,7 @@ const FRONTEND: &[Route] = &[
         .refuses(Refuses::Item),
     get("/settings/cani", "maySettings", "Whether the caller may read the settings' ConfigMap")
         .json("CanIResponse")
+        .untagged()
         .refuses(Refuses::Item)
         .open(),
     get("/settings/pinnedresources", "pinnedResources", "What the frontend's menu shows")
@@ -460,6 +399,7 @@ const FRONTEND: &[Route] = &[
         .refuses(Refuses::Item),
     get("/settings/pinnedresources/cani", "mayPinnedResources", "The same as /settings/cani")
         .json("CanIResponse")
+        .untagged()
         .refuses(Refuses::Item)
         .open(),
     delete("/settings/pinnedresources/{kind}/{name}", "unpinClusterResource", "One less")
@@ -475,20 +415,26 @@ const AS_CALLER: &str = "The Kubernetes API itself, as the caller, upgrades incl
 const PASSTHROUGH: &[Route] = &[
     get("/clusters/{cluster}/{path}", "passGet", AS_CALLER)
         .json("KubernetesObject")
+        .also(&[UPGRADED])
+        .untagged()
         .refuses(Refuses::Status),
     post("/clusters/{cluster}/{path}", "passPost", AS_CALLER)
         .takes("KubernetesObject")
         .json("KubernetesObject")
+        .also(&[UPGRADED, CREATED, ACCEPTED])
         .refuses(Refuses::Status),
     put("/clusters/{cluster}/{path}", "passPut", AS_CALLER)
         .takes("KubernetesObject")
         .json("KubernetesObject")
+        .also(&[CREATED])
         .refuses(Refuses::Status),
     route("patch", "/clusters/{cluster}/{path}", "passPatch", AS_CALLER)
         .takes("any")
         .json("KubernetesObject")
+        .also(&[CREATED])
         .refuses(Refuses::Status),
     delete("/clusters/{cluster}/{path}", "passDelete", AS_CALLER)
         .json("KubernetesObject")
+        .also(&[ACCEPTED])
         .refuses(Refuses::Status),
 ];

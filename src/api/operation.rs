@@ -15,7 +15,6 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -327,7 +326,7 @@ impl Reader {
 
     /// Looks again at what others run, and at the right to look on.
     async fn look(&mut self) {
-        if is_expired(&self.user) {
+        if self.user.is_over() {
             return self.end(&ApiError::unauthorized());
         }
         self.looked = Instant::now();
@@ -357,10 +356,6 @@ impl Reader {
 /// is there and does not judge takes it in the end, since whoever lost it may bring about a 429.
 fn is_passing(status: StatusCode, is_fresh: bool) -> bool {
     status.is_server_error() || (status == StatusCode::TOO_MANY_REQUESTS && is_fresh)
-}
-
-fn is_expired(user: &User) -> bool {
-    user.expires().is_some_and(|at| at <= Timestamp::now().as_second())
 }
 
 /// Lines of an operation elsewhere from this one on.

@@ -25,8 +25,8 @@ use crate::upstream::User;
 /// Whole rows of one answer: each is a GET as the caller. More namespaces show their names.
 const WHOLE: usize = 50;
 
-/// The page of the caller's own namespaces, and a word where some may be missing from it; `None`
-/// when there is not one.
+/// The page of the caller's own namespaces, and a word where some may be missing from it or where
+/// only names decide about their order; `None` when there is not one.
 pub async fn page(
     gateway: &Gateway,
     user: &User,
@@ -54,22 +54,30 @@ pub async fn page(
     let mut rows = visible.iter().map(|one| name_only(&one.name)).collect::<Result<Vec<_>, _>>()?;
     let gettable: HashSet<&CompactString> =
         visible.iter().filter(|one| one.may_get).map(|one| &one.name).collect();
-    let with_content = needs_content(query);
-    let (mut partly, mut unread) = (None, !with_content);
-    if with_content {
+    let (mut query, mut partly, mut unread) = (query.clone(), None, true);
+    if needs_content(&query) {
         // What a name rules out need not be read.
         let mut by_name = query.filters.clone();
         by_name.retain(|filter| is_name(filter.key));
         rows.retain(|row| by_name.iter().all(|filter| filter.matches(row)));
         unread = rows.iter().filter(|row| gettable.contains(&row.name)).count() > WHOLE;
-        if unread && filters_content(query) {
-            let (id, most) = ("error-custom-objects-in-part", WHOLE.to_string());
-            let too_many = StatusCode::PAYLOAD_TOO_LARGE;
+        let is_order_alone = !filters_content(&query);
+        if unread {
+            let (too_many, most) = (StatusCode::PAYLOAD_TOO_LARGE, WHOLE.to_string());
+            let id = match is_order_alone {
+                true => "error-namespaces-by-name",
+                false => "error-custom-objects-in-part",
+            };
             partly = Some(ApiError::with_status(too_many, id, &[("most", &most)]));
         }
-        fill(gateway, user, (kind, &gettable), &mut rows).await;
+        if unread && is_order_alone {
+            // Those that are not read would all stand at one end.
+            query.sort.retain(|sort| is_name(sort.key));
+        } else {
+            fill(gateway, user, (kind, &gettable), &mut rows).await;
+        }
     }
-    let mut page = Page::of(&rows, query);
+    let mut page = Page::of(&rows, &query);
     if unread {
         fill(gateway, user, (kind, &gettable), &mut page.rows).await;
     }

@@ -3,6 +3,8 @@
 //!
 //! It reads no body and rewrites no answer. Its own errors are `metav1.Status`, as kubectl reads.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -34,8 +36,7 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
     // First of all: who has no credentials learns nothing, not even which paths are odd.
     let user = gateway.callers.user(&Asked::of(&request))?;
     let own = gateway.cluster.name();
-    let (cluster, target) = split(request.uri(), own)?;
-    let root = format!("{}/clusters/{}", gateway.base_path, encoded(&cluster));
+    let (cluster, target) = split(request.uri(), &gateway.base_path, own)?;
     if cluster != own {
         let error = ApiError::not_found(format!(
             "there is no cluster {cluster:?} here; the one behind this server is {own:?}"
@@ -48,25 +49,36 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
     let bridge = Bridge::open(&mut request)?;
     let info = read(&request)?;
     let by_cookie = !request.headers().contains_key(header::AUTHORIZATION);
+    // Cookies are between the browser, us, and whatever else signs people in at this address.
+    request.headers_mut().remove(header::COOKIE);
     let mut response = forward(gateway, &user, &info, request).await?;
     if let Some(bridge) = bridge {
         response = bridge.answer(response)?;
     }
-    prefix_location(response.headers_mut(), &root);
+    if response.headers().contains_key(header::LOCATION) {
+        let root = format!("{}/clusters/{}", gateway.base_path, encoded(own));
+        prefix_location(response.headers_mut(), gateway.cluster.prefix(), &root);
+    }
     if by_cookie && (info.subresource == "proxy" || info.verb == "proxy") {
         fence_off(response.headers_mut());
     }
     Ok(response)
 }
 
-/// A redirect within the API server (a proxied service's missing slash, for one) stays behind us.
-fn prefix_location(headers: &mut HeaderMap, root: &str) {
+/// A redirect within the API server (a proxied service's missing slash, for one) stays behind us:
+/// `root` stands where the kubeconfig's address has `prefix` before the API's own paths.
+pub(super) fn prefix_location(headers: &mut HeaderMap, prefix: &str, root: &str) {
     let own = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-    let own = own.filter(|path| path.starts_with('/') && !path.starts_with("//"));
-    let Some(location) = own.map(|path| HeaderValue::from_str(&format!("{root}{path}"))) else {
+    let Some(path) = own.filter(|path| path.starts_with('/') && !path.starts_with("//")) else {
         return;
     };
-    if let Ok(location) = location {
+    // At a segment's end alone, and never so that another host's address is left.
+    let whole = |rest: &&str| {
+        !rest.starts_with("//") && (rest.is_empty() || rest.starts_with(['/', '?', '#']))
+    };
+    let rest = path.strip_prefix(prefix).filter(whole).unwrap_or(path);
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    if let Ok(location) = HeaderValue::from_str(&format!("{root}{slash}{rest}")) {
         headers.insert(header::LOCATION, location);
     }
 }
@@ -187,13 +199,18 @@ pub(super) async fn user_name(gateway: &Gateway, user: &User) -> String {
     review.status.user_info.username
 }
 
-/// The cluster's name and, byte for byte, what follows it. The base path is already gone.
+/// The cluster's name and, byte for byte, what follows it.
 ///
 /// Names may have slashes (EKS: `arn:aws:eks:…:cluster/prod`), and client-go sends even a `%2F` of
 /// its server's address as `/`: as many segments are the name as make our own, else the first is.
-fn split(uri: &Uri, own: &str) -> Result<(String, PathAndQuery), ApiError> {
-    let path = uri.path().strip_prefix("/clusters/").unwrap_or_default();
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+fn split<'a>(
+    uri: &'a Uri,
+    base: &str,
+    own: &str,
+) -> Result<(Cow<'a, str>, PathAndQuery), ApiError> {
+    let path = uri.path().strip_prefix(base).and_then(|path| path.strip_prefix("/clusters/"));
+    let path = path.unwrap_or_default();
+    let decoded = |text: &'a str| percent_decode_str(text).decode_utf8_lossy();
     let mut ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
     let mut own_ends = ends.clone().take(own.matches('/').count() + 1);
     let end = own_ends.find(|end| decoded(path.split_at(*end).0) == own).or_else(|| ends.next());
@@ -234,8 +251,11 @@ mod tests {
             ("/clusters/main/api?", "main", "/api?"),
         ] {
             for own in ["main", "arn:aws/x"] {
-                let (found, rest) = split(&uri.parse().unwrap(), own).unwrap();
-                assert_eq!((found.as_str(), rest.as_str()), (name, target), "{uri}");
+                for base in ["", "/b"] {
+                    let uri = format!("{base}{uri}").parse().unwrap();
+                    let (found, rest) = split(&uri, base, own).unwrap();
+                    assert_eq!((&*found, rest.as_str()), (name, target), "{uri}");
+                }
             }
         }
     }
@@ -253,8 +273,9 @@ mod tests {
             ("/clusters/arn:aws/x%2Fapi", "arn:aws", "/x%2Fapi"),
             ("/clusters/arn:aws", "arn:aws", "/"),
         ] {
-            let (found, rest) = split(&uri.parse().unwrap(), "arn:aws/x").unwrap();
-            assert_eq!((found.as_str(), rest.as_str()), (name, target), "{uri}");
+            let uri = uri.parse().unwrap();
+            let (found, rest) = split(&uri, "", "arn:aws/x").unwrap();
+            assert_eq!((&*found, rest.as_str()), (name, target), "{uri}");
         }
     }
 
@@ -268,8 +289,36 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::LOCATION, HeaderValue::from_static(location));
-            prefix_location(&mut headers, "/b/clusters/main");
+            prefix_location(&mut headers, "", "/b/clusters/main");
             assert_eq!(headers[header::LOCATION], seen);
+        }
+    }
+
+    #[test]
+    fn what_the_clusters_address_puts_before_its_paths_is_not_said_twice() {
+        for (location, behind, at_root) in [
+            ("/k/api/x/", "/b/clusters/main/api/x/", "/api/x/"),
+            ("/k", "/b/clusters/main/", "/"),
+            ("/k?a=/k/", "/b/clusters/main/?a=/k/", "/?a=/k/"),
+            ("/kk/x", "/b/clusters/main/kk/x", "/kk/x"),
+            ("/api/k/", "/b/clusters/main/api/k/", "/api/k/"),
+            (
+                "/k//elsewhere.example/",
+                "/b/clusters/main/k//elsewhere.example/",
+                "/k//elsewhere.example/",
+            ),
+            (
+                "https://elsewhere.example/k/",
+                "https://elsewhere.example/k/",
+                "https://elsewhere.example/k/",
+            ),
+        ] {
+            for (root, seen) in [("/b/clusters/main", behind), ("", at_root)] {
+                let mut headers = HeaderMap::new();
+                headers.insert(header::LOCATION, HeaderValue::from_static(location));
+                prefix_location(&mut headers, "/k", root);
+                assert_eq!(headers[header::LOCATION], seen, "{location}");
+            }
         }
     }
 }

@@ -10,13 +10,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use regex::Regex;
 
 use super::caller::{Asked, refuse_cross_site};
 use super::error::ApiError;
 use super::{Gateway, passthrough};
 use crate::upstream::{BadPath, User, subprotocol_token};
+
+/// What the names of our own cookies begin with.
+const OWN_COOKIES: &[u8] = b"binnacle-";
 
 /// What passes: accepted hosts and paths, without the rejected paths and methods. Rejection wins.
 #[derive(Debug, Clone)]
@@ -96,7 +99,28 @@ async fn answer(front: &Front, mut request: Request) -> Result<Response, ApiErro
         true => front.gateway.callers.user(&Asked::of(&request))?,
         false => User::kubeconfig(request.headers()),
     };
-    passthrough::forward(&front.gateway, &user, &info, request).await
+    drop_own_cookies(request.headers_mut());
+    let mut response = passthrough::forward(&front.gateway, &user, &info, request).await?;
+    passthrough::prefix_location(response.headers_mut(), front.gateway.cluster.prefix(), "");
+    Ok(response)
+}
+
+/// Cookies know no ports: a browser sends those of our other listeners here, too. All others are
+/// between it and what it calls behind us, where services sign people in.
+fn drop_own_cookies(headers: &mut HeaderMap) {
+    let sent: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
+    headers.remove(header::COOKIE);
+    for value in sent {
+        let pairs = value.as_bytes().split(|byte| *byte == b';');
+        let others: Vec<&[u8]> =
+            pairs.filter(|pair| !pair.trim_ascii_start().starts_with(OWN_COOKIES)).collect();
+        let others = others.join(&b';');
+        if let Ok(others) = HeaderValue::from_bytes(others.trim_ascii())
+            && !others.is_empty()
+        {
+            headers.append(header::COOKIE, others);
+        }
+    }
 }
 
 /// The name by which the client calls us. `kubectl proxy` takes the brackets off an IPv6 address
@@ -175,5 +199,24 @@ mod tests {
         assert_eq!(named("/", "[::1]:8001"), "[::1]");
         assert_eq!(named("/", "evil.example:80"), "evil.example");
         assert_eq!(named("http://evil.example/", "localhost"), "evil.example");
+    }
+
+    #[test]
+    fn our_own_cookies_are_dropped_and_those_of_services_stay_as_they_came() {
+        let left = |sent: &[&'static [u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in sent {
+                headers.append(header::COOKIE, HeaderValue::from_bytes(value).unwrap());
+            }
+            drop_own_cookies(&mut headers);
+            let values = headers.get_all(header::COOKIE).iter();
+            values.map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>()
+        };
+        let mixed: &[u8] = b"binnacle-token=a; session=b; binnacle-wrote=c;theme=d\xff";
+        assert_eq!(left(&[mixed]), [b"session=b;theme=d\xff".to_vec()]);
+        let two: [&[u8]; 2] = [b"a=1;  b=binnacle-x", b"binnacle-shell=y"];
+        assert_eq!(left(&two), [b"a=1;  b=binnacle-x".to_vec()]);
+        assert!(left(&[b"binnacle-token=a"]).is_empty());
+        assert!(left(&[]).is_empty());
     }
 }

@@ -188,7 +188,7 @@ async fn choose(
             let left_out = joins.left_out(&view.scope);
             errors.extend(left_out.map(|why| subject.item(why.clone().into())));
             errors.extend(view.missing().map(|error| subject.item(error)));
-            let rows = pick(&view);
+            let rows = Page::left(pick(&view), query);
             let usage = joins.usage.as_ref().filter(|_| kind.list.metrics);
             let usage = usage.map(|usage| usage.of_rows(kind, &rows, &joins));
             let page = Page::of(&rows, query);

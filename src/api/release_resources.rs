@@ -352,6 +352,7 @@ async fn pods_of(
     }));
     rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     rows.dedup_by(|a, b| a.uid == b.uid);
+    let rows = Page::left(rows, query);
     let usage = joins.usage.as_ref().filter(|_| kind.list.metrics);
     let usage = usage.map(|usage| usage.of_rows(kind, &rows, &joins));
     let page = Page::of(&rows, query);

@@ -16,16 +16,19 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use compact_str::CompactString;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::Gateway;
+use super::caller::Asked;
 use super::error::ApiError;
+use super::front::PASSTHROUGH;
 use super::kept::Baked;
 use super::live;
 use super::live_hub::Live;
 use super::view::View;
 use super::written::{self, Wrote};
 use crate::i18n::{self, Locale};
+use crate::upstream::{Fingerprint, User};
 
 /// `cache`, `live`, or both when views differ.
 pub(super) const SOURCE: HeaderName = HeaderName::from_static("binnacle-source");
@@ -38,6 +41,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VARY: &str = "Authorization, Cookie, Accept, Accept-Language, Accept-Encoding, Impersonate-User, Impersonate-Group, Impersonate-Uid";
 /// Longest request id of a client's that we repeat.
 const REQUEST_ID_LIMIT: usize = 64;
+/// Longest body that leaves without room of its own: a page of some 600 pods.
+const SHORT: usize = 1 << 20;
 
 /// What is random for each process: the key of the ETags, since an ETag must tell nothing of its
 /// content, and the numbers that request ids are made of.
@@ -62,8 +67,9 @@ impl Tags {
     }
 
     /// Unique within the process, and without a visible order.
-    fn request_id(&self) -> String {
-        format!("{:016x}", self.key.hash_one(self.next.fetch_add(1, Ordering::Relaxed)))
+    fn request_id(&self) -> HeaderValue {
+        let text = format!("{:016x}", self.key.hash_one(self.next.fetch_add(1, Ordering::Relaxed)));
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0"))
     }
 }
 
@@ -119,6 +125,10 @@ impl Freshness {
 #[derive(Clone)]
 pub struct Denied(pub Arc<ApiError>);
 
+/// In an answer's extensions: it is longer than [`SHORT`], and whose it is.
+#[derive(Clone)]
+struct Long(Fingerprint);
+
 /// A JSON answer before it has headers.
 pub struct Reply {
     body: Bytes,
@@ -171,11 +181,15 @@ impl Reply {
             let one = one.trim();
             one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag
         });
+        let long = (!same && self.body.len() > SHORT).then(|| Long(asker(gateway, request)));
         let mut response = if same {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             Response::new(Body::from(self.body))
         };
+        if let Some(long) = long {
+            response.extensions_mut().insert(long);
+        }
         if let Some(error) = self.denied {
             response.extensions_mut().insert(Denied(Arc::new(error)));
         }
@@ -219,40 +233,69 @@ impl Gateway {
     }
 }
 
-/// Around every request: its id, its error in the caller's language, its line in the metrics.
+/// Who has sent these headers, which have let him in already: who brings no token is the one person
+/// of this machine.
+fn asker(gateway: &Gateway, headers: &HeaderMap) -> Fingerprint {
+    let (method, uri) = (Method::GET, Uri::default());
+    let asked = Asked { method: &method, uri: &uri, headers, peer: None };
+    let user = gateway.callers.user(&asked);
+    user.unwrap_or_else(|_| User::kubeconfig(headers)).fingerprint()
+}
+
+/// Around every request: its id, its error in the caller's language, its line in the metrics, and
+/// room for a long answer until it is taken; live answers, which ask behind this, have their own.
 /// Whoever accepts an event stream where an answer may be live gets one.
 pub async fn observe(State(live): State<Arc<Live>>, request: Request, next: Next) -> Response {
-    let gateway = &live.gateway;
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let is_live = live::is_wanted(request.method(), request.headers()) && live.has(route);
+    let answer = |request| async {
+        match is_live {
+            // Boxed: plain reads must not carry this large future about.
+            true => Box::pin(live::live(&live, request)).await,
+            false => next.run(request).await,
+        }
+    };
+    observed(&live.gateway, route, request, answer).await
+}
+
+/// The same around whatever answers, under the name of its route.
+pub async fn observed<A: Future<Output = Response>>(
+    gateway: &Gateway,
+    route: &str,
+    request: Request,
+    answer: impl FnOnce(Request) -> A,
+) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
     let locale = gateway.locale_of(request.headers());
-    let id = request_id(&gateway.tags, request.headers());
-    let route = request.extensions().get::<MatchedPath>().cloned();
+    let known = known_id(request.headers());
     // Kept for writes alone: an answer may add to what the client already carries.
     let carried = (!method.is_safe()).then(|| request.headers().clone());
-    let is_live = live::is_wanted(&method, request.headers())
-        && route.as_ref().is_some_and(|route| live.has(route.as_str()));
-    let mut response = match is_live {
-        // Boxed: plain reads must not carry this large future about.
-        true => Box::pin(live::live(&live, request)).await,
-        false => next.run(request).await,
-    };
+    let mut response = answer(request).await;
+    if let Some(Long(who)) = response.extensions_mut().remove::<Long>() {
+        response = gateway.answers.hold(who, response);
+    }
     if let (Some(wrote), Some(headers)) =
         (response.extensions_mut().remove::<Vec<Wrote>>(), carried)
         && let Some(all) = written::carry(&wrote, &headers, &gateway.base_path)
     {
         response.headers_mut().extend(all);
     }
-    if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
-        told(&error, id.to_str().unwrap_or_default());
-        if locale != Locale::EN {
-            response = error.as_ref().clone().into_text_response(locale);
-        }
-    }
-    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let error = response.extensions_mut().remove::<Arc<ApiError>>();
     // The passthrough adds nothing to what the API server says; it has its own Audit-Id.
-    if !route.contains("/clusters/") {
-        response.headers_mut().entry(REQUEST_ID).or_insert(id);
+    let adds = route != PASSTHROUGH;
+    if adds || error.is_some() {
+        let id = known.unwrap_or_else(|| gateway.tags.request_id());
+        if let Some(error) = error {
+            told(&error, id.to_str().unwrap_or_default());
+            if locale != Locale::EN {
+                response = error.as_ref().clone().into_text_response(locale);
+            }
+        }
+        if adds {
+            response.headers_mut().entry(REQUEST_ID).or_insert(id);
+        }
     }
     let status = response.status().as_u16();
     gateway.metrics.request(route, method.as_str(), status, begun.elapsed());
@@ -272,17 +315,13 @@ fn told(error: &ApiError, request: &str) {
     }
 }
 
-/// The client's own request id where it is sane, else a random one.
-fn request_id(tags: &Tags, headers: &HeaderMap) -> HeaderValue {
+/// The client's own request id where it is sane.
+fn known_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         !bytes.is_empty()
             && bytes.len() <= REQUEST_ID_LIMIT
             && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
     };
-    if let Some(value) = headers.get(REQUEST_ID).filter(sane) {
-        return value.clone();
-    }
-    let text = tags.request_id();
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0"))
+    headers.get(REQUEST_ID).filter(sane).cloned()
 }

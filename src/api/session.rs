@@ -71,8 +71,7 @@ pub async fn login(State(gateway): Shared, request: Request) -> Result<Response,
 
 /// `GET /api/v1/me`: who the caller is.
 pub async fn me(State(gateway): Shared, Caller(user): Caller) -> Result<Response, ApiError> {
-    let over = user.expires().is_some_and(|at| at <= jiff::Timestamp::now().as_second());
-    let name = if over {
+    let name = if user.is_over() {
         who_is(&gateway, &user).await?
     } else {
         let asking = who_is(&gateway, &user);

@@ -33,8 +33,8 @@ const EXCUSES: [&str; 4] = [
     "not found in $PATH",
     "cannot find the file specified",
 ];
-/// Some runtimes say it in the terminal itself, where programs say such things, too.
-const RUNTIME: &str = "exec failed";
+/// Some runtimes say it in the terminal itself, where programs say such things, too: runc, crun.
+const RUNTIMES: [&str; 2] = ["exec failed", "executable file `"];
 
 /// A talk after its beginning.
 pub(super) struct Talk<'t> {
@@ -174,8 +174,7 @@ impl Talk<'_> {
             let end = match next {
                 Some(Shown::Output(text) | Shown::Error(text)) => {
                     held.push_str(&text);
-                    let is_runtimes = held.contains(RUNTIME) && is_excuse(&held);
-                    if is_runtimes && !started.load(Ordering::Relaxed) {
+                    if is_runtimes(&held) && !started.load(Ordering::Relaxed) {
                         continue;
                     }
                     started.store(true, Ordering::Relaxed);
@@ -229,6 +228,11 @@ fn typed_by(command: &Command) -> Option<Typed> {
 
 fn is_excuse(text: &str) -> bool {
     text.len() <= LONGEST_EXCUSE && EXCUSES.iter().any(|excuse| text.contains(excuse))
+}
+
+/// Whether what stands in the terminal are the words of a runtime that found no such shell.
+fn is_runtimes(held: &str) -> bool {
+    is_excuse(held) && RUNTIMES.iter().any(|words| held.contains(words))
 }
 
 /// How a try ended whose last output, if it was a runtime's excuse, was held back.

@@ -61,6 +61,26 @@ fn runtimes_excuses_are_known_and_long_texts_are_none() {
 }
 
 #[test]
+fn of_what_stands_in_the_terminal_only_the_runtimes_own_words_say_that_there_is_no_shell() {
+    let runc = "OCI runtime exec failed: exec failed: unable to start container process: exec: \
+                \"bash\": executable file not found in $PATH: unknown\r\n";
+    let crun = "\u{1b}[31m2026-01-02T03:04:05.678901Z: executable file `bash` not found in $PATH: \
+                No such file or directory\u{1b}[0m\r\n";
+    for words in [runc, crun] {
+        assert!(is_runtimes(words), "{words}");
+        assert_eq!(outcome(Some(1), "", words, false), format!("missing {words}"));
+    }
+    for other in [
+        "bash: foo: No such file or directory\r\n",
+        "sh: 1: foo: not found in $PATH\r\n",
+        "an executable file `bash`\r\n",
+        "exec failed\r\n",
+    ] {
+        assert!(!is_runtimes(other), "{other}");
+    }
+}
+
+#[test]
 fn only_what_is_typed_and_sizes_reach_the_process() {
     let size = Command::Resize { columns: 80, rows: 24 };
     assert!(matches!(typed_by(&size), Some(Typed::Resize { columns: 80, rows: 24 })));

@@ -307,7 +307,7 @@ async fn unknown(live: Live, user: User, every: Duration) {
         }
     };
     tokio::select! {
-        () = expiry(&user) => {}
+        () = expiry(&user), if !user.is_over() => {}
         () = asking => {}
     }
 }

@@ -10,14 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use compact_str::CompactString;
 use http::{Method, StatusCode};
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
 use url::form_urlencoded;
 
 use super::Gateway;
 use super::error::ApiError;
-use super::passthrough::{review_create, user_name};
+use super::passthrough::{granted, review_create, user_name};
 use super::target::encoded;
 use super::terminal_record::{Meter, Record, refused};
 use super::websocket::Utf8;
@@ -241,7 +240,11 @@ pub(super) async fn permit(
             let reason = error.to_string();
             ApiError::bad_request("error-bad-path", &[("reason", &reason)])
         })?;
-        review_create(gateway, user, &info).await
+        // The API server takes a WebSocket for a `get`: what it would refuse shall not be recorded
+        // as begun.
+        let get = Attributes { verb: "get".into(), ..session.right() };
+        let both = tokio::join!(review_create(gateway, user, &info), granted(gateway, user, &get));
+        both.0.and(both.1)
     };
     let (may, name) = tokio::join!(may, user_name(gateway, user));
     let mut permit = Permit { session, name };
@@ -433,10 +436,10 @@ impl Watch {
     /// Returns when the right is gone, with the message that says so.
     async fn revoked(&self, recheck: Duration) -> &'static str {
         let Self { gateway, user, right, .. } = self;
-        let mut evaded = 0;
+        let (mut evaded, was_over) = (0, user.is_over());
         loop {
             sleep(recheck).await;
-            if user.expires().is_some_and(|at| at <= Timestamp::now().as_second()) {
+            if user.is_over() && !was_over {
                 return REFUSED;
             }
             let answer = gateway.authorizer.review(&gateway.cluster, user, right).await;

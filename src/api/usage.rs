@@ -62,7 +62,16 @@ impl Usages {
 
     /// Of the very object that a row is of, and of none that had its name before.
     pub fn of(&self, row: &Row) -> Option<Series> {
-        self.get(&row.namespace, &row.name)?.since(row.created)
+        match self {
+            Self::Shared { usage, scope } => {
+                usage.of(scope, (row.namespace.as_str(), row.name.as_str()), row.created)
+            }
+            Self::Own { view, .. } => {
+                let measured = view.store().get(&view.scope, &row.namespace, &row.name)?;
+                let is_its_own = facts(&measured)?.time >= row.created;
+                self.get(&row.namespace, &row.name).filter(|_| is_its_own)
+            }
+        }
     }
 
     /// `metrics` of a pod in a list, written.

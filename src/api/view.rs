@@ -111,10 +111,21 @@ impl View {
     /// Why rows of some namespaces are missing for which no denial is known beforehand: they were
     /// refused, or nobody could be asked about them, though the rows of the others are current.
     pub fn missing(&self) -> Option<ApiError> {
-        let is_denial = |why: &Failure| why.code() == Some(StatusCode::FORBIDDEN);
         let unasked = self.scope.rest().filter(|why| !is_denial(why) && self.age.is_zero());
         self.refused.as_ref().or(unasked).cloned().map(ApiError::from)
     }
+
+    /// Why rows of some of these namespaces, which were named, are denied to the caller. Of all
+    /// namespaces nobody expects those in which he has no rights: nothing is said of them.
+    pub fn denied_among(&self, named: &[CompactString]) -> Option<ApiError> {
+        let is_short = named.iter().any(|namespace| !self.scope.covers(namespace));
+        let rest = self.scope.rest().filter(|why| is_short && is_denial(why));
+        rest.cloned().map(ApiError::from)
+    }
+}
+
+fn is_denial(failure: &Failure) -> bool {
+    failure.code() == Some(StatusCode::FORBIDDEN)
 }
 
 impl NoView {

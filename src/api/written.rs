@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::list::is_namespace;
@@ -58,8 +59,9 @@ enum What {
     Version(u64),
     /// The object with this uid is gone from this namespace.
     Gone { namespace: CompactString, uid: CompactString },
-    /// Something of this kind changed.
-    Something,
+    /// Something of this kind changed, at this time (Unix microseconds by the clock of the replica
+    /// that it went through): a later change is another one, not an old tale told again.
+    Something(u64),
 }
 
 /// Caller and kind.
@@ -99,7 +101,7 @@ impl Wrote {
         let what = match (version, text("/details/uid")) {
             (Some(version), _) => What::Version(version),
             (None, Some(uid)) => What::Gone { namespace: namespace.into(), uid: uid.into() },
-            (None, None) => What::Something,
+            (None, None) => What::now(),
         };
         Self { kind, what }
     }
@@ -108,7 +110,7 @@ impl Wrote {
     pub fn something(group: &str, plural: &str) -> Option<Self> {
         let mut kinds = KINDS.iter().filter(|kind| kind.is_kept());
         let same = |kind: &&KindDef| kind.resource.group == group && kind.resource.plural == plural;
-        kinds.find(same).map(|kind| Self { kind, what: What::Something })
+        kinds.find(same).map(|kind| Self { kind, what: What::now() })
     }
 
     fn encode(&self) -> String {
@@ -116,7 +118,7 @@ impl Wrote {
         match &self.what {
             What::Version(version) => format!("{name}:{version}"),
             What::Gone { namespace, uid } => format!("{name}:{namespace}:{uid}"),
-            What::Something => name.to_owned(),
+            What::Something(at) => format!("{name}::{at}"),
         }
     }
 
@@ -125,7 +127,8 @@ impl Wrote {
         let name = parts.next()?;
         let kind = KINDS.iter().find(|kind| kind.name == name && kind.is_kept())?;
         let what = match (parts.next(), parts.next(), parts.next()) {
-            (None, ..) => What::Something,
+            (None, ..) => What::Something(0),
+            (Some(""), Some(at), None) => What::Something(at.parse().ok()?),
             (Some(version), None, _) => What::Version(version.parse().ok()?),
             // Whoever sends it has not shown good credentials yet: nothing longer is kept.
             (Some(namespace), Some(uid), None)
@@ -163,7 +166,7 @@ impl Writes {
         let key = (user.fingerprint(), wrote.kind.index());
         // The API server has answered to what is noted with a version or as gone. What is heard, or
         // is on its way through the passthrough, may be a stranger's: it pushes out nobody.
-        let proven = anew && wrote.what != What::Something;
+        let proven = anew && !matches!(wrote.what, What::Something(_));
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if !recent.all.contains_key(&key) {
             if !proven && !recent.has_room(UNPROVEN) {
@@ -183,7 +186,7 @@ impl Writes {
             all.retain(|(_, known)| !wrote.what.covers(known));
             if all.len() == OF_ONE_KIND {
                 // Too many to tell apart: everything of the kind is live for a while.
-                *all = vec![(Instant::now(), What::Something)];
+                *all = vec![(Instant::now(), What::now())];
             }
             all.push((Instant::now(), wrote.what.clone()));
         }
@@ -200,7 +203,10 @@ impl Writes {
         let begun = Instant::now();
         loop {
             let mut open = self.open(key);
-            if open.iter().any(|(at, what)| *what == What::Something && at.elapsed() < LIVE) {
+            let is_live = |(at, what): &(Instant, What)| {
+                matches!(what, What::Something(_)) && at.elapsed() < LIVE
+            };
+            if open.iter().any(is_live) {
                 return false;
             }
             open.retain(|(_, what)| !what.is_elsewhere(scope));
@@ -244,10 +250,15 @@ impl Writes {
 }
 
 impl What {
+    fn now() -> Self {
+        Self::Something(u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default())
+    }
+
     /// Whether who waits for this has also waited for the other.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Version(known), Self::Version(other)) => known >= other,
+            (Self::Version(known), Self::Version(other))
+            | (Self::Something(known), Self::Something(other)) => known >= other,
             _ => self == other,
         }
     }
@@ -261,7 +272,7 @@ impl What {
         match self {
             Self::Version(version) => feed.heard_of(*version),
             Self::Gone { uid, .. } => feed.store.by_uid(scope, &uid.as_str().into()).is_none(),
-            Self::Something => true,
+            Self::Something(_) => true,
         }
     }
 }
@@ -319,13 +330,14 @@ mod tests {
         assert_eq!(Wrote::of(pod(), "atlas", &changed).encode(), "pod:41");
         let gone = json!({"kind": "Status", "metadata": {}, "details": {"uid": "u1"}});
         assert_eq!(Wrote::of(pod(), "atlas", &gone).encode(), "pod:atlas:u1");
-        assert_eq!(Wrote::of(pod(), "atlas", &Value::Null).encode(), "pod");
-        for text in ["pod:41", "pod:atlas:u1", "pod"] {
+        assert!(Wrote::of(pod(), "atlas", &Value::Null).encode().starts_with("pod::1"));
+        assert_eq!(Wrote::decode("pod").unwrap().encode(), "pod::0");
+        for text in ["pod:41", "pod:atlas:u1", "pod::7"] {
             assert_eq!(Wrote::decode(text).unwrap().encode(), text);
         }
         let long = format!("pod:n:{}", "u".repeat(65));
         assert_eq!(Wrote::decode(&long), None);
-        for odd in ["", "gadget:4", "pod:x", "pod:a:b:c", "secret:4"] {
+        for odd in ["", "gadget:4", "pod:x", "pod:a:b:c", "secret:4", "pod::x", "pod::"] {
             assert_eq!(Wrote::decode(odd), None, "{odd}");
         }
     }
@@ -365,7 +377,7 @@ mod tests {
         let user = |index: usize| User::bearer(&format!("t{index}"), &HeaderMap::new()).unwrap();
         let (first, last) = (user(0), user(MOST + 1));
         let answered = Wrote { kind: pod(), what: What::Version(7) };
-        let on_its_way = Wrote { kind: pod(), what: What::Something };
+        let on_its_way = Wrote { kind: pod(), what: What::now() };
         let told = HeaderMap::from_iter([(WROTE, HeaderValue::from_static("pod:9"))]);
         writes.note(&first, &answered);
         for index in 1..=MOST {
@@ -383,6 +395,23 @@ mod tests {
         writes.hear(&first, &told);
         let open = writes.open((first.fingerprint(), pod().index()));
         assert!(open.iter().any(|(_, what)| *what == What::Version(9)), "{open:?}");
+    }
+
+    #[test]
+    fn a_later_change_begins_its_time_anew_and_an_old_tale_told_again_does_not() {
+        let writes = Writes::default();
+        let user = User::bearer("t", &HeaderMap::new()).unwrap();
+        let hear = |text: &'static str| {
+            writes.hear(&user, &HeaderMap::from_iter([(WROTE, HeaderValue::from_static(text))]));
+            let open = writes.open((user.fingerprint(), pod().index()));
+            assert_eq!(open.len(), 1, "{text}: {open:?}");
+            open[0].0
+        };
+        let first = hear("pod::7");
+        assert_eq!((hear("pod::7"), hear("pod::6")), (first, first));
+        let second = hear("pod::8");
+        assert!(second > first);
+        assert_eq!(hear("pod::7"), second);
     }
 
     #[tokio::test]
@@ -415,6 +444,9 @@ mod tests {
             writes.note(&user, &Wrote { kind: pod(), what: gone(uid) });
         }
         let open = writes.open(key);
-        assert!(open.len() <= OF_ONE_KIND && open.iter().any(|(_, what)| *what == What::Something));
+        assert!(
+            open.len() <= OF_ONE_KIND
+                && open.iter().any(|(_, what)| matches!(what, What::Something(_)))
+        );
     }
 }

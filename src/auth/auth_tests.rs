@@ -188,6 +188,38 @@ async fn an_expired_token_bridges_nothing() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_over_by_our_clock_alone_is_judged_by_the_api_server_each_time() {
+    let cluster = answering(StatusCode::CREATED, r#"{"status":{"allowed":true}}"#).await;
+    let pod = by_name("pod").unwrap();
+    // {"exp":1}
+    for (token, asked) in [("e30.eyJleHAiOjF9.x", 2), ("a", 1)] {
+        let authorizer = authorizer();
+        let user = User::bearer(token, &HeaderMap::new()).unwrap();
+        for _ in 0..2 {
+            let scope = authorizer.scope(&cluster, &user, pod, &[], async || Vec::new()).await;
+            assert!(scope.is_ok(), "{token}");
+        }
+        assert_eq!(authorizer.counts.allowed.load(Ordering::Relaxed), asked, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_made_of_rules_asks_once_each_time_about_a_token_that_is_over_by_our_clock() {
+    let rules = r#"{"status":{"resourceRules":[
+        {"verbs":["list"],"apiGroups":[""],"resources":["pods"]}]}}"#;
+    let cluster = answering(StatusCode::CREATED, rules).await;
+    let names = [CompactString::from("a")];
+    for (token, asked) in [("e30.eyJleHAiOjF9.x", 3), ("a", 2)] {
+        let (authorizer, before) = (authorizer(), cluster.counts().0);
+        let user = User::bearer(token, &HeaderMap::new()).unwrap();
+        for _ in 0..2 {
+            assert!(authorizer.visible(&cluster, &user, &names).await.is_ok(), "{token}");
+        }
+        assert_eq!(cluster.counts().0 - before, asked, "{token}");
+    }
+}
+
+#[tokio::test]
 async fn a_denial_ends_the_rules_that_it_contradicts_and_a_revocation_all_of_the_caller() {
     let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();

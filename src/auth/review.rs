@@ -95,7 +95,7 @@ impl Authorizer {
         candidates: &[CompactString],
         refusal: Refusal,
     ) -> Result<BTreeSet<CompactString>, Refusal> {
-        if !refusal.is_absence() || expired(user) {
+        if !refusal.is_absence() || user.is_over() {
             return Err(refusal);
         }
         let is_confirmed = |namespace: &&CompactString| {
@@ -181,20 +181,6 @@ pub(super) async fn words_of_denial(
             reason: "Forbidden".into(),
             details: Some(json!({ "kind": kind.resource.plural })),
         }))),
-    }
-}
-
-/// Whether the caller's token says of itself that it is over.
-pub(super) fn expired(user: &User) -> bool {
-    user.expires().is_some_and(|at| at <= jiff::Timestamp::now().as_second())
-}
-
-pub(super) fn expired_token() -> Failure {
-    Failure::Status {
-        code: StatusCode::UNAUTHORIZED,
-        message: "Unauthorized".into(),
-        reason: "Unauthorized".into(),
-        details: None,
     }
 }
 

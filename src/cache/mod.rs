@@ -38,6 +38,8 @@ pub struct Feed {
     pub store: Store,
     synced: AtomicBool,
     refused: AtomicBool,
+    /// A watch was open once.
+    watched: AtomicBool,
     /// Since when nothing is heard; `None` while a watch is open.
     silent: Mutex<Option<Instant>>,
     /// The latest resource version that list or watch have told.
@@ -69,6 +71,7 @@ impl Feed {
             store: Store::new(kind),
             synced: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             silent: Mutex::new(Some(Instant::now())),
             version: AtomicU64::new(0),
             changes: Sender::default(),
@@ -121,6 +124,7 @@ impl Feed {
     }
 
     fn heard(&self) {
+        self.watched.store(true, Ordering::Release);
         let refused = self.refused.swap(false, Ordering::AcqRel);
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner).take();
         if refused || silent.is_some() {

@@ -27,6 +27,9 @@ const STEADY: Duration = Duration::from_secs(10);
 const ASKED: Duration = Duration::from_secs(30);
 /// Without the right to watch we ask again at this pace: somebody may grant it.
 const REFUSED: Duration = Duration::from_secs(60);
+/// An API server that has just begun denies what its roles allow: who could watch until then is
+/// believed to have lost the right only after so long.
+const NEWBORN: Duration = Duration::from_secs(60);
 
 /// Events of `PartialObjectMetadata`.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -41,7 +44,7 @@ enum End {
 
 pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
     let mut wait = BACK_OFF.0;
-    let mut version = None;
+    let (mut version, mut denied_since) = (None, None);
     loop {
         let begun = Instant::now();
         let end = turn(cluster, feed, &mut version).await;
@@ -52,11 +55,12 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
         }
         let failure = match end {
             End::Over | End::Expired if begun.elapsed() >= SHORT => {
-                wait = BACK_OFF.0;
+                (wait, denied_since) = (BACK_OFF.0, None);
                 continue;
             }
             // Something between us ends every watch at once, or forgets at once: not a storm of lists.
             End::Over | End::Expired => {
+                denied_since = None;
                 feed.lost();
                 tokio::time::sleep(jittered(wait)).await;
                 wait = (wait * 2).min(BACK_OFF.1);
@@ -69,10 +73,7 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
         }
         feed.lost();
         feed.restarts.fetch_add(1, Ordering::Relaxed);
-        let refused = matches!(
-            failure.code(),
-            Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND)
-        );
+        let refused = is_refused(feed, &failure, &mut denied_since);
         if refused && !feed.refused.swap(true, Ordering::AcqRel) {
             tracing::info!(kind = feed.kind.name, reason = %failure, "may not be watched: read live as each user");
         }
@@ -87,6 +88,23 @@ pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
         let asked = failure.retry_after().unwrap_or_default().min(ASKED);
         tokio::time::sleep(asked.max(jittered(wait))).await;
         wait = (wait * 2).min(BACK_OFF.1);
+    }
+}
+
+/// Whether this failure means that the kind may not be watched, or is not there. `denied_since`:
+/// since when one denial has followed another.
+fn is_refused(feed: &Feed, failure: &Failure, denied_since: &mut Option<Instant>) -> bool {
+    match failure.code() {
+        Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => {
+            let since = *denied_since.get_or_insert_with(Instant::now);
+            let is_known =
+                feed.watched.load(Ordering::Acquire) && !feed.refused.load(Ordering::Acquire);
+            !is_known || since.elapsed() >= NEWBORN
+        }
+        code => {
+            *denied_since = None;
+            code == Some(StatusCode::NOT_FOUND)
+        }
     }
 }
 

@@ -103,6 +103,12 @@ impl Store {
 }
 
 impl Page {
+    /// Those of the rows that the query's filter leaves: what is added up, whatever the page.
+    pub fn left(mut rows: Vec<Arc<Row>>, query: &ListQuery) -> Vec<Arc<Row>> {
+        rows.retain(|row| is_wanted(query, row));
+        rows
+    }
+
     /// The page of rows that came out of a store under a scope, one by one.
     pub fn of(rows: &[Arc<Row>], query: &ListQuery) -> Self {
         page_of(rows.iter().filter(|row| is_wanted(query, row)).collect(), query)

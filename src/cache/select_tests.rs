@@ -142,6 +142,17 @@ fn filters_are_substrings_and_the_total_counts_what_is_left() {
     assert_eq!((names(&page), page.total), (vec!["a/x".to_owned()], 2));
 }
 
+#[test]
+fn what_a_filter_leaves_is_what_it_leaves_on_all_pages() {
+    let rows = [row("a", "x", 1), row("b", "y", 3), row("a", "z", 2)].map(Arc::new).to_vec();
+    let filters = vec![Filter { key: Key::Namespace, text: "a".into(), how: Default::default() }];
+    let query = ListQuery { filters, page: page(1, 0), ..Default::default() };
+    let left = Page::left(rows.clone(), &query);
+    let kept: Vec<_> = left.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!((kept, Page::of(&rows, &query).total), (vec!["x", "z"], 2));
+    assert_eq!(Page::left(rows, &ListQuery::default()).len(), 3);
+}
+
 proptest! {
     /// Walking a kept order gives the very page that sorting all rows gives, filtered or not.
     #[test]

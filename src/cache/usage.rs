@@ -117,6 +117,24 @@ impl Usage {
         Some(sums.series()).filter(|series| series.sources > 0)
     }
 
+    /// The same of the very object that was created then (unix seconds), and of none that had its
+    /// name before.
+    pub fn of(
+        &self,
+        scope: &Scope,
+        (namespace, name): (&str, &str),
+        created: i64,
+    ) -> Option<Series> {
+        if !scope.covers(namespace) {
+            return None;
+        }
+        let table = read(self.table(scope)?);
+        let line = table.get(namespace, name)?;
+        let mut sums = table.sums();
+        sums.add_measured(line);
+        sums.series().since(created, line.measured())
+    }
+
     /// What `write` makes of a pod's usage since its creation, made once a poll.
     pub fn written(
         &self,
@@ -134,7 +152,8 @@ impl Usage {
         {
             return Some(known.1.clone());
         }
-        let series = self.get(scope, &pod.namespace, &pod.name)?.since(pod.created)?;
+        let place = (pod.namespace.as_str(), pod.name.as_str());
+        let series = self.of(scope, place, pod.created)?;
         let bytes = Bytes::from(write(&series));
         if self.written.len() < WRITTEN {
             self.written.insert(pod.uid.clone(), (poll, bytes.clone()));

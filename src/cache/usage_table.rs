@@ -15,6 +15,9 @@ use crate::kinds::usage::{MOST_CPU, Measured};
 pub(super) const WINDOW: i64 = 15 * 60;
 /// Points of one object: the window at the pace of the poll.
 pub(super) const POINTS: usize = 60;
+/// A point is put when a poll first sees what was measured, some seconds later: one that is younger
+/// than an object by less than this, in seconds, may have been measured before it was there.
+const LAG: i64 = 15;
 /// By how many points a history grows: a pod of two minutes does not pay for fifteen.
 const GROWTH: usize = 10;
 
@@ -40,10 +43,12 @@ impl Series {
         Self { points, sources: self.sources }
     }
 
-    /// Without the points before `created` (unix seconds): they are of another object of the same
-    /// name. `None` when none is left.
-    pub fn since(mut self, created: i64) -> Option<Self> {
-        self.points.retain(|point| point.0 >= created);
+    /// Without the points that are of another object of the same name, or may be: one was `created`
+    /// then, and the last point was `measured` then by the source (unix seconds). `None` when none
+    /// is left.
+    pub fn since(mut self, created: i64, measured: i64) -> Option<Self> {
+        let last = self.points.last().map(|point| point.0).filter(|_| measured >= created)?;
+        self.points.retain(|(at, ..)| *at >= created + LAG || *at >= created && *at == last);
         (!self.points.is_empty()).then_some(self)
     }
 }
@@ -263,6 +268,11 @@ impl Line {
         }
     }
 
+    /// The source's time of its last point.
+    pub fn measured(&self) -> i64 {
+        self.seen
+    }
+
     fn next_tick(&self) -> u32 {
         self.first + u32::try_from(self.points.len()).unwrap_or(u32::MAX)
     }
@@ -387,8 +397,16 @@ mod tests {
     fn a_series_since_a_creation_has_nothing_from_before_it() {
         let points = [0, 15, 30].map(|at| (at, at, at)).to_vec();
         let series = Series { points, sources: 1 };
-        assert_eq!(series.clone().since(15).unwrap().points, [(15, 15, 15), (30, 30, 30)]);
-        assert_eq!(series.since(31), None);
+        let since = |created, measured| {
+            let left = series.clone().since(created, measured);
+            left.map(|left| left.points.iter().map(|point| point.0).collect::<Vec<_>>())
+        };
+        assert_eq!(since(0, 25).unwrap(), [15, 30]);
+        assert_eq!(since(15, 25).unwrap(), [30]);
+        // Seen after its creation, and measured after it or before.
+        assert_eq!(since(20, 20).unwrap(), [30]);
+        assert_eq!(since(20, 19), None);
+        assert_eq!(since(31, 31), None);
     }
 
     #[test]

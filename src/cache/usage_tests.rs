@@ -164,12 +164,40 @@ fn a_clock_that_is_set_back_stops_the_history_or_begins_it_anew() {
     assert_eq!(one(&usage, "a").unwrap(), [(-10_000, 3)]);
 }
 
+/// A pod that was created then.
+fn pod(created: &str) -> Row {
+    let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u",
+        "creationTimestamp": created}});
+    (by_name("pod").unwrap().row)(&object.to_string()).unwrap()
+}
+
+#[test]
+fn a_pod_made_anew_shows_nothing_that_was_measured_of_its_predecessor() {
+    let usage = Usage::default();
+    let created = jiff::Timestamp::from_second(T + 2).unwrap().to_string();
+    let pod = pod(&created);
+    let shown = || {
+        let series = usage.of(&scope(None), ("n", "a"), pod.created);
+        let written = usage.written(&scope(None), &pod, |_| Vec::new());
+        assert_eq!(written.is_some(), series.is_some());
+        series.map(|series| cpu(&series))
+    };
+    pods(&usage, T - 12, vec![item("n", "a", T - 20, 9)]);
+    // The source has measured the old one for the last time; we see it after the new one is there.
+    pods(&usage, T + 3, vec![item("n", "a", T - 5, 9)]);
+    assert_eq!(shown(), None);
+    pods(&usage, T + 18, vec![item("n", "a", T + 10, 1)]);
+    assert_eq!(shown().unwrap(), [(18, 1)]);
+    pods(&usage, T + 33, vec![item("n", "a", T + 25, 2)]);
+    assert_eq!(shown().unwrap(), [(18, 1), (33, 2)]);
+    let name = usage.get(&scope(None), "n", "a").unwrap();
+    assert_eq!(name.points.len(), 4, "the name has both");
+}
+
 #[test]
 fn what_a_pod_has_used_is_written_once_a_poll_also_when_a_poll_comes_meanwhile() {
     let usage = Usage::default();
-    let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u",
-        "creationTimestamp": "2020-01-02T03:04:05Z"}});
-    let pod = (by_name("pod").unwrap().row)(&object.to_string()).unwrap();
+    let pod = pod("1970-01-01T00:00:00Z");
     let newest = |series: &Series| vec![u8::try_from(cpu(series).last().unwrap().1).unwrap()];
     pods(&usage, T, vec![item("n", "a", 1, 10)]);
     let overtaken = usage.written(&scope(None), &pod, |series| {

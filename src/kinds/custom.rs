@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::loose::head;
 use super::meta::{Meta, ObjectMeta, decode, encode, full_meta};
 use super::*;
 
@@ -54,6 +55,11 @@ pub fn own(json: &str) -> Result<Fields, Malformed> {
     Ok(Fields::from_iter([("objectMeta".to_owned(), meta)]))
 }
 
+/// Name, namespace and uid of an object of any depth: what finding its events takes.
+pub fn bare(json: &str) -> Result<Row, Malformed> {
+    head(CUSTOM.name, json)
+}
+
 /// `typeMeta` of a custom object: the full name of its definition.
 pub fn type_meta(full_name: &str, scalable: bool) -> Value {
     if scalable {
@@ -68,10 +74,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_of_any_depth_has_a_detail() {
+    fn an_object_of_any_depth_has_a_detail_and_events() {
         let deep = ("[".repeat(500), "]".repeat(500));
         let json = format!(r#"{{"metadata":{{"name":"a"}},"spec":{}{}}}"#, deep.0, deep.1);
         assert_eq!(own(&json).unwrap()["objectMeta"]["name"], "a");
+        assert_eq!(bare(&json).unwrap().name, "a");
+    }
+
+    #[test]
+    fn a_bare_row_is_enough_to_find_events_by() {
+        let row = bare(r#"{"metadata":{"name":"a","namespace":"n","uid":"1"}}"#).unwrap();
+        assert_eq!((row.namespace.as_str(), row.name.as_str()), ("n", "a"));
+        assert!(bare("{}").is_err());
     }
 
     #[test]

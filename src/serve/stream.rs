@@ -1,19 +1,19 @@
 //! One accepted connection, plain or TLS, with the seat it holds: dropping it frees the place, also when
 //! it has become a tunnel that somebody else reads. No HTTP here, but one answer for those who
-//! speak it to the wrong port.
+//! speak it to the wrong port, and what is left of a body that nobody read.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -32,6 +32,13 @@ const SPEAK_HTTPS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\
 const REST_TIME: Duration = Duration::from_secs(1);
 const REST_BYTES: u64 = 64 * 1024;
 
+/// The same for a body that was refused before it was read, a chart's of 30 MB perhaps: twice the
+/// largest that any route takes, for as long as a proxy on the same network needs to send it.
+const BODY_TIME: Duration = Duration::from_secs(5);
+const BODY_BYTES: usize = 64 << 20;
+/// Of it, at a time.
+const PIECE: usize = 16 << 10;
+
 /// A client that vanished (a laptop that sleeps) sends no end, and an idle shell or followed log asks it
 /// nothing: after this silence the kernel asks, this often, this many times; then the place is free.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -41,7 +48,53 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// A connection as hyper reads and writes it.
 pub(super) struct Stream {
     side: Side,
+    asked: Arc<Asked>,
+    /// Once our side is closed.
+    rest: Option<Rest>,
     _seat: Seat,
+}
+
+/// What has come on a connection.
+#[derive(Default)]
+pub(super) struct Asked {
+    requests: AtomicU64,
+    /// The last one had a body, in HTTP/1.
+    body: AtomicBool,
+}
+
+impl Asked {
+    pub(super) fn note(&self, has_body: bool) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.body.store(has_body, Ordering::Relaxed);
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// What a client still sends when our answer has gone.
+struct Rest {
+    bytes: usize,
+    time: Pin<Box<Sleep>>,
+}
+
+impl Rest {
+    /// Reads until the client has closed its side, or has had its time and bytes.
+    fn poll(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut piece = [0; PIECE];
+        while self.bytes > 0 {
+            let mut buf = ReadBuf::new(&mut piece);
+            match Pin::new(&mut *tcp).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.bytes = self.bytes.saturating_sub(buf.filled().len());
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => return self.time.as_mut().poll(cx),
+            }
+        }
+        Poll::Ready(())
+    }
 }
 
 enum Side {
@@ -69,6 +122,7 @@ impl Stream {
         tls: Option<TlsAcceptor>,
         permit: OwnedSemaphorePermit,
         counts: Arc<Counts>,
+        asked: Arc<Asked>,
     ) -> io::Result<Option<Stream>> {
         counts.open.fetch_add(1, Ordering::Relaxed);
         let seat = Seat { counts, _permit: permit };
@@ -93,7 +147,7 @@ impl Stream {
                 }
             }
         };
-        Ok(Some(Stream { side, _seat: seat }))
+        Ok(Some(Stream { side, asked, rest: None, _seat: seat }))
     }
 
     /// Whether ALPN chose HTTP/2. On a plain port it is never spoken: proxies that end TLS in front of us
@@ -173,11 +227,26 @@ impl AsyncWrite for Stream {
         }
     }
 
+    /// Where the last request had a body, all of which may not have been read, nobody is told that it is over (RFC 9112, 9.6): a close with bytes unread
+    /// would reset the connection, and the client, or a proxy between, would not see our answer.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().side {
-            Side::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Side::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        let stream = self.get_mut();
+        if stream.rest.is_none() {
+            ready!(match &mut stream.side {
+                Side::Plain(io) => Pin::new(io).poll_shutdown(cx),
+                Side::Tls(io) => Pin::new(io).poll_shutdown(cx),
+            })?;
+            if !stream.asked.body.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
         }
+        let begin = || Rest { bytes: BODY_BYTES, time: Box::pin(sleep(BODY_TIME)) };
+        let rest = stream.rest.get_or_insert_with(begin);
+        let tcp = match &mut stream.side {
+            Side::Plain(io) => io,
+            Side::Tls(io) => io.get_mut().0,
+        };
+        rest.poll(tcp, cx).map(Ok)
     }
 }
 
@@ -195,7 +264,8 @@ mod tests {
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (_client, (tcp, _)) = (client.unwrap(), accepted.unwrap());
         let seat = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let opened = Stream::open(tcp, None, seat, Arc::default()).await.unwrap().unwrap();
+        let opened =
+            Stream::open(tcp, None, seat, Arc::default(), Arc::default()).await.unwrap().unwrap();
         let Side::Plain(tcp) = &opened.side else { panic!("it has no TLS") };
         assert!(sockopt::socket_keepalive(tcp).unwrap());
         assert_eq!(sockopt::tcp_keepidle(tcp).unwrap(), KEEPALIVE_IDLE);

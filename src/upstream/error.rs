@@ -2,7 +2,8 @@
 //!
 //! No HTTP statuses of our own: `api::error` makes those.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -20,9 +21,9 @@ pub enum UpstreamError {
     /// The answer is longer than we hold in memory.
     #[error("the API server's answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// Our own credentials could not be had: exec plugin, token file.
-    #[error("the cluster's own credentials cannot be obtained: {0}")]
-    Credentials(String),
+    /// From a plugin or a file. Why is in the log alone: a plugin's words are not for callers.
+    #[error("the server's own credentials for the cluster cannot be had")]
+    Credentials,
     #[error("the cluster cannot be set up: {0}")]
     Setup(String),
 }
@@ -47,6 +48,8 @@ struct Status {
 
 /// Longest text of an answer that is no `Status` which we repeat in a message.
 const TEXT_LIMIT: usize = 512;
+/// Between two words in the log about our own credentials: every request would have one.
+const WORDS: Duration = Duration::from_secs(60);
 
 impl UpstreamError {
     pub(super) fn from_client(error: hyper_util::client::legacy::Error) -> Self {
@@ -57,8 +60,19 @@ impl UpstreamError {
     pub(super) fn from_stack(error: tower::BoxError) -> Self {
         match error.downcast::<hyper_util::client::legacy::Error>() {
             Ok(error) => Self::from_client(*error),
-            Err(error) => Self::Credentials(chain(&*error)),
+            Err(error) => Self::credentials(&chain(&*error)),
         }
+    }
+
+    /// Says why to whoever runs us.
+    pub(super) fn credentials(why: &str) -> Self {
+        static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+        let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|at| at.elapsed() >= WORDS) {
+            *said = Some(Instant::now());
+            tracing::warn!(why, "the server's own credentials for the cluster cannot be had");
+        }
+        Self::Credentials
     }
 }
 

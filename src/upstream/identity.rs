@@ -3,9 +3,10 @@
 //! Credentials are carried, never interpreted: what a user may do is the API server's to say.
 //! Finding the credentials in an HTTP request is `api::caller`'s part, not ours.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use aws_lc_rs::{hmac, rand};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// On whose behalf. There is no third way.
@@ -16,13 +17,17 @@ pub enum Identity<'a> {
     Server,
 }
 
+/// Before a token in `Authorization`.
+const BEARER: &[u8] = b"Bearer ";
+
 /// A caller: credentials and impersonation as they came.
 #[derive(Clone)]
 pub struct User {
     pub(super) credentials: Credentials,
     pub(super) impersonation: Vec<(HeaderName, HeaderValue)>,
     fingerprint: Fingerprint,
-    expires: Option<i64>,
+    /// Read when it is asked for: the passthrough does not.
+    expires: OnceLock<Option<i64>>,
 }
 
 #[derive(Clone)]
@@ -57,25 +62,27 @@ impl User {
     /// The caller with this bearer token; `headers` gives the impersonation asked for.
     /// `None` when the token cannot stand in a header.
     pub fn bearer(token: &str, headers: &HeaderMap) -> Option<Self> {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+        // A copy: a part of the request's own bytes would keep all of them for as long as the user.
+        let is_text = token.bytes().all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte));
+        let bytes = is_text.then(|| Bytes::from([BEARER, token.as_bytes()].concat()))?;
+        let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;
         value.set_sensitive(true);
-        let expires = token_expiry(token);
-        Some(Self::new(Credentials::Bearer(value), headers, expires))
+        Some(Self::new(Credentials::Bearer(value), headers))
     }
 
     /// The kubeconfig's own user.
     pub fn kubeconfig(headers: &HeaderMap) -> Self {
-        Self::new(Credentials::Kubeconfig, headers, None)
+        Self::new(Credentials::Kubeconfig, headers)
     }
 
-    fn new(credentials: Credentials, headers: &HeaderMap, expires: Option<i64>) -> Self {
+    fn new(credentials: Credentials, headers: &HeaderMap) -> Self {
         let impersonation: Vec<_> = headers
             .iter()
             .filter(|(name, _)| is_impersonation(name))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        let mut user =
-            Self { credentials, impersonation, fingerprint: Fingerprint([0; 32]), expires };
+        let (fingerprint, expires) = (Fingerprint([0; 32]), OnceLock::new());
+        let mut user = Self { credentials, impersonation, fingerprint, expires };
         user.fingerprint = Fingerprint(user.fingerprint_under(&KEY));
         user
     }
@@ -105,7 +112,15 @@ impl User {
     /// Unix seconds of the token's own `exp`, read without checking it: only ever used to trust a
     /// verdict for less long.
     pub fn expires(&self) -> Option<i64> {
-        self.expires
+        let Credentials::Bearer(value) = &self.credentials else { return None };
+        let token = || value.as_bytes().strip_prefix(BEARER).unwrap_or_default();
+        *self.expires.get_or_init(|| token_expiry(token()))
+    }
+
+    /// Whether the token is over by our clock. That may be ahead: who comes with such a token is asked
+    /// about, each time; one that becomes it while we serve him is.
+    pub fn is_over(&self) -> bool {
+        self.expires().is_some_and(|at| at <= jiff::Timestamp::now().as_second())
     }
 
     /// Whether both ask to be taken for the same: with other groups a name is another caller.
@@ -133,13 +148,13 @@ pub fn is_identity(name: &HeaderName) -> bool {
 }
 
 /// `exp` of a JSON web token; `None` for opaque tokens.
-fn token_expiry(token: &str) -> Option<i64> {
+fn token_expiry(token: &[u8]) -> Option<i64> {
     use base64::Engine as _;
     #[derive(serde::Deserialize)]
     struct Claims {
         exp: i64,
     }
-    let payload = token.split('.').nth(1)?;
+    let payload = token.split(|byte| *byte == b'.').nth(1)?;
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
     serde_json::from_slice::<Claims>(&json).ok().map(|claims| claims.exp)
 }

@@ -10,7 +10,9 @@ mod discovery;
 mod error;
 mod identity;
 mod items;
+mod own;
 mod path;
+mod plugin;
 mod proxy;
 mod tunnel;
 mod turns;
@@ -30,7 +32,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
@@ -38,12 +40,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::ConfigExt as _;
-use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt as _};
 
 use dial::{Dial, InTime};
 use identity::Credentials;
 use items::Items;
+use own::Own;
 
 /// A connection attempt that takes longer will not become a good one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,7 +65,6 @@ pub const OBJECT_LIMIT: usize = 8 << 20;
 const READ_BUFFER: usize = 64 << 10;
 
 type HttpClient = Client<InTime, Body>;
-type OwnStack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
 /// One Kubernetes cluster.
 #[derive(Clone)]
@@ -74,43 +74,39 @@ struct Inner {
     name: String,
     scheme: Scheme,
     authority: Authority,
+    /// The same as `Host` has it: without a scheme's own port.
+    host: HeaderValue,
     /// Path that the kubeconfig puts before the API's own, without a trailing slash.
     prefix: String,
     bearer: HttpClient,
-    own: OwnStack,
-    watcher: kube::Client,
+    own: Arc<Own>,
     answered: AtomicU64,
     failed: AtomicU64,
 }
 
 impl Cluster {
-    /// A cluster as a kubeconfig or a pod's environment describes it. Nothing is sent yet.
+    /// A cluster as a kubeconfig or a pod's environment describes it. Nothing is sent yet, but a
+    /// plugin for credentials runs.
     pub fn new(name: &str, config: kube::Config) -> Result<Self, UpstreamError> {
-        let setup = |error: &dyn std::fmt::Display| UpstreamError::Setup(error.to_string());
         let parts = config.cluster_url.clone().into_parts();
         let mut anonymous = config.clone();
         anonymous.auth_info = Default::default();
         let bearer = client(connector(&anonymous)?, CONNECTING);
-        let auth = config.auth_layer().map_err(|error| setup(&error))?;
-        let extra = config.extra_headers_layer().map_err(|error| setup(&error))?;
-        let plain = client(connector(&config)?, CONNECTING);
-        let own = tower::ServiceBuilder::new()
-            .option_layer(auth)
-            .layer(extra)
-            .service(plain.map_err(BoxError::from));
+        let scheme = parts.scheme.unwrap_or(Scheme::HTTPS);
+        let authority = parts
+            .authority
+            .ok_or_else(|| UpstreamError::Setup("the cluster's address has no host".into()))?;
         Ok(Self(Arc::new(Inner {
             name: name.to_owned(),
-            scheme: parts.scheme.unwrap_or(Scheme::HTTPS),
-            authority: parts
-                .authority
-                .ok_or_else(|| UpstreamError::Setup("the cluster's address has no host".into()))?,
+            host: host(&scheme, &authority)?,
+            scheme,
+            authority,
             prefix: parts
                 .path_and_query
                 .map(|path| path.path().trim_end_matches('/').to_owned())
                 .unwrap_or_default(),
             bearer,
-            own: BoxCloneSyncService::new(own.map_err(Into::into)),
-            watcher: kube::Client::try_from(config).map_err(|error| setup(&error))?,
+            own: Arc::new(Own::new(config)?),
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         })))
@@ -125,9 +121,20 @@ impl Cluster {
         format!("{}://{}{}", self.0.scheme, self.0.authority, self.0.prefix)
     }
 
-    /// kube's own client, with the server's identity: for watching and for our own objects.
+    /// Path that the cluster's address puts before the API's own.
+    pub fn prefix(&self) -> &str {
+        &self.0.prefix
+    }
+
+    /// kube's client with the server's identity, for our own objects. It sends as all else is sent,
+    /// so whoever keeps it has the credentials of the day.
     pub fn server_client(&self) -> kube::Client {
-        self.0.watcher.clone()
+        let cluster = self.clone();
+        let send = move |request: Request<kube::client::Body>| {
+            let cluster = cluster.clone();
+            async move { cluster.send(Identity::Server, request.map(Body::new)).await }
+        };
+        kube::Client::new(tower::service_fn(send), "default")
     }
 
     /// Sends `request`, whose URI is path and query alone, and returns the answer's head with its
@@ -142,7 +149,8 @@ impl Cluster {
         self.aim(&mut request)?;
         *request.version_mut() = http::Version::HTTP_11;
         let headers = request.headers_mut();
-        headers.remove(header::HOST);
+        headers.insert(header::HOST, self.0.host.clone());
+        headers.remove(header::AUTHORIZATION);
         let foreign: Vec<_> = headers.keys().filter(|name| is_identity(name)).cloned().collect();
         for name in foreign {
             headers.remove(name);
@@ -160,7 +168,8 @@ impl Cluster {
                 self.0.bearer.request(request).await.map_err(UpstreamError::from_client)
             }
             Some(Credentials::Kubeconfig) | None => {
-                self.0.own.clone().oneshot(request).await.map_err(UpstreamError::from_stack)
+                let impersonates = user.is_some_and(|user| !user.impersonation.is_empty());
+                self.0.own.send(request, impersonates).await
             }
         };
         let count = if answer.is_ok() { &self.0.answered } else { &self.0.failed };
@@ -276,6 +285,16 @@ impl Cluster {
             .map_err(|error| UpstreamError::Setup(error.to_string()))?;
         Ok(())
     }
+}
+
+/// What `Host` says of a server: its port unless it is the scheme's own (RFC 9110, 7.2).
+fn host(scheme: &Scheme, authority: &Authority) -> Result<HeaderValue, UpstreamError> {
+    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    let host = match authority.port_u16().filter(|port| *port != usual) {
+        Some(port) => format!("{}:{port}", authority.host()),
+        None => authority.host().to_owned(),
+    };
+    HeaderValue::try_from(host).map_err(|error| UpstreamError::Setup(error.to_string()))
 }
 
 /// Idle time after which the other end is asked whether it still is there; a minute later it is

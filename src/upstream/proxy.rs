@@ -34,8 +34,6 @@ pub async fn pass(
     request.extensions_mut().clear();
     let headers = request.headers_mut();
     remove_hop_by_hop(headers);
-    // Cookies are between the browser and us.
-    headers.remove(header::COOKIE);
     tunnel::remove_subprotocol_tokens(headers);
     if let Some(protocol) = protocol {
         ask_for_upgrade(headers, protocol);
@@ -64,6 +62,12 @@ fn ask_for_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let is_one =
+        |name: &HeaderName| HOP_BY_HOP.contains(name) || name.as_str().starts_with("proxy-");
+    // Most messages have none; to find that out is cheaper than to remove each in vain.
+    if !headers.keys().any(is_one) {
+        return;
+    }
     let listed: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

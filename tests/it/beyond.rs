@@ -1,5 +1,6 @@
 //! Kinds beyond the contract, on the real control plane: one object of each is listed and shown
-//! with its own facts, and names in Gateway API objects lead to what stands behind them.
+//! with its own facts, and names in Gateway API objects lead to what stands behind them. What
+//! nobody can be asked about is tested on the demo, where questions can be made to fail.
 //! It is NOT where rights on lists are tested (`rights.rs`), nor the query grammar (`reads.rs`).
 
 use std::time::Instant;
@@ -8,9 +9,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
+use crate::fault_proxy::Front;
 use crate::gateway::{self, Gateway, Options};
 use crate::gateway_api;
-use crate::people::{Person, ask, create, grant};
+use crate::people::{Person, ask, bindings, create, grant, user};
 use crate::reads::{DEADLINE, POLL};
 
 /// `SPACE` is the namespace, and the beginning of the names of what has none.
@@ -452,4 +454,29 @@ async fn a_stranger_to_services_knows_of_none(
     let edge = ask(gateway, &person.token, &path).await.json();
     assert_eq!(attached(&edge), [["httproute", shop, "shop"]], "{edge}");
     assert!(messages(&edge).contains("tlsroutes"), "{edge}");
+}
+
+#[tokio::test]
+async fn a_gateway_says_that_nobody_could_be_asked_about_routes_of_other_namespaces() {
+    let (front, demo) = Front::demo(0).await;
+    let binding = json!({
+        "metadata": {"name": "team"}, "subjects": [user("demo-team")],
+        "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+    });
+    front.api.create(&bindings(Some("orchard")), &binding).await;
+    let get = async |path: &str| {
+        let answer = front.get_as("demo-team-token", path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    };
+    // Rights that stand for a while, though nobody can be asked any more.
+    for kind in ["httproute", "grpcroute", "tlsroute"] {
+        let list = get(&format!("/api/v1/{kind}/orchard")).await;
+        assert_eq!((&list["listMeta"]["totalItems"], &list["errors"]), (&json!(1), &json!([])));
+    }
+    demo.faults().respond("/apis/authorization.k8s.io", 503, u32::MAX);
+    let gate = get("/api/v1/gateway/orchard/gate").await;
+    // The one in the shop is missing.
+    assert_eq!(gate["routeCount"], 3, "{gate}");
+    assert_ne!(gate["errors"], json!([]), "{gate}");
 }

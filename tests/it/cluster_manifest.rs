@@ -1,7 +1,7 @@
 //! `deploy/cluster.yaml` with `deploy/rbac.yaml`: a real API server takes both, in a namespace of
 //! the strictest standard for pods too, and their parts fit each other and the settings.
 //!
-//! Nothing is kept: it is a dry run. What the rights are good for is tested in `rights.rs`.
+//! Nothing is kept: it is a dry run. What the rights are good for is tested in `cluster_rights.rs`.
 
 use std::process::Stdio;
 

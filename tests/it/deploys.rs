@@ -13,7 +13,7 @@ use crate::people::{Person, create, delete, grant, rule, workload};
 use crate::writes::{live, send};
 
 /// A file sent as this person, for this namespace.
-async fn file(gateway: &Gateway, token: &str, namespace: &str, content: &str) -> Answer {
+pub async fn file(gateway: &Gateway, token: &str, namespace: &str, content: &str) -> Answer {
     let body = json!({"name": "a.yaml", "namespace": namespace, "content": content,
         "validate": true});
     send(gateway, token, Method::POST, "/api/v1/appdeploymentfromfile", &body).await

@@ -295,6 +295,13 @@ async fn the_passthrough_bridges_a_websocket_and_nothing_else() {
     assert_eq!(line.websocket(&format!("{pods}/%2e%2e/x"), signed).await.err(), Some(400));
     let all: Headers<'_> = &[("authorization", &admin), ("sec-websocket-version", "13")];
     assert_eq!(line.connect("connect-udp", &path, all).await.err(), Some(501));
+    // An answer to HEAD has no body, or the stream would be reset: the API server's and our own.
+    let pod = format!("{pods}/web");
+    for (path, headers, status) in [(&pod, signed, 405), (&pod, &[], 401)] {
+        let head = line.request(Method::HEAD, path, headers);
+        let answer = line.ask(head).await;
+        assert_eq!((answer.status, answer.text.as_str()), (status, ""), "{path}");
+    }
     gateway.stop().await;
 }
 

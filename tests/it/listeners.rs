@@ -227,6 +227,25 @@ async fn a_large_body_is_not_a_large_header() {
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{}", &answer[..200]);
 }
 
+/// Sends all of a body of 8 MB that `/hello` does not read, and only then listens.
+async fn refused(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+    let body = "y".repeat(8_000_000);
+    let length = body.len();
+    let head = format!("POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    in_time("all is sent", send(&mut stream, &(head + &body))).await;
+    rest(&mut stream).await
+}
+
+#[tokio::test]
+async fn who_is_refused_before_the_body_is_read_may_send_it_all_and_hears_why() {
+    let listener = Listener::plain(Limits::default()).await;
+    let answer = refused(listener.connect().await).await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    let listener = Listener::tls(Limits::default()).await;
+    let answer = refused(listener.connect_tls(b"http/1.1").await).await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+}
+
 #[tokio::test]
 async fn a_client_that_never_finishes_its_first_head_is_cut_off() {
     let limits = Limits { header_time: Duration::from_millis(200), ..Limits::default() };

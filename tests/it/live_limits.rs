@@ -1,5 +1,6 @@
-//! What live answers may cost, and who gets one: no caller takes what is for others, nobody unknown
-//! takes anything, and an API server that is away is not hidden by what others still see.
+//! What live answers may cost, and long plain ones, and who gets one: no caller takes what is for
+//! others, nobody unknown takes anything, and an API server that is away is not hidden by what others
+//! still see.
 //!
 //! A demo of each test's own stands behind the gateway, to be large, slow or away at will; it is
 //! NOT where what streams show is tested (`live.rs`).
@@ -16,11 +17,11 @@ use binnacle::demo::{Demo, DemoOptions};
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{SinkExt as _, StreamExt as _};
-use http::Request;
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -37,6 +38,7 @@ const ADMIN: &str = "demo-admin-token";
 const PODS: &str = "/api/v1/pod";
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
+type Sender = http2::SendRequest<Empty<Bytes>>;
 
 /// A gateway of this process in front of a demo.
 struct Front {
@@ -95,9 +97,39 @@ impl Front {
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
+        self.connect_by(self.tls.clone()).await
+    }
+
+    async fn connect_by(&self, tls: ClientConfig) -> TlsStream<TcpStream> {
         let tcp = TcpStream::connect(self.running.https).await.unwrap();
         let name = ServerName::try_from(self.running.https.ip().to_string()).unwrap();
-        TlsConnector::from(Arc::new(self.tls.clone())).connect(name, tcp).await.unwrap()
+        TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap()
+    }
+
+    /// An HTTP/2 connection on which little lies unread.
+    async fn http2(&self) -> Sender {
+        let mut tls = self.tls.clone();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let line = TokioIo::new(self.connect_by(tls).await);
+        let mut client = http2::Builder::new(TokioExecutor::new());
+        client.initial_stream_window_size(64u32 << 10);
+        let (sender, connection) = client.handshake(line).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// A plain answer that nobody reads yet, or what is answered instead of one.
+    async fn ask(
+        &self,
+        sender: &mut Sender,
+        token: &str,
+        path: &str,
+    ) -> Result<Incoming, (u16, String)> {
+        let request = Request::get(format!("https://{}{path}", self.running.https))
+            .header("authorization", format!("Bearer {token}"))
+            .body(Empty::<Bytes>::new());
+        let answer = in_time("an answer", sender.send_request(request.unwrap())).await.unwrap();
+        told(answer).await
     }
 
     /// A websocket that nobody reads yet.
@@ -120,13 +152,18 @@ impl Front {
             .header("accept", "text/event-stream")
             .body(Empty::<Bytes>::new());
         let answer = in_time("an answer", sender.send_request(request.unwrap())).await.unwrap();
-        let (head, body) = answer.into_parts();
-        if head.status == 200 {
-            return Ok(body);
-        }
-        let text = body.collect().await.unwrap().to_bytes();
-        Err((head.status.as_u16(), String::from_utf8_lossy(&text).into_owned()))
+        told(answer).await
     }
+}
+
+/// The body of a good answer, or what another one says.
+async fn told(answer: Response<Incoming>) -> Result<Incoming, (u16, String)> {
+    let (head, body) = answer.into_parts();
+    if head.status == 200 {
+        return Ok(body);
+    }
+    let text = body.collect().await.unwrap().to_bytes();
+    Err((head.status.as_u16(), String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// All that comes until this has come.
@@ -170,6 +207,37 @@ async fn no_caller_takes_the_memory_that_is_for_others_and_is_told_what_to_do() 
     open.clear();
     let again = async {
         while front.open(ADMIN, &more).await.is_err() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("there is room again", again).await;
+}
+
+#[tokio::test]
+async fn long_plain_answers_that_nobody_reads_leave_memory_to_others_and_pages_to_everybody() {
+    let front = Front::start(3_000, "60").await;
+    let mut sender = front.http2().await;
+    let mut unread = Vec::new();
+    let (status, text) = loop {
+        match front.ask(&mut sender, ADMIN, &format!("{PODS}?a={}", unread.len())).await {
+            Ok(body) => unread.push(body),
+            Err(refused) => break refused,
+        }
+        assert!(unread.len() < 100, "no end of it");
+    };
+    assert!(unread.len() > 1, "two long answers have room: {text}");
+    assert_eq!(status, 429, "{text}");
+    assert!(text.contains("64 MiB") && text.contains("pages"), "{text}");
+    // Who reads gets all of it, and who has taken too much still gets pages.
+    let mut other = front.http2().await;
+    let whole = front.ask(&mut other, "demo-viewer-token", PODS).await.unwrap();
+    let whole = in_time("the whole", whole.collect()).await.unwrap().to_bytes();
+    assert!(whole.len() > 1 << 20 && whole.ends_with(b"}"), "{} bytes", whole.len());
+    assert_eq!(front.get(&format!("{PODS}?itemsPerPage=10&page=1")).await.status, 200);
+
+    drop(unread);
+    let again = async {
+        while front.ask(&mut sender, ADMIN, PODS).await.is_err() {
             tokio::time::sleep(POLL).await;
         }
     };

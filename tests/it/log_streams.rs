@@ -303,7 +303,7 @@ async fn a_server_that_ends_says_so_and_when_to_come_again() {
 }
 
 /// A workload `web` whose containers count lines.
-async fn workload(cluster: &Cluster, namespace: &str, kind: &str, replicas: u32, lines: u32) {
+pub async fn workload(cluster: &Cluster, namespace: &str, kind: &str, replicas: u32, lines: u32) {
     let labels = json!({"app": "web"});
     let annotations = json!({
         "test.binnacle/log-lines": lines.to_string(), "test.binnacle/log-interval-ms": "50",

@@ -18,7 +18,7 @@ use crate::reads::{DEADLINE, Names, POLL, rows};
 /// What each pod is said to use.
 const MEMORY: i64 = 64 << 20;
 
-/// A pod that asks for as much memory as it uses, and for no processor.
+/// A pod that asks for as much memory as it uses, and for no processor. All are on one node.
 async fn pod(cluster: &Cluster, namespace: &str, name: &str) {
     let usage = json!({
         "kwok.x-k8s.io/usage-cpu": "120m", "kwok.x-k8s.io/usage-memory": "64Mi",
@@ -27,7 +27,7 @@ async fn pod(cluster: &Cluster, namespace: &str, name: &str) {
     let main = json!({"name": "main", "image": "example.invalid/main", "resources": resources});
     let object = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": usage},
-        "spec": {"containers": [main]},
+        "spec": {"nodeName": "node-0", "containers": [main]},
     });
     create(cluster, &format!("/api/v1/namespaces/{namespace}/pods"), object).await;
 }
@@ -137,6 +137,9 @@ async fn usage_is_in_lists_in_details_and_in_routes_of_its_own() {
     until(&gateway, admin, &format!("{path}?itemsPerPage=1&page=1"), 200, both).await;
 
     let node = list["pods"][0]["nodeName"].as_str().unwrap();
+    // Of what belongs to a node, too, only what the filter leaves is added up.
+    let one_of_node = format!("/api/v1/node/{node}/pod?filterBy==namespace,{namespace},name,one");
+    until(&gateway, admin, &one_of_node, 200, one).await;
     for path in [format!("{path}/one"), format!("/api/v1/node/{node}")] {
         let detail = get(&path).await;
         let metrics = &detail["metrics"];

@@ -1,13 +1,16 @@
 //! What is made of many kinds at once: overview, search, the namespaces of who may not list them,
-//! and numbers that somebody else's forged references must not move. On the real API server.
+//! and numbers that somebody else's forged references must not move. On the real API server,
+//! but for what takes many namespaces.
 
 use std::time::Instant;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
+use crate::fault_proxy::Front;
 use crate::gateway::{self, Gateway, Options};
-use crate::people::{Person, ask, create, grant, listing, pod, rule, workload};
+use crate::people::{Person, ask, bindings, create, grant, listing, pod, rule, user, workload};
 use crate::reads::{DEADLINE, Names, POLL, rows};
 
 /// The answer, once `ready` likes it.
@@ -275,6 +278,37 @@ async fn who_may_not_list_namespaces_gets_those_with_rights_in_them() {
     let newest = "/api/v1/namespace?sortBy=d,creationTimestamp";
     let body = ask(&gateway, &person.token, newest).await.json();
     assert_eq!(body["namespaces"][0]["objectMeta"]["name"], names[1].as_str(), "{body}");
+}
+
+#[tokio::test]
+async fn more_own_namespaces_than_are_read_stand_in_the_order_of_their_names_and_that_is_said() {
+    let (front, _demo) = Front::demo(0).await;
+    let names: Vec<String> = (0..51).map(|number| format!("crowd-{number:02}")).collect();
+    let binding = json!({
+        "metadata": {"name": "team"}, "subjects": [user("demo-team")],
+        "roleRef": {"kind": "ClusterRole", "name": "view"},
+    });
+    let (api, binding) = (&front.api, &binding);
+    let made = names.iter().map(|name| async move {
+        api.create("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await;
+        api.create(&bindings(Some(name)), binding).await;
+    });
+    join_all(made).await;
+    let get = async |path: &str| front.get_as("demo-team-token", path).await.json();
+    let oldest = "/api/v1/namespace?itemsPerPage=10&page=1&sortBy=a,creationTimestamp";
+    // Those, and the two that the team has anyway.
+    let all_known = || async { get(oldest).await["listMeta"]["totalItems"] == 53 };
+    Cluster::eventually("all namespaces are known", all_known).await;
+    let list = get(oldest).await;
+    let shown = list["namespaces"].as_array().unwrap();
+    let order: Vec<&str> =
+        shown.iter().map(|row| row["objectMeta"]["name"].as_str().unwrap()).collect();
+    assert_eq!(order, names[..10], "{list}");
+    assert!(shown.iter().all(|row| row["phase"] == "Active"), "{list}");
+    assert_eq!(list["errors"][0]["ErrStatus"]["code"], 413, "{list}");
+    let fewer = get(&format!("{oldest}&filterBy=name,crowd-4")).await;
+    assert_eq!(fewer["listMeta"]["totalItems"], 10, "{fewer}");
+    assert_eq!(fewer["errors"], json!([]), "{fewer}");
 }
 
 #[tokio::test]

@@ -124,7 +124,12 @@ async fn answers_are_those_of_the_api_server_in_body_headers_and_status() {
     let metadata = json!({"name": "a"});
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
     people::create(cluster, &format!("{in_it}/configmaps"), object).await;
+    // Too long for the API server to know its length before it is written.
+    let long = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "long"},
+        "data": {"text": "x".repeat(10_000)}});
+    people::create(cluster, &format!("{in_it}/configmaps"), long).await;
     let map = format!("{in_it}/configmaps/a");
+    let long = format!("{in_it}/configmaps/long");
     let missing = format!("{in_it}/pods/missing");
     let service = format!("{in_it}/services/https:dashboard:/proxy/a%20b/c%2Fd?e=%2F&&f");
     let cases = [
@@ -132,6 +137,8 @@ async fn answers_are_those_of_the_api_server_in_body_headers_and_status() {
         (Method::GET, map.as_str(), "application/yaml"),
         (Method::GET, map.as_str(), PROTOBUF),
         (Method::HEAD, map.as_str(), "*/*"),
+        (Method::GET, long.as_str(), "*/*"),
+        (Method::HEAD, long.as_str(), "*/*"),
         (Method::GET, map.as_str(), "image/png"),
         (Method::GET, missing.as_str(), "application/json"),
         (Method::GET, service.as_str(), "application/json"),

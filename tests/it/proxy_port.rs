@@ -3,8 +3,12 @@
 //!
 //! kubectl through `/clusters/{cluster}` is in `kubectl.rs`.
 
+use std::net::SocketAddr;
+
+use http::{HeaderMap, Method};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
@@ -47,8 +51,8 @@ async fn the_proxy_port_serves_kubectl_without_credentials_and_keeps_shells_shut
     }
 }
 
-/// The status of a GET at the proxy port with these headers.
-async fn at_port(gateway: &Gateway, path: &str, headers: &str) -> String {
+/// The answer to a GET at the proxy port with these headers.
+async fn answer_at_port(gateway: &Gateway, path: &str, headers: &str) -> String {
     let address = gateway.proxy_url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
@@ -56,6 +60,12 @@ async fn at_port(gateway: &Gateway, path: &str, headers: &str) -> String {
     let mut answer = String::new();
     let reading = stream.read_to_string(&mut answer);
     tokio::time::timeout(DEADLINE, reading).await.expect("the answer ends").unwrap();
+    answer
+}
+
+/// Its status.
+async fn at_port(gateway: &Gateway, path: &str, headers: &str) -> String {
+    let answer = answer_at_port(gateway, path, headers).await;
     answer.split_whitespace().nth(1).unwrap_or_default().to_owned()
 }
 
@@ -166,4 +176,52 @@ async fn who_brings_credentials_of_his_own_is_not_taken_for_the_kubeconfigs_user
         assert_eq!(answered, status, "{authorization}");
     }
     assert_eq!(at_port(&gateway, "/api/v1/nodes", "Host: localhost\r\n").await, "200");
+}
+
+/// In place of an API server and a service behind it: it sends everybody elsewhere below `/k`, and
+/// says which cookies came.
+async fn service() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = |headers: HeaderMap| async move {
+        let cookies = headers.get_all("cookie").iter().map(|value| value.to_str().unwrap());
+        ([("location", "/k/api/x/")], cookies.collect::<Vec<_>>().join("|"))
+    };
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
+}
+
+#[tokio::test]
+async fn a_service_has_its_own_cookies_and_redirects_that_lead_back_to_it() {
+    let cluster = cluster::shared().await;
+    let server = format!("http://{}/k", service().await);
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": server}}],
+        "users": [{"name": "own", "user": {"token": "own"}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "own"}}],
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kubeconfig.yaml");
+    std::fs::write(&path, kubeconfig.to_string()).unwrap();
+    let gateway = gateway::start_with(&path, at_root(&[]), cluster).await;
+    let page = "/api/v1/namespaces/x/services/site/proxy/";
+    for (cookies, arrived) in [
+        ("binnacle-token=a; session=b; binnacle-wrote=c; theme=d", "session=b; theme=d"),
+        ("session=b", "session=b"),
+        ("binnacle-token=a", ""),
+    ] {
+        let headers = format!("Host: localhost\r\nCookie: {cookies}\r\n");
+        let answer = answer_at_port(&gateway, page, &headers).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("location: /api/x/\r\n"), "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{arrived}")), "{cookies}: {answer}");
+        // In our own origin there are others' as well: none goes on.
+        let path = format!("/clusters/test{page}");
+        let headers = [("cookie", cookies)];
+        let answer = gateway.request(Method::GET, Some("admin"), &path, &headers, Vec::new()).await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{cookies}");
+        assert_eq!(answer.header("location"), "/clusters/test/api/x/");
+    }
 }

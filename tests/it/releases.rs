@@ -179,6 +179,7 @@ async fn each_sees_the_releases_of_the_namespaces_whose_secrets_he_may_list() {
     let both = hand.get(&format!("release/{mine},{theirs}")).await;
     assert_eq!((both.status, rows(&both.json()).len()), (200, 1), "{}", both.text());
     assert_eq!(both.json()["releases"][0]["objectMeta"]["namespace"], mine.as_str());
+    assert_eq!(both.json()["errors"].as_array().unwrap().len(), 1, "{}", both.text());
     let all = hand.get("release").await;
     assert_eq!((all.status, rows(&all.json()).len()), (200, 1), "{}", all.text());
     assert_eq!(all.json()["releases"][0]["objectMeta"]["namespace"], mine.as_str());

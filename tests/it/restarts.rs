@@ -24,9 +24,10 @@ use tokio::process::{ChildStdin, ChildStdout};
 
 use crate::certificate::trusting;
 use crate::cluster::{self, Cluster};
+use crate::fault_proxy::Front;
 use crate::gateway::{self, Answer, Gateway, Options};
 use crate::helm_guard::lives;
-use crate::lifecycle::POLL;
+use crate::lifecycle::{POLL, in_time};
 use crate::people::{create, grant, rule, user};
 
 /// Until the whole is given up; never how long anything should take.
@@ -407,6 +408,32 @@ async fn an_api_server_killed_under_load_and_started_again_costs_no_row_and_no_r
     let (counted, answered) = (counted(&gateway).await, load.answered.load(Ordering::SeqCst));
     assert!(counted >= answered, "{counted} of {answered} answers are remembered");
     gateway.stop().await;
+}
+
+/// Roles are read by an API server after it has begun to answer: until then it denies what they
+/// allow. The demo stands in for one, since such moments cannot be called for.
+#[tokio::test]
+async fn who_is_denied_to_watch_by_an_api_server_that_has_just_begun_keeps_the_rows_and_goes_on() {
+    let (front, demo) = Front::demo(0).await;
+    let rows = front.get("/api/v1/pod").await.pods();
+    let asked = || front.proxy.asked("GET /api/v1/pods?").len();
+    let before = asked();
+    demo.faults().respond("/api/v1/pods", 403, 3);
+    demo.faults().drop_watches();
+    let is_current = async || {
+        let answer = front.get("/api/v1/pod").await;
+        assert!(answer.header("binnacle-source").starts_with("cache"), "{:?}", answer.headers);
+        assert_eq!(answer.pods(), rows);
+        answer.header("binnacle-age") == "0.000"
+    };
+    let resumed = async {
+        // Three denials, and the watch that is allowed.
+        while asked() < before + 4 || !is_current().await {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("the watch is resumed", resumed).await;
+    front.converges("pod", None).await;
 }
 
 /// A test process that ends, however it ends, closes the supervisor's stdin; the worst that can

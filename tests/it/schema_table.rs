@@ -122,8 +122,6 @@ pub const CONTENTS: &[(&str, &str, &str)] = &[
 
 /// Paths of the router that the document has no use for, and why.
 pub const LEFT_OUT: &[(&str, &str)] = &[
-    ("/clusters/{cluster}", "the passthrough without a path"),
-    ("/clusters/{cluster}/", "the same"),
     ("/api/sockjs", "SockJS has a protocol of its own; shells.rs speaks it"),
     ("/api/sockjs/{rest}", "the same"),
 ];
