@@ -25,8 +25,8 @@ const BEARER: &[u8] = b"Bearer ";
 pub struct User {
     pub(super) credentials: Credentials,
     pub(super) impersonation: Vec<(HeaderName, HeaderValue)>,
-    fingerprint: Fingerprint,
-    /// Read when it is asked for: the passthrough does not.
+    /// Made when it is asked for, as what the token says of itself: most of the passthrough does not.
+    fingerprint: OnceLock<Fingerprint>,
     expires: OnceLock<Option<i64>>,
 }
 
@@ -81,10 +81,8 @@ impl User {
             .filter(|(name, _)| is_impersonation(name))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        let (fingerprint, expires) = (Fingerprint([0; 32]), OnceLock::new());
-        let mut user = Self { credentials, impersonation, fingerprint, expires };
-        user.fingerprint = Fingerprint(user.fingerprint_under(&KEY));
-        user
+        let (fingerprint, expires) = (OnceLock::new(), OnceLock::new());
+        Self { credentials, impersonation, fingerprint, expires }
     }
 
     /// The fingerprint under another key, which replicas may share: names this caller on each.
@@ -106,7 +104,7 @@ impl User {
     }
 
     pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
+        *self.fingerprint.get_or_init(|| Fingerprint(self.fingerprint_under(&KEY)))
     }
 
     /// Unix seconds of the token's own `exp`, read without checking it: only ever used to trust a
