@@ -28,8 +28,9 @@ const IN_ALL: usize = 256 << 20;
 /// Of those, of one caller: four of the largest, and no caller takes what is for others.
 const OF_ONE: usize = IN_ALL / 8;
 /// Bytes of long plain answers that are not taken yet, and of those, of one caller: four lists of all
-/// 10,000 pods. A list without pages has no longest length, and who asks for it must get it, if he takes it within ten minutes: the
-/// first answer of a caller may be longer, as may the one that is the last to find room.
+/// 10,000 pods. A list without pages has no longest length, and who asks for it must get it, if he
+/// takes it within ten minutes: the first answer of a caller may be longer, as may the one that is
+/// the last to find room.
 const PLAIN_IN_ALL: usize = 256 << 20;
 const PLAIN_OF_ONE: usize = PLAIN_IN_ALL / 4;
 /// Two bodies of together so many bytes are compared where they are, in less than a millisecond;

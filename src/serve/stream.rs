@@ -227,8 +227,9 @@ impl AsyncWrite for Stream {
         }
     }
 
-    /// Where the last request had a body, all of which may not have been read, nobody is told that it is over (RFC 9112, 9.6): a close with bytes unread
-    /// would reset the connection, and the client, or a proxy between, would not see our answer.
+    /// Where the last request had a body, which may not have been read whole, what still comes of it is
+    /// read for a while (RFC 9112, 9.6): a close with bytes unread would reset the connection, and
+    /// the client, or a proxy between, would not see our answer.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         if stream.rest.is_none() {
