@@ -1,9 +1,12 @@
 //! Listeners: accepts connections within limits, speaks TLS, HTTP/1.1 and HTTP/2, hands each request to one
-//! service, and drains without losing an accepted request. It knows no route and no credential; what a
-//! request means, and how large its body may be, is decided behind the service.
+//! service, and drains without losing an accepted request. It knows no route but those of probes and no
+//! credential; what a request means, and how large its body may be, is decided behind the service.
 
+mod seats;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::io;
@@ -17,19 +20,20 @@ use axum::body::Body;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
+use seats::Seats;
 use stream::{Asked, Stream};
 use streams::Streams;
 
@@ -54,9 +58,12 @@ const ENDING: Duration = Duration::from_secs(2);
 /// may see a reset in place of the answer.
 const HARD_HEADER_FACTOR: usize = 4;
 
-/// What an HTTP/2 client may send on one stream before we have read it: a quarter of what hyper lets it
-/// send on all, so that a shell that reads nothing does not hold up all that shares its connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// What an HTTP/2 client may send on one stream before we have read it. On the connection it may send that
+/// for each of its streams (31 MiB; the API server: twice that): shells that read nothing, however many,
+/// hold up nothing that shares their connection.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// Of a connection (RFC 9113, 6.9.1); h2 takes no larger one.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// Smallest buffer that hyper accepts.
 const MIN_BUFFER: usize = 8192;
@@ -64,8 +71,8 @@ const MIN_BUFFER: usize = 8192;
 /// Limits of one listener.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Open connections, tunnels included. Above it we do not accept: clients wait in the kernel's queue
-    /// and are served when a place is free, where a refusal would make them retry at once.
+    /// Open connections, tunnels included. Above it probes are still answered, and all else with a 503,
+    /// each on a connection that ends with it; of those there are a few more (`seats::SPARE`).
     pub connections: u32,
     /// From accept to the end of the TLS handshake.
     pub handshake: Duration,
@@ -85,7 +92,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            // At 30–40 KiB of TLS and HTTP buffers each, 80 MiB in the worst case.
+            // At 30–40 KiB of TLS and HTTP buffers each, 80 MiB in the worst case, without what HTTP/2
+            // clients sent and nobody has read (`STREAM_WINDOW`); spare ones take 5.
             connections: 2048,
             // Ten round trips on the worst mobile network.
             handshake: Duration::from_secs(10),
@@ -164,6 +172,8 @@ struct Line {
     header_bytes: usize,
     asked: Arc<Asked>,
     stop: CancellationToken,
+    /// Answers probes alone, and ends with the first request.
+    is_spare: bool,
 }
 
 impl Server {
@@ -181,18 +191,18 @@ impl Server {
         S::Future: Send + 'static,
     {
         let tls = tls.map(TlsAcceptor::from);
-        let seats = Arc::new(Semaphore::new(self.limits.connections as usize));
+        let mut seats = Seats::new(self.limits.connections);
         let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.drain.stop.cancelled() => break,
-                accepted = accept(&listener, &seats) => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok(accepted) => {
                     pause = FIRST_PAUSE;
-                    self.start(accepted, &tls, &service);
+                    self.start(accepted, &mut seats, &tls, &service);
                 }
                 Err(e) if only_this_one(&e) => {}
                 Err(e) => {
@@ -205,48 +215,57 @@ impl Server {
             }
         }
         for _ in 0..BACKLOG {
-            // Who waited in the kernel's queue for a seat gets the next that is free.
-            let seat = tokio::select! {
-                biased;
-                () = self.drain.kill.cancelled() => break,
-                seat = Arc::clone(&seats).acquire_owned() => seat,
-            };
-            let Ok(seat) = seat else { break };
+            if self.drain.kill.is_cancelled() {
+                break;
+            }
             match timeout(BACKLOG_WAIT, listener.accept()).await {
-                Ok(Ok((tcp, peer))) => self.start((tcp, peer, seat), &tls, &service),
+                Ok(Ok(accepted)) => self.start(accepted, &mut seats, &tls, &service),
                 Ok(Err(_)) => {}
                 Err(_) => break,
             }
         }
         drop(listener);
-        self.emptied(&seats).await;
+        self.emptied(&mut seats).await;
     }
 
-    fn start<S>(&self, (tcp, peer, seat): Accepted, tls: &Option<TlsAcceptor>, service: &S)
-    where
+    /// Serves on an ordinary seat if one is free, else on a spare one.
+    fn start<S>(
+        &self,
+        (tcp, peer): (TcpStream, SocketAddr),
+        seats: &mut Seats,
+        tls: &Option<TlsAcceptor>,
+        service: &S,
+    ) where
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
         S: Clone + Send + 'static,
         S::Future: Send + 'static,
     {
         self.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        let (server, tls, service) = (self.clone(), tls.clone(), service.clone());
-        tokio::spawn(server.connection(tcp, peer, seat, tls, service));
+        let (mut server, tls, service) = (self.clone(), tls.clone(), service.clone());
+        let seat = seats.take();
+        if seat.is_some() {
+            tokio::spawn(server.connection(tcp, peer, seat, tls, service));
+            return;
+        }
+        // Of its own, below ours: its first request begins the drain of this connection.
+        server.drain.stop = self.drain.stop.child_token();
+        seats.spare(server.connection(tcp, peer, None, tls, service).boxed());
     }
 
     /// Returns when every connection has given its seat back, or soon after the kill.
-    async fn emptied(&self, seats: &Semaphore) {
+    async fn emptied(&self, seats: &mut Seats) {
         tokio::select! {
-            _ = seats.acquire_many(self.limits.connections) => return,
+            () = seats.emptied() => return,
             () = self.drain.kill.cancelled() => {}
         }
-        let _ = timeout(ENDING, seats.acquire_many(self.limits.connections)).await;
+        let _ = timeout(ENDING, seats.emptied()).await;
     }
 
     async fn connection<S>(
         self,
         tcp: TcpStream,
         peer: SocketAddr,
-        seat: OwnedSemaphorePermit,
+        seat: Option<OwnedSemaphorePermit>,
         tls: Option<TlsAcceptor>,
         service: S,
     ) where
@@ -262,7 +281,7 @@ impl Server {
             Some(_) => Scheme::Tls,
             None => Scheme::Plain,
         };
-        let asked = Arc::<Asked>::default();
+        let (asked, is_spare) = (Arc::<Asked>::default(), seat.is_none());
         let counts = Arc::clone(&self.counts);
         let opened = Stream::open(tcp, tls, seat, counts, Arc::clone(&asked));
         let stream = tokio::select! {
@@ -281,6 +300,7 @@ impl Server {
             header_bytes: self.limits.header_bytes,
             asked: Arc::clone(&asked),
             stop: self.drain.stop.clone(),
+            is_spare,
         };
         let http2 = stream.is_http2();
         let io = TokioIo::new(stream);
@@ -369,12 +389,14 @@ impl Server {
 
     fn http2(&self, streams: Streams) -> http2::Builder<Streams> {
         let header_list = u32::try_from(self.hard_header_bytes()).unwrap_or(u32::MAX);
+        let window = STREAM_WINDOW.saturating_mul(self.limits.streams).min(LARGEST_WINDOW);
         let mut builder = http2::Builder::new(streams);
         builder
             .timer(TokioTimer::new())
             // WebSockets (RFC 8441): browsers open them on the connection that they have.
             .enable_connect_protocol()
             .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(window)
             .max_concurrent_streams(self.limits.streams)
             .max_header_list_size(header_list)
             .keep_alive_interval(self.limits.ping)
@@ -391,16 +413,6 @@ impl Server {
         self.counts.handshake_errors.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%peer, "TLS handshake failed: {why}");
     }
-}
-
-/// A connection with the place it takes.
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
-
-/// Takes a seat, then a connection for it: without a free seat none is accepted.
-async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> io::Result<Accepted> {
-    let seat = Arc::clone(seats).acquire_owned().await.map_err(io::Error::other)?;
-    let (tcp, peer) = listener.accept().await?;
-    Ok((tcp, peer, seat))
 }
 
 /// The client went away before we took it in; the next accept is as good as ever.
@@ -425,8 +437,13 @@ where
     let version = request.version();
     let is_head = request.method() == Method::HEAD;
     line.asked.note(version < Version::HTTP_2 && !request.body().is_end_stream());
+    if line.is_spare {
+        line.stop.cancel();
+    }
     let mut response = if head_bytes(&request) > line.header_bytes {
         too_large(line.header_bytes)
+    } else if line.is_spare && !seats::is_probe(&request) {
+        full()
     } else {
         request.extensions_mut().insert(line.peer);
         request.extensions_mut().insert(line.scheme);
@@ -461,37 +478,21 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
 
 fn too_large(limit: usize) -> Response<Body> {
     let text = format!("The headers of this request are too large: send at most {limit} bytes.\n");
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
+    plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text)
+}
+
+/// Clients of Kubernetes come back by themselves after that many seconds.
+fn full() -> Response<Body> {
+    let text = "All connections of this server are taken: try again in some seconds.\n".to_owned();
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     response
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_is_measured_as_it_stands_on_the_wire() {
-        let request =
-            Request::get("https://host/pods?namespace=a").header("accept", "*/*").body(()).unwrap();
-        let wire = "GET/pods?namespace=aaccept: */*\r\n";
-        assert_eq!(head_bytes(&request), wire.len());
-    }
-
-    #[test]
-    fn hypers_own_bound_is_above_ours_and_never_below_its_minimum() {
-        let mut server = Server::default();
-        assert!(server.hard_header_bytes() > 100_000, "100 kB get a 431");
-        server.limits.header_bytes = 10;
-        assert_eq!(server.hard_header_bytes(), MIN_BUFFER);
-    }
-
-    #[test]
-    fn only_errors_of_one_client_are_passed_over() {
-        assert!(only_this_one(&io::ErrorKind::ConnectionAborted.into()));
-        let no_files = io::Error::from_raw_os_error(24);
-        assert!(!only_this_one(&no_files));
-    }
+fn plain(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
 }

@@ -105,7 +105,8 @@ enum Side {
 /// Counts the connection for as long as it lives.
 struct Seat {
     counts: Arc<Counts>,
-    _permit: OwnedSemaphorePermit,
+    /// None on a spare seat, which becomes no tunnel: it is free when the connection's task has ended.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Seat {
@@ -120,7 +121,7 @@ impl Stream {
     pub(super) async fn open(
         tcp: TcpStream,
         tls: Option<TlsAcceptor>,
-        permit: OwnedSemaphorePermit,
+        permit: Option<OwnedSemaphorePermit>,
         counts: Arc<Counts>,
         asked: Arc<Asked>,
     ) -> io::Result<Option<Stream>> {
@@ -254,7 +255,6 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
-    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -264,9 +264,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (_client, (tcp, _)) = (client.unwrap(), accepted.unwrap());
-        let seat = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let opened =
-            Stream::open(tcp, None, seat, Arc::default(), Arc::default()).await.unwrap().unwrap();
+            Stream::open(tcp, None, None, Arc::default(), Arc::default()).await.unwrap().unwrap();
         let Side::Plain(tcp) = &opened.side else { panic!("it has no TLS") };
         assert!(sockopt::socket_keepalive(tcp).unwrap());
         assert_eq!(sockopt::tcp_keepidle(tcp).unwrap(), KEEPALIVE_IDLE);

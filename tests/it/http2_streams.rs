@@ -1,5 +1,6 @@
 //! WebSockets over HTTP/2 (RFC 8441), as browsers open them on the connection that they have:
-//! shells, live lists, logs and the passthrough side by side on one, who is refused, and the end.
+//! shells, live lists, logs and the passthrough side by side on one, who is refused, and the end; and
+//! streams that nobody reads.
 //!
 //! It is NOT where what is said over them is tested in all its cases (`terminals.rs`, `shells.rs`,
 //! `live.rs`, `log_streams.rs`).
@@ -10,14 +11,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::routing::{connect, get};
+use axum::routing::{connect, get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use binnacle::serve::{Limits, Server};
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, Method, Request, Response};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::ext::Protocol;
 use hyper::upgrade::Upgraded;
@@ -27,8 +28,10 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -51,13 +54,17 @@ struct Line {
     ended: JoinHandle<()>,
 }
 
+/// TLS, for HTTP/2 alone.
+async fn secured(address: SocketAddr, mut tls: ClientConfig) -> TokioIo<TlsStream<TcpStream>> {
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from(address.ip().to_string()).unwrap();
+    TokioIo::new(TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap())
+}
+
 impl Line {
-    async fn open(address: SocketAddr, mut tls: ClientConfig) -> Line {
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from(address.ip().to_string()).unwrap();
-        let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    async fn open(address: SocketAddr, tls: ClientConfig) -> Line {
+        let handshake = http2::handshake(TokioExecutor::new(), secured(address, tls).await);
         let (sender, connection) = handshake.await.unwrap();
         let ended = tokio::spawn(async move { drop(connection.await) });
         let mut line = Line { sender, address, ended };
@@ -412,5 +419,53 @@ async fn a_connection_is_not_idle_while_a_stream_is_open_and_is_once_it_has_ende
     drop(stream);
     in_time("it is idle, and closed", used.ended).await.unwrap();
     drain.stop.cancel();
+    in_time("the listener ends", serving).await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_that_nobody_reads_hold_up_no_other_of_their_connection() {
+    const STREAMS: u32 = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = on_a_machine(folder.path()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits { streams: STREAMS, ..Limits::default() };
+    let server = Server { limits, ..Server::default() };
+    let drain = server.drain.clone();
+    let (came, mut unread) = mpsc::unbounded_channel();
+    let hold = move |body: Body| {
+        let came = came.clone();
+        async move {
+            came.send(()).unwrap();
+            std::future::pending::<()>().await;
+            drop(body);
+        }
+    };
+    let read = |body: Bytes| async move { body.len().to_string() };
+    let routes = Router::new().route("/unread", post(hold)).route("/read", post(read));
+    let serving = tokio::spawn(server.serve(listener, Some(keeper.server_config()), routes));
+
+    let stream = secured(address, trusting(&keeper.ca_pem().unwrap())).await;
+    let handshake = http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let body = Bytes::from(vec![b'x'; 1 << 20]);
+    let sent = |path: &str| {
+        let request = Request::post(format!("https://{address}{path}"));
+        request.body(Full::new(body.clone())).unwrap()
+    };
+    // All streams but one, each with more than it may send unread.
+    for _ in 1..STREAMS {
+        let (mut sender, request) = (sender.clone(), sent("/unread"));
+        tokio::spawn(async move { sender.send_request(request).await });
+        in_time("it is there", unread.recv()).await.unwrap();
+    }
+    for _ in 0..4 {
+        let answer = in_time("an answer", sender.send_request(sent("/read"))).await.unwrap();
+        let size = in_time("its body", answer.into_body().collect()).await.unwrap().to_bytes();
+        assert_eq!(size, body.len().to_string());
+    }
+    drain.stop.cancel();
+    drain.kill.cancel();
     in_time("the listener ends", serving).await.unwrap();
 }

@@ -63,6 +63,7 @@ impl Listener {
         };
         let routes = Router::new()
             .route("/hello", get(|| async { "hello" }))
+            .route("/livez", get(|| async { "alive" }))
             .route("/echo", post(|body: Body| async { body }))
             .route("/line", get(line))
             .route("/slow", get(slow));
@@ -121,6 +122,13 @@ async fn until(stream: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     };
     in_time("the answer", read).await;
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What a fresh connection answers to a GET of this path, to its end.
+async fn only(listener: &Listener, path: &str, headers: &str) -> String {
+    let mut stream = listener.connect().await;
+    send(&mut stream, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
+    rest(&mut stream).await
 }
 
 async fn send(stream: &mut (impl AsyncWrite + Unpin), text: &str) {
@@ -278,24 +286,84 @@ async fn a_handshake_that_does_not_end_is_cut_off() {
 }
 
 #[tokio::test]
-async fn above_the_limit_a_connection_waits_for_a_place() {
-    let limits = Limits { connections: 1, ..Limits::default() };
+async fn above_the_limit_probes_are_answered_and_all_else_is_told_to_come_back() {
+    let limits = Limits { connections: 2, ..Limits::default() };
     let listener = Listener::plain(limits).await;
     let mut first = listener.connect().await;
     send(&mut first, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await;
     until(&mut first, "hello").await;
+    // It has a seat before the next one comes, and says nothing.
+    let second = listener.connect().await;
 
-    let mut second = listener.connect().await;
-    send(&mut second, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    // None of them asks to be the last on its connection.
+    let answer = only(&listener, "/livez", "").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("alive"), "{answer}");
+    assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+    for (path, headers) in [("/hello", ""), ("/livez", upgrade)] {
+        let answer = only(&listener, path, headers).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{path}: {answer}");
+        let head = answer.to_lowercase();
+        assert!(head.contains("\r\nconnection: close\r\n"), "{path}: {answer}");
+        assert!(head.contains("\r\nretry-after: 5\r\n"), "{path}: {answer}");
+    }
+    // Who has a seat is served as ever.
     send(&mut first, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    until(&mut first, "hello").await;
-    assert_eq!(listener.counts.accepted.load(Ordering::Relaxed), 1);
-    assert_eq!(listener.counts.open.load(Ordering::Relaxed), 1);
+    let answer = until(&mut first, "hello").await;
+    assert!(!answer.to_lowercase().contains("connection: close"), "{answer}");
 
+    drop(second);
+    let served = async {
+        while !only(&listener, "/hello", "Connection: close\r\n").await.ends_with("hello") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    in_time("the seat is free again", served).await;
+    listener.drain.stop.cancel();
     drop(first);
-    until(&mut second, "hello").await;
-    assert_eq!(listener.counts.accepted.load(Ordering::Relaxed), 2);
-    assert_eq!(listener.counts.open.load(Ordering::Relaxed), 1);
+    in_time("the listener ends", listener.ended).await.unwrap();
+    assert_eq!(listener.counts.open.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn above_the_limit_http_2_has_its_probe_and_its_end_too() {
+    let listener = Listener::tls(Limits { connections: 1, ..Limits::default() }).await;
+    let _seated = listener.connect_tls(b"h2").await;
+    let wanted = [
+        ("/livez", StatusCode::OK, "alive"),
+        ("/hello", StatusCode::SERVICE_UNAVAILABLE, "taken: try again in some seconds.\n"),
+    ];
+    for (path, status, end) in wanted {
+        let io = TokioIo::new(listener.connect_tls(b"h2").await);
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+        let (mut sender, connection) = handshake.await.unwrap();
+        let ended = tokio::spawn(connection);
+        let request = Request::get(format!("https://localhost{path}")).body(Body::empty());
+        let answer = sender.send_request(request.unwrap());
+        let answer = in_time("an answer", answer).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8_lossy(&body);
+        assert!(body.ends_with(end), "{path}: {body}");
+        // The client would go on.
+        drop(in_time("the server ends the connection", ended).await.unwrap());
+        drop(sender);
+    }
+}
+
+#[tokio::test]
+async fn more_than_there_are_spare_seats_who_say_nothing_keep_no_probe_out() {
+    let listener = Listener::plain(Limits { connections: 1, ..Limits::default() }).await;
+    let _seated = listener.connect().await;
+    let mut silent = Vec::new();
+    for _ in 0..160 {
+        silent.push(listener.connect().await);
+    }
+    let answer = only(&listener, "/livez", "").await;
+    assert!(answer.ends_with("alive"), "{answer}");
+    // All were taken in before it, and the first of them had to go.
+    assert_eq!(listener.counts.accepted.load(Ordering::Relaxed), 162);
+    assert_eq!(rest(&mut silent[0]).await, "");
 }
 
 #[tokio::test]

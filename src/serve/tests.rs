@@ -1,0 +1,26 @@
+//! Of listeners, what needs no connection; `tests/it/listeners.rs` has all that does.
+
+use super::*;
+
+#[test]
+fn a_head_is_measured_as_it_stands_on_the_wire() {
+    let request =
+        Request::get("https://host/pods?namespace=a").header("accept", "*/*").body(()).unwrap();
+    let wire = "GET/pods?namespace=aaccept: */*\r\n";
+    assert_eq!(head_bytes(&request), wire.len());
+}
+
+#[test]
+fn hypers_own_bound_is_above_ours_and_never_below_its_minimum() {
+    let mut server = Server::default();
+    assert!(server.hard_header_bytes() > 100_000, "100 kB get a 431");
+    server.limits.header_bytes = 10;
+    assert_eq!(server.hard_header_bytes(), MIN_BUFFER);
+}
+
+#[test]
+fn only_errors_of_one_client_are_passed_over() {
+    assert!(only_this_one(&io::ErrorKind::ConnectionAborted.into()));
+    let no_files = io::Error::from_raw_os_error(24);
+    assert!(!only_this_one(&no_files));
+}
