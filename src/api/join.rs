@@ -202,11 +202,12 @@ impl Joins {
     pub fn pods_of(&self, row: &Row, how: PodsOf) -> Vec<Arc<Row>> {
         let mut found = Vec::new();
         let Some(pods) = &self.pods else { return found };
-        // Owners are of the same namespace: anybody may write another's uid into a pod of his own.
+        // Owners are of the same namespace (anybody may write another's uid into a pod of his own)
+        // or of none, as the node of a static pod.
         let mut take = |uid: &Uid| {
             let owner = Link::Owner(uid.clone());
             pods.store().linked(&pods.scope, &owner, |pod| {
-                if pod.namespace == row.namespace {
+                if row.namespace.is_empty() || pod.namespace == row.namespace {
                     found.push(pod.clone());
                 }
             });

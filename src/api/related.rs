@@ -25,6 +25,8 @@ use crate::upstream::{Failure, User};
 
 /// Limit ranges of one namespace that are looked at; each is a policy, a handful is many.
 const LIMIT_RANGES: usize = 500;
+/// Where events about nodes are: client-go writes those about what has no namespace there.
+const NODE_EVENTS: &str = "default";
 
 /// The object that is looked at, as it is now, and for whom.
 #[derive(Clone, Copy)]
@@ -221,9 +223,10 @@ fn filtered(store: &Store, scope: &Scope, keep: impl Fn(&Row) -> bool) -> Vec<Ar
 }
 
 /// Events about the subject: by name, as the contract has it; of a namespace all events in it; of
-/// a node those with its uid, which kubelets give as its name, about an object of no namespace:
-/// such events the API server takes in `default` alone (`legacyValidateEvent`), so that who may
-/// make events elsewhere can put none here.
+/// a node those with its uid, which kubelets give as its name, about an object of no namespace, in
+/// `default`, where kubelets and controllers write them: who may make events elsewhere can put none
+/// here. The API server alone does not see to it: it takes such events in `kube-system`, too, when
+/// they have an `eventTime` (`legacyValidateEvent`).
 pub async fn events(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
     let row = subject.row;
     let links = match subject.kind.name {
@@ -235,7 +238,7 @@ pub async fn events(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, 
         "namespace" => filtered(view.store(), &view.scope, |_| true),
         "node" => {
             let mut events = linked(view.store(), &view.scope, &links);
-            events.retain(|event| event.links_to(&about_it));
+            events.retain(|event| event.namespace == NODE_EVENTS && event.links_to(&about_it));
             events
         }
         _ => linked(view.store(), &view.scope, &links),

@@ -87,7 +87,9 @@ fn detail(object: &Value, row: &Row, _: &References) -> Result<Map<String, Value
         "unavailable": number(object, "/status/unavailableReplicas"),
     });
     fields.insert("statusInfo".into(), status);
-    fields.insert("conditions".into(), json!(conditions(object, "lastUpdateTime")));
+    // The contract has a list here where other kinds have null.
+    let conditions = conditions(object, "lastUpdateTime").unwrap_or_default();
+    fields.insert("conditions".into(), json!(conditions));
     fields.insert("strategy".into(), text(object, "/spec/strategy/type").into());
     fields.insert("minReadySeconds".into(), number(object, "/spec/minReadySeconds").into());
     if let Some(rolling) = object.pointer("/spec/strategy/rollingUpdate").filter(|v| !v.is_null()) {
@@ -163,9 +165,10 @@ mod tests {
     #[test]
     fn a_bare_deployment_has_nulls_and_zeros_where_the_contract_wants_them() {
         let fields = detail_of(&KIND, r#"{"metadata":{"name":"a"}}"#).unwrap();
-        for key in ["selector", "conditions", "revisionHistoryLimit", "containerImages"] {
+        for key in ["selector", "revisionHistoryLimit", "containerImages"] {
             assert_eq!(fields[key], Value::Null, "{key}");
         }
+        assert_eq!(fields["conditions"], json!([]));
         assert!(!fields.contains_key("rollingUpdateStrategy"));
         assert_eq!(fields["strategy"], "");
         assert_eq!(fields["statusInfo"]["unavailable"], 0);

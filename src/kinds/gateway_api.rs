@@ -131,6 +131,10 @@ fn rules(route: &Value) -> Vec<Value> {
         let backends = list(rule, "/backendRefs").iter().map(|reference| {
             let mut backend = Backend::of(reference, namespace).shown();
             backend["weight"] = reference.get("weight").cloned().unwrap_or_else(|| 1.into());
+            // For what goes to this backend alone.
+            if let Some(filters) = reference.get("filters").filter(|filters| filters.is_array()) {
+                backend["filters"] = filters.clone();
+            }
             backend
         });
         shown.insert("backends".into(), Value::Array(backends.collect()));
@@ -139,14 +143,17 @@ fn rules(route: &Value) -> Vec<Value> {
     rules.collect()
 }
 
-/// What the rules of a route name, each once: what they send requests to, and copies of them.
+/// What the rules of a route name, each once: what they send requests to, and copies of them, be it
+/// of all that a rule sends or of what goes to one backend.
 pub fn backends(route: &Value) -> BTreeSet<Backend<'_>> {
     let namespace = text(route, "/metadata/namespace");
     let mut all = BTreeSet::new();
     for rule in list(route, "/spec/rules") {
-        let filters = list(rule, "/filters").iter();
+        let sent = list(rule, "/backendRefs");
+        let own = sent.iter().flat_map(|reference| list(reference, "/filters"));
+        let filters = list(rule, "/filters").iter().chain(own);
         let mirrors = filters.filter_map(|filter| filter.pointer("/requestMirror/backendRef"));
-        let named = list(rule, "/backendRefs").iter().chain(mirrors);
+        let named = sent.iter().chain(mirrors);
         all.extend(named.map(|reference| Backend::of(reference, namespace)));
     }
     all
@@ -210,21 +217,41 @@ mod tests {
 
     #[test]
     fn backends_are_each_named_once_with_their_mirrors() {
+        let copied = |name: &str| {
+            let backend = json!({"name": name, "port": 80});
+            json!({"type": "RequestMirror", "requestMirror": {"backendRef": backend}})
+        };
         let route = json!({"metadata": {"namespace": "shop"}, "spec": {"rules": [
             {"backendRefs": [{"name": "web", "port": 80}, {"name": "web", "port": 80, "weight": 9}]},
             {"backendRefs": [{"name": "api", "namespace": "core", "port": 80}],
-             "filters": [{"type": "RequestMirror",
-                "requestMirror": {"backendRef": {"name": "log", "port": 80}}}]},
-            {"backendRefs": [{"group": "example.com", "kind": "Bucket", "name": "files"}]}]}});
+             "filters": [copied("log")]},
+            {"backendRefs": [{"group": "example.com", "kind": "Bucket", "name": "files",
+                "filters": [copied("audit"), copied("log"), {"type": "URLRewrite"}]}]}]}});
         let all: Vec<Value> = backends(&route).iter().map(Backend::shown).collect();
         let service = |namespace: &str, name: &str| json!({"group": "", "kind": "Service", "namespace": namespace, "name": name, "port": 80});
         let bucket = json!({"group": "example.com", "kind": "Bucket", "namespace": "shop",
             "name": "files", "port": null});
-        let wanted =
-            [service("core", "api"), service("shop", "log"), service("shop", "web"), bucket];
-        assert_eq!(all, wanted);
+        let services = [("core", "api"), ("shop", "audit"), ("shop", "log"), ("shop", "web")];
+        let services = services.map(|(namespace, name)| service(namespace, name));
+        assert_eq!(all[..4], services);
+        assert_eq!(all[4..], [bucket]);
         let services = backends(&route).into_iter().filter(Backend::is_service);
-        assert_eq!(services.count(), 3);
+        assert_eq!(services.count(), 4);
         assert!(backends(&json!({})).is_empty());
+    }
+
+    #[test]
+    fn a_backend_keeps_the_filters_of_its_own() {
+        let own = json!([{"type": "RequestHeaderModifier",
+            "requestHeaderModifier": {"set": [{"name": "x-new", "value": "1"}]}}]);
+        let route = json!({"spec": {"rules": [{"backendRefs": [{"name": "new", "filters": own},
+            {"name": "web"}, {"name": "odd", "filters": null}]}]}});
+        let rules = rules(&route);
+        let shown = &rules[0]["backends"];
+        assert_eq!(shown[0]["filters"], own);
+        for backend in [&shown[1], &shown[2]] {
+            assert!(backend.get("filters").is_none(), "{backend}");
+        }
+        assert_eq!(rules[0]["filters"], json!([]));
     }
 }

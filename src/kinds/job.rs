@@ -119,7 +119,8 @@ fn row(json: &str) -> Result<Row, Malformed> {
     // A work queue wants no number of completions; it sorts before all that do.
     let completions = object.spec.completions.unwrap_or(0);
     let cells = vec![Cell::Text(status.into()), Cell::Number(completions)];
-    let links = object.metadata.owner_link().into_iter().collect();
+    // A cron job's are those that name it as an owner: a hand-made one need not be controlled.
+    let links = object.metadata.owner_links();
     object.metadata.row(KIND.name, &item, cells, links, facts)
 }
 
@@ -176,6 +177,23 @@ mod tests {
                 r#""lastTransitionTime":"2026-01-02T03:05:05Z","reason":"R","message":"M"}]}}"#,
             )
         );
+    }
+
+    #[test]
+    fn a_job_links_to_each_of_its_owners_once_and_to_its_controller_first() {
+        let owned = |owners: Value| {
+            let job = json!({"metadata": {"name": "j", "ownerReferences": owners}});
+            row(&job.to_string()).unwrap().links
+        };
+        let by_hand = json!([{"kind": "CronJob", "name": "nightly", "uid": "c1"}]);
+        assert_eq!(*owned(by_hand), [Link::Owner("c1".into())]);
+        let several = json!([
+            {"kind": "CronJob", "name": "nightly", "uid": "c1", "controller": false},
+            {"kind": "Batch", "name": "b", "uid": "b1", "controller": true},
+            {"kind": "CronJob", "name": "nightly", "uid": "c1"},
+        ]);
+        assert_eq!(*owned(several), [Link::Owner("b1".into()), Link::Owner("c1".into())]);
+        assert!(owned(json!(null)).is_empty());
     }
 
     #[test]

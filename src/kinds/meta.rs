@@ -4,7 +4,7 @@
 //! Knows nothing of single kinds.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -181,6 +181,15 @@ impl<'a> Meta<'a> {
     /// The link to the controller, if there is one: what most kinds need.
     pub fn owner_link(&self) -> Option<Link> {
         self.controller().map(|uid| Link::Owner(uid.into()))
+    }
+
+    /// Links to all owners, each once and the controller first: for a kind that its owners find
+    /// whether they control it or not.
+    pub fn owner_links(&self) -> Vec<Link> {
+        let owners = self.owner_references.iter().flatten().map(|owner| &*owner.uid);
+        let mut seen = HashSet::new();
+        let each = self.controller().into_iter().chain(owners).filter(|uid| seen.insert(*uid));
+        each.map(|uid| Link::Owner(uid.into())).collect()
     }
 
     /// A row of this object. `item` is the contract's list item; it fails only when it cannot be

@@ -42,7 +42,7 @@ pub enum Cell {
 /// `InvolvedAt`. Every row has some of them: pairs are boxed, so that the others take less.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Link {
-    /// UID of the controlling owner (`ownerReferences[controller=true]`).
+    /// UID of the controlling owner (`ownerReferences[controller=true]`); of a job, of each owner.
     Owner(Uid),
     /// `spec.nodeName` of a pod.
     Node(CompactString),
@@ -203,7 +203,7 @@ impl Link {
 }
 
 impl Row {
-    /// UID of the controller, if one owns this object.
+    /// UID of the controller, if one owns this object; of a job that has none, of another owner.
     pub fn owner(&self) -> Option<&Uid> {
         self.links.iter().find_map(|link| match link {
             Link::Owner(uid) => Some(uid),

@@ -91,7 +91,7 @@ async fn apply(cluster: &Cluster, namespace: &str, yaml: &str) {
 }
 
 /// Waits until the admin's answer is as wanted.
-async fn until(gateway: &Gateway, path: &str, ready: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(gateway: &Gateway, path: &str, ready: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
         let answer = gateway.get("admin", path).await;

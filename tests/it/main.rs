@@ -66,6 +66,7 @@ mod logs_bounds;
 mod metrics;
 mod museum_server;
 mod nginx;
+mod node_details;
 mod npm;
 mod orchard;
 mod outages;
