@@ -54,6 +54,9 @@ const DOWNLOADS: usize = 16;
 /// A place, and the archive that it is for.
 type Placed = (SemaphorePermit<'static>, (Arc<Archive>, Bytes));
 
+/// Repository, name and version in a path.
+type Segments = (CompactString, CompactString, CompactString);
+
 static MAKING: Semaphore = Semaphore::const_new(DETAILS);
 static SENDING: Semaphore = Semaphore::const_new(DOWNLOADS);
 
@@ -75,11 +78,24 @@ impl Wanted {
         path: &str,
         after: usize,
     ) -> Result<Self, ApiError> {
-        let (repository, name, version) = segments(path, after)?;
+        Self::found_by(Chart::version, gateway, user, segments(path, after)?).await
+    }
+
+    /// As `of`, for who does away with it: one that only means the same is not what he named.
+    pub async fn written(gateway: &Gateway, user: &User, path: &str) -> Result<Self, ApiError> {
+        Self::found_by(Chart::written, gateway, user, segments(path, 0)?).await
+    }
+
+    async fn found_by(
+        find: for<'a> fn(&'a Chart, &str) -> Option<&'a Version>,
+        gateway: &Gateway,
+        user: &User,
+        (repository, name, version): Segments,
+    ) -> Result<Self, ApiError> {
         let repository = repositories::found(gateway, user, &repository).await?;
         let loaded = charts::loaded(&repository, &name).await;
         let chart = in_catalogue(&loaded, repository.name(), &name)?;
-        let found = chart.version(&version);
+        let found = find(chart, &version);
         let version = found.ok_or_else(|| no_version(chart, &version))?;
         Ok(Self::new(repository, chart, version))
     }
@@ -153,11 +169,7 @@ impl Wanted {
     }
 }
 
-/// Repository, name and version in a path.
-fn segments(
-    path: &str,
-    after: usize,
-) -> Result<(CompactString, CompactString, CompactString), ApiError> {
+fn segments(path: &str, after: usize) -> Result<Segments, ApiError> {
     let mut segments = path.rsplit('/').skip(after);
     let mut next = || segments.next().unwrap_or_default();
     let (version, name, repository) = (next(), next(), next());

@@ -139,15 +139,16 @@ pub async fn sign(
     Ok(body::answer(StatusCode::OK, &to_its_end(work).await?))
 }
 
-/// `DELETE /api/v1/chart/{repository}/{name}/{version}[?force=true]`: 409 while a release that the
-/// caller sees is of this version, unless it is forced.
+/// `DELETE /api/v1/chart/{repository}/{name}/{version}[?force=true]`: the version that is written
+/// so. 409 while a release that the caller sees is of it, unless it is forced.
 pub async fn delete(
     State(gateway): Shared,
     Caller(user): Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (head, _) = request.into_parts();
-    let wanted = Wanted::of(&gateway, &user, head.uri.path(), 0).await?;
+    // Of those that mean the same, a deletion that is repeated would take one after the other.
+    let wanted = Wanted::written(&gateway, &user, head.uri.path()).await?;
     may_change(&gateway, &user, &wanted.repository).await?;
     let client = writable(&wanted.repository).await?;
     if !wants_force(&head.uri) {

@@ -42,11 +42,11 @@ use crate::upstream::{Failure, User};
 
 /// What the engine may say on its stdout: notes, logs of tests. More is not read by anybody.
 const OUTPUT: usize = 8 << 20;
-/// A run's time: its timeout for each of Helm's waits (hooks before, the objects, hooks after), for
-/// the same again when it rolls back on failure, and what is beside: rendering knows no timeout.
-const WAITS: u32 = 3;
-/// Helm waits so long for each pod of a test, one after the other. One that hangs ends the run.
-const TESTS: u32 = 20;
+/// A run's time: its timeout for each of Helm's waits, for the same again when it rolls back on
+/// failure, and what is beside: rendering knows no timeout. Helm waits so long for each hook and
+/// each pod of a test, one after the other, and for the objects; charts have a few of them. Where
+/// helm itself counts, it is over long before: this ends what hangs.
+const WAITS: u32 = 20;
 const BESIDE: Duration = Duration::from_secs(120);
 /// How long the end of an operation waits for an API server that is away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -420,11 +420,7 @@ fn time_of(act: &Act) -> Duration {
         act,
         Act::Install(deploy) | Act::Upgrade(deploy) if deploy.rollback_on_failure
     );
-    let waits = match act {
-        Act::Test(_) => TESTS,
-        _ if rolls_back => 2 * WAITS,
-        _ => WAITS,
-    };
+    let waits = if rolls_back { 2 * WAITS } else { WAITS };
     timeout * waits + BESIDE
 }
 

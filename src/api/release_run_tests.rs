@@ -36,9 +36,14 @@ fn what_helm_does_not_say_of_a_denial_the_door_has_heard() {
 fn a_run_has_time_for_each_of_the_waits_that_helm_counts_for_itself() {
     let body = br#"{"timeout": "10s"}"#;
     let time = |act: Act| (time_of(&act) - BESIDE).as_secs();
-    assert_eq!(time(act::rollback(body).unwrap()), 30);
-    let test = time(act::test(body).unwrap());
-    assert_eq!(test, 200, "each pod of a test may take 10 s");
+    assert_eq!(time(act::rollback(body).unwrap()), 200, "each hook may take 10 s");
+    assert_eq!(time(act::test(body).unwrap()), 200, "each pod of a test may take 10 s");
+    let upgrade = |back: bool| {
+        let chart = json!({ "archive": "Y2hhcnQ=" });
+        let body = json!({ "chart": chart, "timeout": "10s", "rollbackOnFailure": back });
+        time(act::upgrade(body.to_string().as_bytes()).unwrap())
+    };
+    assert_eq!([upgrade(false), upgrade(true)], [200, 400], "and those of the way back as well");
 }
 
 #[test]

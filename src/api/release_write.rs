@@ -121,11 +121,15 @@ async fn write(
     if caller.is_empty() {
         // Strangers send us no charts.
         view::verified(&gateway, &user).await?;
+        // A caller without a name cannot be told from another one.
+        if idempotent.is_some() {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(ApiError::with_status(status, "error-idempotency-nameless", &[]));
+        }
     }
     let (body, place) = body::with_chart(&user, &head.headers, body).await?;
     let act = read(head.uri.query().unwrap_or_default(), &body)?;
-    // A caller without a name cannot be told from another one.
-    let key = idempotent.filter(|_| !caller.is_empty()).map(|key| {
+    let key = idempotent.map(|key| {
         let target = head.uri.path_and_query().map_or("", |target| target.as_str());
         let method = head.method.as_str().as_bytes();
         key_of(&[caller.as_bytes(), key.as_bytes(), method, target.as_bytes(), &body])

@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
 use tar::{EntryType, Header, PaxExtensions};
 
-use super::{PACKED, hex};
+use super::{PACKED, hex, versions};
 use crate::yaml::{read, reason};
 
 /// `MaxDecompressedChartSize` and `MaxDecompressedFileSize` of helm.
@@ -109,7 +109,8 @@ fn inspect_within(bytes: &[u8], limits: &Limits) -> Result<Archive, BadArchive> 
     if found.folder.as_deref() != Some(name.as_str()) {
         return Err(BadArchive::Name { folder: found.folder.unwrap_or_default(), name });
     }
-    if !is_version(&version) {
+    // As helm takes it, and as the catalogue does.
+    if versions::order(&version).is_none() {
         return Err(BadArchive::Version(shown(&version)));
     }
     Ok(Archive {
@@ -441,19 +442,6 @@ pub(super) fn scalar(metadata: &Value, key: &str) -> String {
         Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
         _ => String::new(),
     }
-}
-
-/// Whether helm takes it for a version: a `v` and missing parts are forgiven
-/// (github.com/Masterminds/semver/v3, `NewVersion`).
-fn is_version(text: &str) -> bool {
-    let text = text.strip_prefix('v').unwrap_or(text);
-    let (core, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
-    let missing = match core.split('.').count() {
-        1 => ".0.0",
-        2 => ".0",
-        _ => "",
-    };
-    semver::Version::parse(&format!("{core}{missing}{rest}")).is_ok()
 }
 
 fn is_readme(path: &str) -> bool {

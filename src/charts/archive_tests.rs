@@ -260,12 +260,14 @@ fn aliases_make_no_more_of_a_chart_yaml_than_may_be_in_it() {
 
 #[test]
 fn a_version_is_what_helm_takes_for_one() {
-    for good in ["1.2.3", "v1.2.3", "1", "1.2", "1.2.3-rc.1+build.5", "1.2-beta", "0.0.0"] {
+    let plain = ["1.2.3", "v1.2.3", "1", "1.2", "1.2.3-rc.1+build.5", "1.2-beta", "0.0.0"];
+    // Those who count by the month write zeros.
+    for good in plain.into_iter().chain(["01.2.3", "2024.06.1"]) {
         let chart = format!("name: web\nversion: {good}");
         let found = inspect(&packed(&chart, |_| {}).into()).unwrap();
         assert_eq!(found.version, good);
     }
-    for bad in ["''", "latest", "1.2.3.4", "01.2.3", "1.2.x", "-1", "1.2.3-", "'1.2.3 '", "[1]"] {
+    for bad in ["''", "latest", "1.2.3.4", "1.2.3-01", "1.2.x", "-1", "1.2.3-", "'1.2.3 '", "[1]"] {
         let chart = format!("name: web\nversion: {bad}");
         let error = refused(packed(&chart, |_| {}));
         assert!(matches!(error, BadArchive::Version(_)), "{bad}: {error}");

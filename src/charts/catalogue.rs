@@ -198,13 +198,19 @@ impl Chart {
         self.latest_stable().or_else(|| self.latest())
     }
 
-    /// The version that is written so, or else one that means the same.
+    /// The version that is written just so.
+    pub fn written(&self, text: &str) -> Option<&Version> {
+        self.versions.iter().find(|version| version.version == text)
+    }
+
+    /// The version that is written so, or else one that means the same. Builds have no say in the
+    /// order of versions, but another build is another archive.
     pub fn version(&self, text: &str) -> Option<&Version> {
-        let mut all = self.versions.iter();
-        all.find(|version| version.version == text).or_else(|| {
-            let wanted = versions::order(text)?;
+        self.written(text).or_else(|| {
+            let wanted = (versions::order(text)?, build(text));
             let same = |version: &&Version| {
-                versions::order(&version.version).is_some_and(|known| known == wanted)
+                let text = version.version.as_str();
+                versions::order(text).is_some_and(|order| (order, build(text)) == wanted)
             };
             self.versions.iter().find(same)
         })
@@ -347,6 +353,11 @@ impl Building {
         self.chart.versions = self.versions.into();
         self.chart
     }
+}
+
+/// The build metadata of a version, if it has any.
+fn build(version: &str) -> Option<&str> {
+    version.split_once('+').map(|(_, build)| build)
 }
 
 /// What is kept of an entry for its version, and that version's precedence.

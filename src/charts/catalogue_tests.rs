@@ -84,6 +84,24 @@ fn a_version_is_found_as_it_is_written_and_as_it_is_meant() {
 }
 
 #[test]
+fn another_build_is_another_version() {
+    let catalogue = catalogue(&[entry("web", "v1.0.0+1"), entry("web", "1.0.0+2")]);
+    let chart = catalogue.find("web").unwrap();
+    let text = |version: Option<&Version>| version.map(|version| version.version.to_string());
+    for (asked, meant) in [
+        ("v1.0.0+1", Some("v1.0.0+1")),
+        ("1.0.0+1", Some("v1.0.0+1")),
+        ("v1+2", Some("1.0.0+2")),
+        ("1.0.0+3", None),
+        ("1.0.0", None),
+    ] {
+        assert_eq!(text(chart.version(asked)).as_deref(), meant, "{asked}");
+        let written = meant.filter(|meant| *meant == asked);
+        assert_eq!(text(chart.written(asked)).as_deref(), written, "{asked}");
+    }
+}
+
+#[test]
 fn names_that_lead_elsewhere_and_versions_that_are_none_are_rejected() {
     let mut builder = Builder::new();
     let long = "a".repeat(300);

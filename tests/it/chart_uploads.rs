@@ -114,6 +114,31 @@ async fn what_is_uploaded_or_deleted_shows_in_the_very_next_read() {
     shelf.close().await;
 }
 
+#[tokio::test]
+async fn a_deletion_that_is_repeated_takes_no_version_that_means_the_same() {
+    let museum = Museum::start(None, Rules::default()).await;
+    let shelf = Shelf::open("uploads-twice", &[&museum.site]).await;
+    let name = shelf.create("twice", of(museum.site.url("/"), &Value::Null)).await;
+    for (chart, stays, goes) in [
+        ("clover", "1.0.0+1", "1.0.0+2"),
+        ("thyme", "1.2.3", "v1.2.3"),
+        ("sorrel", "v1.2.3", "1.2.3"),
+    ] {
+        for version in [stays, goes] {
+            uploaded(&shelf, &name, &Pack::new(chart, version, &[])).await;
+        }
+        let at = format!("chart/{name}/{chart}/{goes}");
+        for status in [200, 404] {
+            let answer = shelf.send(Method::DELETE, &at, &Value::Null).await;
+            assert_eq!(answer.status, status, "{chart}: {}", answer.text());
+            assert_eq!(shelf.versions(&name, chart).await, [stays], "{chart}");
+        }
+        let (files, left) = (museum.files(""), format!("{chart}-{stays}.tgz"));
+        assert!(files.contains(&left), "{files:?}");
+    }
+    shelf.close().await;
+}
+
 /// A version that is there is replaced only by who says so.
 async fn replaced(shelf: &Shelf, name: &str, old: &Pack) {
     let new = web("1.0.0", "another one");

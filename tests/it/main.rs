@@ -93,6 +93,7 @@ mod release_bad_input;
 mod release_cut;
 mod release_denials;
 mod release_denials_helm3;
+mod release_keys;
 mod release_killed;
 mod release_kills;
 mod release_logs;
