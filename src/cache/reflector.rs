@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::Feed;
 use super::pager::{self, ListError, Listed};
-use super::watch::{Event, Watch, What};
+use super::watch::{Event, LASTING, LASTING_UNMARKED, Watch, What};
 use crate::kinds::{Row, Source};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
@@ -31,6 +31,13 @@ const REFUSED: Duration = Duration::from_secs(60);
 /// believed to have lost the right only after so long.
 const NEWBORN: Duration = Duration::from_secs(60);
 
+/// The one kind that the API server keeps without a watch cache unless it is told otherwise
+/// (`DefaultWatchCacheSizes`): its watch has no bookmarks.
+const UNMARKED: &str = "event";
+/// What nothing has moved for so long is listed anew, before its version is forgotten: without bookmarks
+/// it stays where it is, and etcd is compacted every 5 minutes.
+const QUIET: Duration = Duration::from_secs(200);
+
 /// Events of `PartialObjectMetadata`.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
@@ -43,11 +50,24 @@ enum End {
 }
 
 pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
+    keep(cluster, feed, QUIET).await;
+}
+
+async fn keep(cluster: &Cluster, feed: &Feed, quiet: Duration) {
     let mut wait = BACK_OFF.0;
     let (mut version, mut denied_since) = (None, None);
+    let mut moved = (None, Instant::now());
     loop {
         let begun = Instant::now();
         let end = turn(cluster, feed, &mut version).await;
+        if version != moved.0 {
+            moved = (version.clone(), Instant::now());
+        } else if feed.kind.name == UNMARKED
+            && matches!(end, End::Over)
+            && moved.1.elapsed() >= quiet
+        {
+            (version, moved.1) = (None, Instant::now());
+        }
         if matches!(end, End::Expired) {
             // Something was missed, until it is listed anew.
             feed.lost();
@@ -133,7 +153,8 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
         Source::Metadata => METADATA,
         _ => "application/json",
     };
-    let opened = Watch::open(cluster, Identity::Server, &collection, accept, &from).await;
+    let seconds = if feed.kind.name == UNMARKED { LASTING_UNMARKED } else { LASTING };
+    let opened = Watch::open(cluster, Identity::Server, &collection, accept, &from, seconds).await;
     let latest = version.insert(from);
     let mut watch = match opened {
         Ok(watch) => watch,
@@ -244,3 +265,7 @@ pub(super) fn jittered(wait: Duration) -> Duration {
     let _ = aws_lc_rs::rand::fill(&mut byte);
     wait.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
 }
+
+#[cfg(test)]
+#[path = "reflector_tests.rs"]
+mod tests;

@@ -15,9 +15,11 @@ use serde_json::value::RawValue;
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// The API server ends a watch after this long; it is begun again from where it was.
-const WATCH_SECONDS: u32 = 290;
+pub(super) const LASTING: u32 = 290;
+/// The same where no bookmarks come: it ends in good order before its silence is taken for death.
+pub(super) const LASTING_UNMARKED: u32 = 60;
 /// Bookmarks come about once a minute; silence for longer than this is a dead connection.
-const SILENCE: Duration = Duration::from_secs(90);
+pub(super) const SILENCE: Duration = Duration::from_secs(90);
 /// How long the head of a watch's answer may take.
 const HEAD: Duration = Duration::from_secs(30);
 /// No object is larger in etcd than 1.5 MiB; JSON may be several times that.
@@ -51,16 +53,17 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Opens a watch of a collection from a resource version on.
+    /// Opens a watch of a collection from a resource version on, for so many seconds.
     pub async fn open(
         cluster: &Cluster,
         who: Identity<'_>,
         collection: &str,
         accept: &str,
         version: &str,
+        seconds: u32,
     ) -> Result<Self, Failure> {
         let path = format!(
-            "{collection}?watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={version}"
+            "{collection}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
         );
         let request = Request::get(path)
             .header(http::header::ACCEPT, accept)

@@ -29,6 +29,10 @@ const HEARTBEATS: usize = 20;
 /// Pods made for one replica set in one round.
 const BURST: usize = 50;
 
+/// Pods of one workload that are ever made: who asks for millions would be given them until there
+/// is no memory left. Ten times what the largest deployment of a bench has.
+const MOST: u64 = 1_000;
+
 /// Events made here and still kept; older ones are deleted.
 const EVENTS: usize = 500;
 
@@ -243,8 +247,9 @@ fn controller(object: &Stored, kind: &str) -> Option<Key> {
     Some((object.namespace.to_string(), owner["name"].as_str()?.to_owned()))
 }
 
+/// How many pods a workload asks for, as far as it is given them.
 fn replicas(object: &Value) -> u64 {
-    object["spec"]["replicas"].as_u64().unwrap_or(1)
+    object["spec"]["replicas"].as_u64().unwrap_or(1).min(MOST)
 }
 
 /// The replica set of a deployment's present template.
@@ -433,4 +438,28 @@ fn advance(store: &Store, pod: &Stored, seconds: i64) -> bool {
         Ok(())
     });
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_millions_of_pods_is_given_no_more_than_a_demo_can_bear() {
+        let store = Store::new();
+        let template = objects::template("app", "demo.example/app:1.0", "");
+        let deployment = objects::workload("shop", "app", 5_000_000, &template);
+        let deployment = store.create(&DEPLOYMENT, "shop", deployment, false).unwrap();
+        reconcile_deployment(&store, &deployment);
+        let sets = store.all(&REPLICA_SET, None);
+        // One round more than they take.
+        for _ in 0..=MOST as usize / BURST {
+            reconcile_set(&store, &sets[0]);
+        }
+        assert_eq!(store.all(&POD, None).len(), MOST as usize);
+        // Nor is the set itself, when it is asked.
+        scale(&store, "shop", &sets[0].name, 5_000_000);
+        reconcile_set(&store, &sets[0]);
+        assert_eq!(store.all(&POD, None).len(), MOST as usize);
+    }
 }

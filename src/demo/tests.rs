@@ -194,6 +194,29 @@ async fn a_streaming_list_ends_with_its_bookmark() {
 }
 
 #[tokio::test]
+async fn a_watch_lasts_as_long_as_it_asks_for_and_that_of_events_has_no_bookmarks() {
+    let demo = demo(0, false).await;
+    let (_, list) = get(&demo, ADMIN, "/api/v1/configmaps").await;
+    let since =
+        format!("resourceVersion={}", list["metadata"]["resourceVersion"].as_str().unwrap());
+    let wanted: [(&str, &[&str]); 2] = [("configmaps", &["BOOKMARK"]), ("events", &[])];
+    for (collection, wanted) in wanted {
+        let query = "watch=1&allowWatchBookmarks=true&timeoutSeconds=1";
+        let mut events =
+            Events::open(&demo, &format!("/api/v1/{collection}?{query}&{since}")).await;
+        let mut told = Vec::new();
+        while let Some(event) = events.next().await {
+            told.push(event["type"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(told, wanted, "{collection}");
+    }
+    let path = format!("/api/v1/configmaps?watch=1&timeoutSeconds=0&{since}");
+    let mut events = Events::open(&demo, &path).await;
+    add_map(&demo, "later").await;
+    assert_eq!(events.next().await.expect("0 is not the shortest time")["type"], "ADDED");
+}
+
+#[tokio::test]
 async fn each_user_may_do_what_their_roles_say() {
     let demo = demo(0, false).await;
     let cases = [

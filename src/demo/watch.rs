@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::ask::{Ask, Resource};
-use super::kinds::Kind;
+use super::kinds::{EVENT, Kind};
 use super::read;
 use super::reply::{self, Fail, Reply};
 use super::selector::Selector;
@@ -73,7 +73,9 @@ pub(super) fn answer(
     if !why.is_empty() {
         return Err(Fail::options("resourceVersionMatch", why));
     }
-    let life = ask.query.number::<u64>("timeoutSeconds")?.map_or(LIFE, Duration::from_secs);
+    // 0 is no time of its own either.
+    let life = ask.query.number::<u64>("timeoutSeconds")?.filter(|seconds| *seconds > 0);
+    let life = life.map_or(LIFE, Duration::from_secs);
     let (sender, receiver) = mpsc::channel(QUEUE);
     let watch = Watch {
         shared: Arc::clone(shared),
@@ -113,6 +115,9 @@ impl Watch {
         } else if from == 0 {
             seen = self.shared.store.version();
         }
+        // The API server has no watch cache for events unless it is told to, and so no bookmarks
+        // but the one behind a streaming list.
+        let bookmarks = self.bookmarks && !std::ptr::eq(self.kind, &EVENT);
         let mut bookmark_at = Instant::now() + BOOKMARKS;
         loop {
             let news = match self.shared.store.news(self.kind, seen) {
@@ -133,12 +138,12 @@ impl Watch {
                 () = self.shared.stop.cancelled() => return Ok(()),
                 () = self.sender.closed() => return Ok(()),
                 () = tokio::time::sleep_until(self.until) => {
-                    if self.bookmarks {
+                    if bookmarks {
                         self.bookmark(seen, false);
                     }
                     return self.flush().await;
                 }
-                () = tokio::time::sleep_until(bookmark_at), if self.bookmarks => {
+                () = tokio::time::sleep_until(bookmark_at), if bookmarks => {
                     seen = self.quiet_version(seen);
                     self.bookmark(seen, false);
                     bookmark_at = Instant::now() + BOOKMARKS;

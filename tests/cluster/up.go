@@ -55,6 +55,14 @@ func parseUp(args []string) (*upOptions, error) {
 	if o.nodes < 0 {
 		return nil, fmt.Errorf("--nodes must not be negative; got %d", o.nodes)
 	}
+	if o.assets != "" {
+		// The components run in another folder than this process.
+		assets, err := filepath.Abs(o.assets)
+		if err != nil {
+			return nil, err
+		}
+		o.assets = assets
+	}
 	return o, nil
 }
 

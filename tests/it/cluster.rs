@@ -29,6 +29,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::spawned::tied;
+
 /// How long anything may take that a test waits for: a machine that compiles meanwhile is slow.
 const EVENTUALLY: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
@@ -40,6 +42,9 @@ const BUILDS_KEPT: usize = 4;
 const OWNER: &str = "owner";
 /// Links beside the program: it is the component by whose name it is called.
 const COMPONENTS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
+/// Where Go works while it builds, in the folder of a build: hundreds of MB, left there by one that is
+/// killed.
+const WORK: &str = "work";
 /// The Helm engines built beside it: `helm4` and `helm3`, of the versions in go.mod.
 const HELMS: [u32; 2] = [4, 3];
 
@@ -97,12 +102,15 @@ struct FirstLine {
 fn start(flags: &[&str]) -> Result<(Cluster, Child)> {
     let folder = built()?;
     remove_left();
-    let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty());
+    let assets = assets.map(std::path::absolute).transpose().context("the folder of assets")?;
     let mut command = Command::new(folder.join("cluster"));
-    command.arg("up").args(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg("up").stdin(Stdio::piped()).stdout(Stdio::piped());
     if let Some(assets) = &assets {
         command.arg("--assets").arg(assets);
     }
+    // The last of two is taken.
+    command.args(flags);
     let mut supervisor = command.spawn().context("running the test cluster's supervisor")?;
     // It says nothing more until it is ordered to.
     let stdout = supervisor.stdout.as_mut().context("the supervisor's stdout is not piped")?;
@@ -309,7 +317,7 @@ fn built() -> Result<PathBuf> {
     if folder.join("cluster").exists() {
         return Ok(folder);
     }
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
     // Held until the end of this function: of several test programs one builds, the others wait.
     let lock = File::create(cache.join("lock")).context("making the lock of the build")?;
     if lock.try_lock().is_err() {
@@ -319,7 +327,11 @@ fn built() -> Result<PathBuf> {
     if folder.join("cluster").exists() {
         return Ok(folder);
     }
-    let unfinished = folder.join(format!("cluster.{}", std::process::id()));
+    // What a build that was killed has left. Its last compiler may still write there: never mind.
+    let _ = fs::remove_dir_all(&folder);
+    let work = folder.join(WORK);
+    fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
+    let unfinished = folder.join("cluster.new");
     compile(&source, ".", &linker_flags(&source)?, &unfinished)?;
     for major in HELMS {
         let package = format!("helm.sh/helm/v{major}/cmd/helm");
@@ -331,6 +343,7 @@ fn built() -> Result<PathBuf> {
             std::os::unix::fs::symlink("cluster", &link).context("linking a component's name")?;
         }
     }
+    let _ = fs::remove_dir_all(work);
     fs::rename(&unfinished, folder.join("cluster")).context("putting the build in place")?;
     remove_old_builds(&cache, &folder);
     Ok(folder)
@@ -401,14 +414,16 @@ fn any_build(cache: &Path, sources: &str) -> Option<PathBuf> {
     })
 }
 
+/// It ends with this process, however that ends: the next one builds the same.
 fn compile(source: &Path, package: &str, flags: &str, output: &Path) -> Result<()> {
-    let mut build = Command::new("go")
+    let mut build = tied("go")
         .args(["build", "-trimpath", "-ldflags", flags, "-o"])
         .arg(output)
         .arg(package)
         .current_dir(source)
         .env("CGO_ENABLED", "0")
         .env("GOWORK", "off")
+        .env("GOTMPDIR", output.with_file_name(WORK))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -522,6 +537,20 @@ async fn the_test_cluster_lets_each_user_do_what_its_roles_say() {
     assert!(by_certificate.status.success(), "kubectl with a client certificate: {words}");
     assert!(!cluster.kubectl("cert-user", &["get", "nodes"]).status.success());
     assert!(cluster.ca_pem().starts_with("-----BEGIN CERTIFICATE-----"));
+}
+
+#[tokio::test]
+async fn the_folder_of_other_binaries_may_be_named_from_where_the_tests_run() {
+    let started = tokio::task::spawn_blocking(|| {
+        // Through a folder that only the one where we are has.
+        let mut folder = PathBuf::from("tests/..");
+        folder.extend(std::env::current_dir()?.components().skip(1).map(|_| ".."));
+        folder.push(std::path::absolute(built()?)?.strip_prefix("/")?);
+        let folder = folder.to_str().context("the folder's name is no text")?;
+        start(&["--bare", "--assets", folder])
+    });
+    let (cluster, _supervisor) = started.await.unwrap().unwrap();
+    assert_eq!(cluster.get(cluster.token("admin"), "/version").await.0, 200);
 }
 
 #[tokio::test]

@@ -88,11 +88,11 @@ fn websocket(protocols: &str) -> Vec<(&str, &str)> {
     ]
 }
 
-/// What must be equal: not the time, not the names of single requests, and nothing that speaks of
-/// one connection only. `x-request-id` names the request in our own log.
+/// What must be equal: not the time, not the API server's name for a single request, and nothing that
+/// speaks of one connection only. We add none of our own.
 fn comparable(headers: &HeaderMap) -> Vec<(String, String)> {
     let ignored = |name: &str| {
-        matches!(name, "date" | "audit-id" | "x-request-id" | "connection" | "transfer-encoding")
+        matches!(name, "date" | "audit-id" | "connection" | "transfer-encoding")
             || name.starts_with("x-kubernetes-pf-")
     };
     let mut all: Vec<_> = headers

@@ -1,9 +1,12 @@
 //! The real binary as a child of a test, with a state directory and ports of its own, for what a
 //! gateway within the test's process (`gateway.rs`) cannot show: signals, kills, restarts.
 //!
-//! It proves nothing itself; the modules beside it do. What is asked of it goes over TLS, on a
+//! It proves little itself; the modules beside it do. What is asked of it goes over TLS, on a
 //! connection for each request.
 
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -42,10 +45,7 @@ const PROXIES: [&str; 8] = [
 /// machines without setpriv, with a test process that is killed. To be started on the test's own
 /// thread and not on one of `spawn_blocking`, which ends before.
 pub fn command(folder: &Path) -> Command {
-    let mut command = if can_tie() { Command::new(TIED[0]) } else { Command::new(PROGRAM) };
-    if can_tie() {
-        command.args(&TIED[1..]).arg(PROGRAM);
-    }
+    let mut command = Command::from(tied(PROGRAM));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("BINNACLE_") {
             command.env_remove(name);
@@ -55,6 +55,17 @@ pub fn command(folder: &Path) -> Command {
         command.env_remove(name);
     }
     command.env("HOME", folder).env_remove("KUBECONFIG").stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// A program that is killed when the thread that starts it ends, and so with a test process that is
+/// killed; but for machines without setpriv.
+pub fn tied(program: impl AsRef<OsStr>) -> std::process::Command {
+    if !can_tie() {
+        return std::process::Command::new(program);
+    }
+    let mut command = std::process::Command::new(TIED[0]);
+    command.args(&TIED[1..]).arg(program);
     command
 }
 
@@ -224,4 +235,22 @@ impl Binary {
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
+}
+
+#[test]
+fn what_is_tied_is_killed_when_the_thread_that_started_it_ends() {
+    if !can_tie() {
+        return;
+    }
+    let start = || {
+        let mut command = tied("sh");
+        command.args(["-c", "echo; exec sleep 60"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Whoever says something is tied already.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        child
+    };
+    let mut child = std::thread::spawn(start).join().unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");
 }
