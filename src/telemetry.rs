@@ -246,7 +246,8 @@ impl Metrics {
         r.register("usage_series", help, self.usage_series.clone());
         let help = "Whether metrics.k8s.io answered the last poll";
         r.register("usage_connected", help, self.usage_connected.clone());
-        r.register("tunnels_open", "Upgraded connections now open", self.tunnels.clone());
+        let help = "Upgraded connections of the passthrough now open";
+        r.register("tunnels_open", help, self.tunnels.clone());
         let help = "1 for the version of helm that was found last";
         r.register("helm_engine", help, self.helm_engine.clone());
         r.register("helm_runs", "Runs of helm, by how they ended", self.helm_runs.clone());
@@ -298,7 +299,7 @@ impl Metrics {
         set(&self.restarts.get_or_create(&of(kind)), restarts);
     }
 
-    /// Client connections open now, tunnels included, and tunnels alone.
+    /// Client connections open now, upgraded ones included, and tunnels of the passthrough alone.
     pub fn connections(&self, open: usize, tunnels: usize) {
         self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
         self.tunnels.set(i64::try_from(tunnels).unwrap_or(i64::MAX));

@@ -37,6 +37,9 @@ const OPENING: Duration = Duration::from_secs(2);
 pub const HAND_OVER: usize = 1;
 /// Pauses before a log is opened anew: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// The longest one for a container that has not begun: somebody waits for its first lines, and
+/// who comes back to a merged stream may lack those that came late.
+const UNBORN: Duration = Duration::from_secs(4);
 /// Attempts at a log that nobody writes any more, or whose pod the reader may not look at.
 const TRIES: u32 = 5;
 /// Filtering may take this long, and a quarter of the time that the log has been followed.
@@ -96,6 +99,37 @@ impl Wanted {
     pub fn whole(&self) -> Self {
         let upstream = self.upstream.iter().filter(|(name, _)| *name == "previous").cloned();
         Self { upstream: upstream.collect(), from: None, ..*self }
+    }
+
+    /// The same for a log that has ended so before a line of it was read: what is written until it
+    /// is opened again is not passed over. All is new of a container that has not begun, and of a
+    /// log in which the last lines were looked for and there were none. Else "from now on" and "for
+    /// so long" are counted from when the reader `begun`.
+    fn again(&self, begun: Timestamp, outcome: &Result<(), Failure>, spoken: bool) -> Self {
+        let mut again = self.whole();
+        if outcome.as_ref().is_err_and(is_unborn) {
+            return again;
+        }
+        let value = |name: &str| {
+            let found = self.upstream.iter().find(|(own, _)| *own == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        let number = |name: &str| value(name)?.parse::<i64>().ok();
+        let before = |seconds: i64| {
+            let second = begun.as_second().saturating_sub(seconds).max(0);
+            Timestamp::from_second(second).ok()
+        };
+        let tail = number("tailLines");
+        let own = value("sinceTime").and_then(|time| time.parse::<Timestamp>().ok());
+        let since = match (tail, number("sinceSeconds")) {
+            (Some(0), _) => own.max(before(0)),
+            (_, Some(seconds)) => before(seconds),
+            _ => own,
+        };
+        let tail = tail.filter(|lines| *lines > 0 && (outcome.is_err() || spoken));
+        again.upstream.extend(tail.map(|lines| ("tailLines", lines.to_string())));
+        again.upstream.extend(since.map(|time| ("sinceTime", time.to_string())));
+        again
     }
 
     /// The API server's options, to begin or to go on from a place.
@@ -196,20 +230,21 @@ pub struct Source {
 }
 
 impl Source {
-    fn open(&self, place: Option<Mark>) -> Opening {
-        let path = log_path(&self.path, &self.names.container, &self.wanted.options(place));
+    fn open(&self, wanted: &Wanted, place: Option<Mark>) -> Opening {
+        let path = log_path(&self.path, &self.names.container, &wanted.options(place));
         opening(&self.gateway, &self.user, path)
     }
 
     /// What [`Self::run`] begins with.
     pub async fn first(&self) -> Result<Opening, ApiError> {
-        begun(&self.gateway, &self.user, self.open(self.wanted.from)).await
+        begun(&self.gateway, &self.user, self.open(&self.wanted, self.wanted.from)).await
     }
 
     /// Hands over all lines whatever happens to connection and container.
     pub async fn run(&self, first: Option<Opening>, to: mpsc::Sender<Vec<Said>>) -> End {
-        let mut reader = Reader::new(self.wanted.from);
-        let mut opening = first.unwrap_or_else(|| self.open(self.wanted.from));
+        let (begun, mut wanted) = (Timestamp::now(), self.wanted.clone());
+        let mut reader = Reader::new(wanted.from);
+        let mut opening = first.unwrap_or_else(|| self.open(&wanted, wanted.from));
         let (mut tries, mut pause) = (0, PAUSES.0);
         let mut filtering = Filtering::default();
         loop {
@@ -227,13 +262,19 @@ impl Source {
             }
             tries = failures(tries, has_read, &outcome);
             let asked = outcome.as_ref().err().and_then(Failure::retry_after);
+            if outcome.as_ref().is_err_and(is_unborn) {
+                pause = pause.min(UNBORN);
+            }
+            if reader.place().is_none() {
+                wanted = Arc::new(wanted.again(begun, &outcome, reader.spoken));
+            }
             if let Some(end) = self.after(outcome, tries).await {
                 return end;
             }
             sleep(spread(pause.max(asked.unwrap_or_default().min(PAUSES.1)))).await;
             pause = (pause * 2).min(PAUSES.1);
             reader.again();
-            opening = self.open(reader.place());
+            opening = self.open(&wanted, reader.place());
         }
     }
 
@@ -245,8 +286,10 @@ impl Source {
         filtering: &mut Filtering,
         to: &mpsc::Sender<Vec<Said>>,
     ) -> Result<Result<(), Failure>, End> {
-        if self.is_replaced().await {
-            return Err(Reason::Gone.into());
+        match self.is_replaced().await {
+            Ok(true) => return Err(Reason::Gone.into()),
+            Ok(false) => {}
+            Err(failure) => return Ok(Err(failure)),
         }
         let mut turn = Instant::now();
         while let Some(frame) = log.frame().await {
@@ -287,13 +330,18 @@ impl Source {
     }
 
     /// Whether a log that was opened by the pod's name is that of another pod, which has a source
-    /// of its own. Asked after the opening: a uid that is there now has been there before.
-    async fn is_replaced(&self) -> bool {
+    /// of its own. Asked after the opening: a uid that is there now has been there before. Without
+    /// an answer nobody knows whose log it is, and it is opened again.
+    async fn is_replaced(&self) -> Result<bool, Failure> {
         if self.uid.is_none() {
-            return false;
+            return Ok(false);
         }
-        let pod = body::get(&self.gateway, &self.user, &self.path).await;
-        pod.is_ok_and(|pod| self.is_another(&pod))
+        match body::get(&self.gateway, &self.user, &self.path).await {
+            Ok(pod) => Ok(self.is_another(&pod)),
+            // Who may read logs may not see pods. Where there is none by now, none has come after.
+            Err(failure) if matches!(code(&failure), Some(403 | 404)) => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     fn is_another(&self, pod: &Value) -> bool {
@@ -303,10 +351,13 @@ impl Source {
 
     /// Whether there will be more after a log has ended, or could not be had.
     async fn after(&self, outcome: Result<(), Failure>, tries: u32) -> Option<End> {
-        let code = |failure: &Failure| failure.code().map(|code| code.as_u16());
         match outcome.as_ref().err().and_then(code) {
             Some(401) => return Some(Reason::Unauthorized.into()),
             Some(403) => return outcome.err().map(|why| End::of(Reason::Denied, &why)),
+            // There was no such run, and a later one is not what was asked for.
+            Some(400) if self.wanted.previous => {
+                return outcome.err().map(|why| End::of(Reason::Failed, &why));
+            }
             _ if outcome.is_ok() && self.wanted.previous => return Some(Reason::Completed.into()),
             _ => {}
         }
@@ -327,6 +378,15 @@ impl Source {
             Err(why) => (tries >= TRIES).then(|| End::of(Reason::Failed, &why)),
         }
     }
+}
+
+fn code(failure: &Failure) -> Option<u16> {
+    failure.code().map(|code| code.as_u16())
+}
+
+/// Whether it is what kubelets say of a container that has not begun.
+fn is_unborn(failure: &Failure) -> bool {
+    code(failure) == Some(400)
 }
 
 /// The next lines of a chunk, as many as are handed over together.

@@ -137,6 +137,36 @@ fn what_began_after_its_reader_is_read_from_its_beginning() {
     assert!(whole.from.is_none());
 }
 
+#[test]
+fn what_is_written_before_a_log_could_be_read_is_not_passed_over_when_it_is_opened_again() {
+    let begun: Timestamp = "2026-01-02T03:04:05.75Z".parse().unwrap();
+    let refused = |code: u16| -> Result<(), Failure> {
+        Err(Failure::status(StatusCode::from_u16(code).unwrap(), b""))
+    };
+    for (query, outcome, expected) in [
+        ("tailLines=5", refused(400), ""),
+        ("tailLines=0&sinceSeconds=9", refused(400), ""),
+        ("previous=true&tailLines=5", refused(503), "&previous=true&tailLines=5"),
+        ("tailLines=5", Ok(()), ""),
+        ("tailLines=0", Ok(()), "&sinceTime=2026-01-02T03:04:05Z"),
+        ("tailLines=0", refused(503), "&sinceTime=2026-01-02T03:04:05Z"),
+        ("tailLines=0&sinceSeconds=9", Ok(()), "&sinceTime=2026-01-02T03:04:05Z"),
+        ("sinceSeconds=5", Ok(()), "&sinceTime=2026-01-02T03:04:00Z"),
+        ("tailLines=7&sinceSeconds=5", refused(503), "&tailLines=7&sinceTime=2026-01-02T03:04:00Z"),
+        ("sinceSeconds=9223372036854775807", Ok(()), "&sinceTime=1970-01-01T00:00:00Z"),
+        ("sinceTime=2026-01-01T00:00:00Z", refused(503), "&sinceTime=2026-01-01T00:00:00Z"),
+        ("sinceTime=2026-01-01T00:00:00Z&tailLines=0", Ok(()), "&sinceTime=2026-01-02T03:04:05Z"),
+    ] {
+        let once = wanted(query).unwrap().again(begun, &outcome, false);
+        let twice = once.again(begun, &outcome, false);
+        let expected = format!("timestamps=true&follow=true{expected}");
+        assert_eq!([asked(&once, None), asked(&twice, None)], [&*expected; 2], "{query}");
+    }
+    // A word of the kubelet's own is no line, yet there was something.
+    let words = wanted("tailLines=5").unwrap().again(begun, &Ok(()), true);
+    assert_eq!(asked(&words, None), "timestamps=true&follow=true&tailLines=5");
+}
+
 #[tokio::test]
 async fn a_pattern_is_compiled_apart_from_all_that_is_read_of_strangers() {
     assert!(wanted("filter=(").is_ok());

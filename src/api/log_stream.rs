@@ -112,6 +112,8 @@ pub struct Reader {
     cut: u64,
     place: Option<Mark>,
     known: Option<Known>,
+    /// Whether there was any line, be it a word of the kubelet's own.
+    pub spoken: bool,
 }
 
 /// Lines still to be passed over.
@@ -171,6 +173,7 @@ impl Reader {
         self.part.clear();
         self.cut = 0;
         let mut line = line?;
+        self.spoken = true;
         if !self.is_new(line.at) {
             return None;
         }

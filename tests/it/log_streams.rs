@@ -56,7 +56,7 @@ impl Event {
         Event { id: field("id:"), name: field("event:"), data, retry: field("retry:") }
     }
 
-    fn contents(&self) -> Vec<String> {
+    pub fn contents(&self) -> Vec<String> {
         if self.name != "lines" {
             return Vec::new();
         }

@@ -4,14 +4,22 @@
 //!
 //! It is NOT where operations end in all their ways (`release_writes.rs`).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::certificate::trusting;
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway};
 use crate::helm_charts::{Hand, archive, broken, chart, made, options, packed, small, told};
+use crate::log_follow::in_front_of;
 use crate::log_streams::{Stream, get};
+use crate::logs::answering;
 use crate::people::{Person, delete, grant};
 use crate::writes::live;
 
@@ -235,6 +243,43 @@ async fn nobody_is_told_of_an_operation_whose_releases_he_may_not_read() {
     let_go(&namespace).await;
     reader.read_out().await;
     assert_eq!(reader.end["state"], "succeeded", "{}", reader.end);
+}
+
+#[tokio::test]
+async fn who_came_with_a_token_that_is_over_by_our_clock_alone_is_told_to_the_end() {
+    // {"alg":"none"} and {"sub":"token-admin","exp":1}, which this API server takes.
+    let token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ0b2tlbi1hZG1pbiIsImV4cCI6MX0.";
+    let looks = AtomicUsize::default();
+    let server = answering(Arc::new(move |head: &str| {
+        if !head.contains("/secrets/binnacle.operation.web ") {
+            return Some((404, String::new()));
+        }
+        let is_first = looks.fetch_add(1, Ordering::Relaxed) == 0;
+        let state = if is_first { "running" } else { "succeeded" };
+        let operation = json!({"id": "web.iaaaaaaa", "namespace": "shop", "state": state});
+        let record = STANDARD.encode(json!({"operation": operation}).to_string());
+        let lock = json!({
+            "kind": "Secret", "type": "binnacle.dev/operation.v1",
+            "metadata": {"uid": "first", "resourceVersion": "1"}, "data": {"record": record},
+        });
+        Some((200, lock.to_string()))
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let running = in_front_of(server.await, folder.path()).await;
+    let url = format!("https://{}/api/v1/operation/shop/web.iaaaaaaa", running.https);
+    let tls = trusting(running.ca_pem.as_deref().unwrap());
+    let accept = [("accept", "text/event-stream")];
+    let mut stream = Stream::open(tls, &url, token, &accept).await;
+    let mut states = Vec::new();
+    let end = loop {
+        let event = stream.next().await;
+        if event.name == "end" {
+            break event.data;
+        }
+        states.push(event.data["state"].clone());
+    };
+    assert_eq!(states, ["elsewhere", "succeeded"], "{end}");
+    assert_eq!(end["state"], "succeeded", "{end}");
 }
 
 /// The sample of a metric with exactly these labels.
