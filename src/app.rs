@@ -98,10 +98,11 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Looks into the files that settings name, as a start would. Nothing is started, and no host is asked.
+/// Looks into the files that settings name, and into the person's own kubeconfig where a start would.
+/// Nothing is started, and no host is asked.
 ///
 /// # Errors
-/// An `Exit` that names the setting.
+/// An `Exit` that names the setting or the file.
 pub async fn check(config: &Config) -> anyhow::Result<()> {
     let Config { web, front, charts, cluster, certificate, effective, .. } = config;
     extras::local((web, front, charts), effective)?;

@@ -68,9 +68,7 @@ impl Callers {
     /// The caller of a request, or 401; 403 when a browser sends it from another site.
     pub fn user(&self, asked: &Asked<'_>) -> Result<User, ApiError> {
         let user = self.find(asked)?;
-        if user.impersonates_without_user() {
-            return Err(ApiError::bad_request("error-impersonation-needs-user", &[]));
-        }
+        refuse_unnamed(&user)?;
         Ok(user)
     }
 
@@ -185,6 +183,14 @@ pub fn refuse_cross_site(asked: &Asked<'_>) -> Result<(), ApiError> {
         return Err(ApiError::with_status(StatusCode::FORBIDDEN, "error-cross-site", &[]));
     }
     Ok(())
+}
+
+/// Refuses who asks to be somebody and does not say whom, or says it twice.
+pub fn refuse_unnamed(user: &User) -> Result<(), ApiError> {
+    match user.impersonates_without_user() {
+        true => Err(ApiError::bad_request("error-impersonation-needs-user", &[])),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a name that is not loopback's: a page whose name was rebound to this machine.

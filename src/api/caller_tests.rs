@@ -109,9 +109,15 @@ fn the_demo_admits_this_machine_without_credentials_but_no_rebound_name_or_other
 }
 
 #[test]
-fn groups_without_a_user_to_impersonate_are_a_bad_request() {
-    let pairs = [("authorization", "Bearer x"), ("impersonate-group", "system:masters")];
-    assert_eq!(status(&person(), &pairs, "127.0.0.1:1"), 400);
+fn impersonation_without_the_one_user_it_needs_is_a_bad_request() {
+    let token = ("authorization", "Bearer x");
+    let by = |more: &[(&'static str, &str)]| {
+        status(&person(), &[&[token][..], more].concat(), "127.0.0.1:1")
+    };
+    assert_eq!(by(&[("impersonate-group", "system:masters")]), 400);
+    assert_eq!(by(&[("impersonate-user", "")]), 400, "the API server would overlook it");
+    assert_eq!(by(&[("impersonate-user", "a"), ("impersonate-user", "b")]), 400);
+    assert_eq!(by(&[("impersonate-user", "a"), ("impersonate-group", "b")]), 200);
 }
 
 #[test]
@@ -146,4 +152,15 @@ fn over_http_2_a_websocket_brings_its_token_by_connect() {
     let headers = headers(&[("sec-websocket-protocol", list)]);
     assert!(find(&person(), Method::CONNECT, &headers, None).is_ok());
     assert!(find(&person(), Method::GET, &headers, None).is_err());
+}
+
+#[test]
+fn a_token_among_subprotocols_has_nothing_behind_it_either() {
+    for (token, is_one) in [("token", true), ("token x", false), ("token\tx", false)] {
+        let encoded = URL_SAFE_NO_PAD.encode(token);
+        let list = format!("base64url.bearer.authorization.k8s.io.{encoded}, v5.channel.k8s.io");
+        let headers = headers(&[("sec-websocket-protocol", list.as_str())]);
+        let found = find(&person(), Method::CONNECT, &headers, None);
+        assert_eq!(found.is_ok(), is_one, "{token:?}");
+    }
 }

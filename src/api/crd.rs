@@ -151,7 +151,7 @@ impl Place {
         // Before discovery, which is shared: a mistake here must not tell what exists.
         let namespaces = query::namespaces(&namespaces)?;
         for name in &namespaces {
-            list::is_namespace(name)?;
+            list::is_harmless(name)?;
         }
         let called = |served: &Served| full_name.contains('.') && served.is_called(&full_name);
         let served = target::find(gateway, user, called).await?;

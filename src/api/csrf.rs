@@ -4,7 +4,8 @@
 //! They are bound to no user and no session: they prove that a page of ours sent the request, and
 //! are NOT a way to sign in.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hmac, rand};
 use axum::extract::{Request, State};
@@ -14,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::Shared;
@@ -42,6 +43,9 @@ const ROUNDS: usize = 5;
 /// How long a caller waits for the key, whoever reads it: as long as for any answer of the API
 /// server.
 const WAIT: Duration = Duration::from_secs(30);
+/// How long a key that is ours alone is taken before the Secret is asked for again: what denies it at
+/// first may be a role that is applied a moment after us.
+const ALONE: Duration = Duration::from_secs(60);
 
 /// Makes and checks tokens.
 pub struct Csrf {
@@ -50,18 +54,26 @@ pub struct Csrf {
     /// Namespace and name of the Secret that replicas share; `None`: the key is this process's own.
     secret: Option<(String, String)>,
     /// Had at the first token, not at start: an API server that is away must not keep us from it.
-    key: OnceCell<hmac::Key>,
+    /// One reads the Secret while the others wait.
+    held: Mutex<Option<Held>>,
+}
+
+/// A key that we have.
+struct Held {
+    key: Arc<hmac::Key>,
+    /// Of one that is ours alone: until the Secret is asked for again.
+    until: Option<Instant>,
 }
 
 impl Csrf {
     /// A random key of this process: right for a single replica.
     pub fn random() -> Self {
-        Self { on: true, secret: None, key: OnceCell::new() }
+        Self { on: true, secret: None, held: Mutex::default() }
     }
 
     /// The key in a Secret, made there by the first replica that needs it.
     pub fn shared(namespace: String, name: String) -> Self {
-        Self { on: true, secret: Some((namespace, name)), key: OnceCell::new() }
+        Self { on: true, secret: Some((namespace, name)), held: Mutex::default() }
     }
 
     /// A key as base64, as `head -c 256 /dev/urandom | base64` makes it.
@@ -75,7 +87,8 @@ impl Csrf {
             let found = bytes.len();
             return Err(format!("the CSRF key has {found} bytes; use {KEY_LENGTH}"));
         }
-        Ok(Self { on: true, secret: None, key: OnceCell::new_with(Some(new_key(&bytes))) })
+        let held = Held { key: Arc::new(new_key(&bytes)), until: None };
+        Ok(Self { on: true, secret: None, held: Mutex::new(Some(held)) })
     }
 
     /// POSTs need no token: only for API clients that no browser is. The key stays, and what is
@@ -92,26 +105,50 @@ impl Csrf {
         purpose: &'static str,
     ) -> Result<[u8; 32], ApiError> {
         let key = self.key(cluster).await?;
-        let tag = hmac::sign(key, &[purpose.as_bytes(), &[1]].concat());
+        let tag = hmac::sign(&key, &[purpose.as_bytes(), &[1]].concat());
         let mut derived = [0; 32];
         derived.copy_from_slice(tag.as_ref());
         Ok(derived)
     }
 
-    async fn key(&self, cluster: &Cluster) -> Result<&hmac::Key, ApiError> {
+    async fn key(&self, cluster: &Cluster) -> Result<Arc<hmac::Key>, ApiError> {
         self.key_within(cluster, WAIT).await
     }
 
-    /// One reads while the others wait, and when that fails the next one reads: without a bound for
-    /// each the last would wait for the time-outs of all before.
-    async fn key_within(&self, cluster: &Cluster, wait: Duration) -> Result<&hmac::Key, ApiError> {
-        let found = self.key.get_or_try_init(|| async {
-            match &self.secret {
-                Some((namespace, name)) => shared_key(cluster, namespace, name).await,
-                None => random_bytes().map(|bytes| new_key(&bytes)),
+    /// When the one who reads fails the next one reads: without a bound for each the last would wait
+    /// for the time-outs of all before.
+    async fn key_within(
+        &self,
+        cluster: &Cluster,
+        wait: Duration,
+    ) -> Result<Arc<hmac::Key>, ApiError> {
+        timeout(wait, self.found(cluster)).await.map_err(|_| UpstreamError::Timeout)?
+    }
+
+    async fn found(&self, cluster: &Cluster) -> Result<Arc<hmac::Key>, ApiError> {
+        let mut held = self.held.lock().await;
+        if let Some(Held { key, until }) = &mut *held {
+            if until.is_none_or(|until| Instant::now() < until) {
+                return Ok(key.clone());
             }
-        });
-        timeout(wait, found).await.map_err(|_| UpstreamError::Timeout)?
+            // Before we ask: while nobody answers, whoever comes next has the key that we have.
+            *until = Some(Instant::now() + ALONE);
+        }
+        let (key, until) = match &self.secret {
+            None => (Arc::new(new_key(&random_bytes()?)), None),
+            Some((namespace, name)) => match (shared_key(cluster, namespace, name).await, &*held) {
+                (Ok(Found::Key(key)), _) => (key, None),
+                (Err(_), Some(held)) => return Ok(held.key.clone()),
+                (Err(error), None) => return Err(error),
+                (Ok(Found::Denied(failure)), before) => {
+                    let before = before.as_ref().map(|held| held.key.clone());
+                    let key = alone(before, &failure, namespace, name)?;
+                    (key, Some(Instant::now() + ALONE))
+                }
+            },
+        };
+        *held = Some(Held { key: key.clone(), until });
+        Ok(key)
     }
 
     /// Whether the request may be done, seen from here.
@@ -125,7 +162,8 @@ impl Csrf {
             return Ok(true);
         }
         let Some(sent) = sent else { return Ok(false) };
-        Ok(is_valid(self.key(cluster).await?, action, sent, now()))
+        let key = self.key(cluster).await?;
+        Ok(is_valid(&key, action, sent, now()))
     }
 }
 
@@ -133,7 +171,7 @@ impl Csrf {
 pub async fn issue(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
     let action = segment(request.uri().path().rsplit('/').next().unwrap_or_default())?;
     let key = gateway.csrf.key(&gateway.cluster).await?;
-    Ok(body::answer(StatusCode::OK, &json!({ "token": token(key, &action, now()) })))
+    Ok(body::answer(StatusCode::OK, &json!({ "token": token(&key, &action, now()) })))
 }
 
 /// In front of the POSTs of the contract: 401 without a token for the path's first element.
@@ -204,8 +242,15 @@ fn is_valid(key: &hmac::Key, action: &str, token: &str, now: i64) -> bool {
         && hmac::verify(key, message(action, at).as_bytes(), &mac).is_ok()
 }
 
+/// What came of asking for the Secret.
+enum Found {
+    Key(Arc<hmac::Key>),
+    /// We have no right to it, or its namespace is not there.
+    Denied(Failure),
+}
+
 /// Reads the Secret or creates it; of replicas that create it at once, one wins.
-async fn shared_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<hmac::Key, ApiError> {
+async fn shared_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<Found, ApiError> {
     let collection = format!("/api/v1/namespaces/{}/secrets", encoded(namespace));
     let path = format!("{collection}/{}", encoded(name));
     for _ in 0..ROUNDS {
@@ -219,7 +264,8 @@ async fn shared_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<hm
         };
         match found {
             Ok(secret) => {
-                return key_in(&secret).ok_or_else(|| {
+                let found = key_in(&secret).map(|key| Found::Key(Arc::new(key)));
+                return found.ok_or_else(|| {
                     ApiError::internal(&format!(
                         "Secret {namespace}/{name} has no {ENTRY} of at least {SHORTEST_KEY} \
                          bytes; delete it to have a new one made"
@@ -227,28 +273,38 @@ async fn shared_key(cluster: &Cluster, namespace: &str, name: &str) -> Result<hm
                 });
             }
             Err(failure) if failure.code() == Some(StatusCode::CONFLICT) => {}
-            Err(failure) => return alone(failure, namespace, name),
+            Err(failure) => {
+                return match failure.code() {
+                    Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => {
+                        Ok(Found::Denied(failure))
+                    }
+                    // Our own credentials are refused, not the caller's.
+                    Some(_) => Err(ApiError::internal(&failure)),
+                    None => Err(failure.into()),
+                };
+            }
         }
     }
     Err(ApiError::internal(&format!("Secret {namespace}/{name} is there and is not, in turn")))
 }
 
-/// Without the right to the Secret, or its namespace, one replica can still work: said once, since
-/// the key is kept.
-fn alone(failure: Failure, namespace: &str, name: &str) -> Result<hmac::Key, ApiError> {
-    match failure.code() {
-        Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => {
-            tracing::warn!(
-                error = %failure, secret = %format_args!("{namespace}/{name}"),
-                "the CSRF key cannot be shared: allow get and create of this Secret, or other \
-                 replicas will refuse our tokens"
-            );
-            random_bytes().map(|bytes| new_key(&bytes))
-        }
-        // Our own credentials are refused, not the caller's.
-        Some(_) => Err(ApiError::internal(&failure)),
-        None => Err(failure.into()),
+/// Without the Secret one replica can still work: said once, since the key stays as it is while we
+/// are denied.
+fn alone(
+    before: Option<Arc<hmac::Key>>,
+    denied: &Failure,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<hmac::Key>, ApiError> {
+    if let Some(before) = before {
+        return Ok(before);
     }
+    tracing::warn!(
+        error = %denied, secret = %format_args!("{namespace}/{name}"),
+        "the CSRF key cannot be shared: allow get and create of this Secret, or other replicas \
+         will refuse our tokens"
+    );
+    random_bytes().map(|bytes| Arc::new(new_key(&bytes)))
 }
 
 fn made(namespace: &str, name: &str) -> Result<Value, ApiError> {
@@ -269,103 +325,5 @@ fn key_in(secret: &[u8]) -> Option<hmac::Key> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use futures::future::join_all;
-
-    use super::*;
-
-    const AT: i64 = 1_795_231_205_799;
-
-    #[test]
-    fn a_token_is_good_for_its_action_and_its_key_alone() {
-        let (ours, theirs) = (new_key(&[1; 256]), new_key(&[2; 256]));
-        let token = token(&ours, "login", AT);
-        assert!(token.ends_with(":1795231205799"), "{token}");
-        assert!(is_valid(&ours, "login", &token, AT));
-        assert!(!is_valid(&ours, "namespace", &token, AT));
-        assert!(!is_valid(&theirs, "login", &token, AT));
-    }
-
-    #[test]
-    fn a_token_is_good_for_a_day_and_a_minute_early() {
-        let key = new_key(&[1; 256]);
-        let token = token(&key, "login", AT);
-        for (now, good) in [
-            (AT + LIFETIME, true),
-            (AT + LIFETIME + 1, false),
-            (AT - AHEAD, true),
-            (AT - AHEAD - 1, false),
-            (i64::MIN, false),
-            (i64::MAX, false),
-        ] {
-            assert_eq!(is_valid(&key, "login", &token, now), good, "{now}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_token_is_not_good() {
-        let key = new_key(&[1; 256]);
-        let token = token(&key, "login", AT);
-        let (mac, at) = token.split_once(':').unwrap();
-        let later = format!("{mac}:{}", AT + 1);
-        let padded = format!("{mac}=:{at}");
-        for wrong in ["", ":", "x", mac, at, &later, &padded, &format!("{mac}:{at}:1"), "é:1"] {
-            assert!(!is_valid(&key, "login", wrong, AT), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn only_posts_that_change_something_are_guarded() {
-        for (method, path, action) in [
-            (Method::POST, "/api/v1/namespace", Some("namespace")),
-            (Method::POST, "/namespace", Some("namespace")),
-            (Method::POST, "/replicationcontroller/a/b/update/pod", Some("replicationcontroller")),
-            (Method::POST, "/appdeployment", Some("appdeployment")),
-            (Method::POST, "/appdeploymentfromfile", Some("appdeploymentfromfile")),
-            (Method::POST, "/appdeployment/validate/name", None),
-            (Method::PUT, "/settings", None),
-            (Method::DELETE, "/_raw/pod/name/a", None),
-        ] {
-            assert_eq!(guarded(&method, path), action, "{method} {path}");
-        }
-    }
-
-    #[test]
-    fn a_key_is_base64_and_long_enough() {
-        let text = STANDARD.encode([7; KEY_LENGTH]);
-        assert!(Csrf::with_key(&text).is_ok());
-        assert!(Csrf::with_key(&format!("{}\n{}\n", &text[..76], &text[76..])).is_ok());
-        for wrong in ["", "AAAA", "no base64!"] {
-            assert!(Csrf::with_key(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[tokio::test]
-    async fn who_waits_behind_others_for_the_key_waits_no_longer_than_for_his_own() {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        // Connections are made and nothing is ever said.
-        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
-        let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
-        let csrf = Csrf::shared("binnacle".into(), "binnacle-csrf".into());
-        let (wait, begun) = (Duration::from_millis(200), Instant::now());
-        // One after the other they would take 6 s.
-        let all = join_all((0..30).map(|_| csrf.key_within(&cluster, wait))).await;
-        assert!(begun.elapsed() < wait * 10, "{:?}", begun.elapsed());
-        for found in all {
-            let status = found.err().map(|error| error.status);
-            assert_eq!(status, Some(StatusCode::GATEWAY_TIMEOUT));
-        }
-    }
-
-    #[test]
-    fn what_is_made_is_found_again() {
-        let secret = made("binnacle", "binnacle-csrf").unwrap();
-        let key = key_in(secret.to_string().as_bytes()).unwrap();
-        assert!(is_valid(&key, "login", &token(&key, "login", AT), AT));
-        assert!(key_in(b"{\"data\":{\"csrf.key\":\"AAAA\"}}").is_none());
-        assert!(key_in(b"{}").is_none());
-    }
-}
+#[path = "csrf_tests.rs"]
+mod tests;

@@ -38,14 +38,57 @@ pub enum Fault {
     Ours,
 }
 
+/// In an answer's extensions: the error that it already says as its reader wants it. Who observes
+/// the answer tells it to the log, and leaves the words alone.
+#[derive(Clone)]
+pub struct Told(pub Arc<ApiError>);
+
+type Args = Vec<(&'static str, String)>;
+
 #[derive(Debug, Clone)]
 enum Text {
     /// Somebody else's words, or a token of the contract: never translated.
     Verbatim(String),
     Message {
         id: &'static str,
-        args: Vec<(&'static str, String)>,
+        args: Args,
     },
+    /// An error's own words, and a message of ours after them.
+    Followed {
+        first: Box<Text>,
+        id: &'static str,
+        args: Args,
+    },
+}
+
+impl Text {
+    fn of(&self, locale: Locale) -> String {
+        match self {
+            Self::Verbatim(text) => text.clone(),
+            Self::Message { id, args } => said(locale, id, args),
+            Self::Followed { first, id, args } => {
+                format!("{} {}", first.of(locale), said(locale, id, args))
+            }
+        }
+    }
+
+    /// Whether it begins with words that are not ours.
+    fn is_verbatim(&self) -> bool {
+        match self {
+            Self::Verbatim(_) => true,
+            Self::Message { .. } => false,
+            Self::Followed { first, .. } => first.is_verbatim(),
+        }
+    }
+}
+
+fn said(locale: Locale, id: &str, args: &[(&'static str, String)]) -> String {
+    let args: Vec<_> = args.iter().map(|(name, value)| (*name, &**value)).collect();
+    i18n::message(locale, id, &args)
+}
+
+fn owned(args: &[(&'static str, &str)]) -> Args {
+    args.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
 }
 
 impl ApiError {
@@ -55,8 +98,7 @@ impl ApiError {
 
     fn message(status: StatusCode, id: &'static str, args: &[(&'static str, &str)]) -> Self {
         let fault = if status.is_client_error() { Fault::Caller } else { Fault::Upstream };
-        let args = args.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Self::new(status, fault, Text::Message { id, args })
+        Self::new(status, fault, Text::Message { id, args: owned(args) })
     }
 
     pub fn bad_request(id: &'static str, args: &[(&'static str, &str)]) -> Self {
@@ -82,14 +124,9 @@ impl ApiError {
     }
 
     /// The same error, and after its own words a message of ours.
-    pub fn followed_by(mut self, id: &'static str, args: &[(&'static str, &str)]) -> Self {
-        let words = match &self.text {
-            Text::Verbatim(text) => text.clone(),
-            Text::Message { .. } => self.text(Locale::EN),
-        };
-        let more = i18n::message(Locale::EN, id, args);
-        self.text = Text::Verbatim(format!("{words} {more}"));
-        self
+    pub fn followed_by(self, id: &'static str, args: &[(&'static str, &str)]) -> Self {
+        let text = Text::Followed { first: Box::new(self.text), id, args: owned(args) };
+        Self { text, ..self }
     }
 
     pub fn forbidden(message: String) -> Self {
@@ -108,26 +145,17 @@ impl ApiError {
 
     /// The text in this locale.
     pub fn text(&self, locale: Locale) -> String {
-        match &self.text {
-            Text::Verbatim(text) if self.status == StatusCode::FORBIDDEN => {
-                format!("forbidden: {text}")
-            }
-            Text::Verbatim(text) => text.clone(),
-            Text::Message { id, args } => {
-                let args: Vec<_> = args.iter().map(|(name, value)| (*name, &**value)).collect();
-                i18n::message(locale, id, &args)
-            }
+        let words = self.text.of(locale);
+        match self.status {
+            StatusCode::FORBIDDEN if self.text.is_verbatim() => format!("forbidden: {words}"),
+            _ => words,
         }
     }
 
     /// The error as an element of the contract's `errors` (`{"ErrStatus": …}`).
     pub fn as_item(&self, locale: Locale) -> Value {
-        let message = match &self.text {
-            Text::Verbatim(text) => text.clone(),
-            Text::Message { .. } => self.text(locale),
-        };
         let mut status = json!({
-            "metadata": {}, "status": "Failure", "message": message,
+            "metadata": {}, "status": "Failure", "message": self.text.of(locale),
             "reason": self.reason, "code": self.status.as_u16(),
         });
         if let (Some(details), Some(object)) = (&self.details, status.as_object_mut()) {
@@ -140,8 +168,7 @@ impl ApiError {
     pub fn into_status_response(self) -> Response {
         let message = match &self.text {
             Text::Verbatim(text) if text == UNAUTHORIZED => "Unauthorized".to_owned(),
-            Text::Verbatim(text) => text.clone(),
-            Text::Message { .. } => self.text(Locale::EN),
+            text => text.of(Locale::EN),
         };
         let mut body = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -154,6 +181,7 @@ impl ApiError {
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.extensions_mut().insert(Told(Arc::new(self)));
         response
     }
 
@@ -175,7 +203,7 @@ impl ApiError {
     }
 }
 
-/// Answers in English; `locale::speak` says it again in the caller's language.
+/// Answers in English; `respond::observed` says it again in the caller's language.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.clone().into_text_response(Locale::EN);
@@ -214,6 +242,9 @@ impl From<UpstreamError> for ApiError {
             UpstreamError::TooLarge(_) => {
                 let text = Text::Verbatim(error.to_string());
                 Self::new(StatusCode::BAD_GATEWAY, Fault::Upstream, text)
+            }
+            UpstreamError::Cut(why) => {
+                Self::bad_request("error-malformed-body", &[("reason", why.as_str())])
             }
             UpstreamError::Credentials => {
                 Self::message(StatusCode::SERVICE_UNAVAILABLE, "error-own-credentials", &[])
@@ -309,5 +340,32 @@ mod tests {
         let header = |name: &str| response.headers()[name].to_str().unwrap();
         let said = ["connection", "upgrade", "sec-websocket-version"].map(header);
         assert_eq!(said, ["Upgrade", "websocket", "13"]);
+    }
+
+    #[test]
+    fn what_follows_an_errors_own_words_is_in_the_callers_language_and_they_are_not_changed() {
+        let chinese = Locale::parse("zh-Hans").unwrap();
+        let args = [("object", "Secret atlas/key")];
+        let more = |locale| i18n::message(locale, "error-nothing-created", &args);
+        let theirs = ApiError::forbidden("no secrets for you".into());
+        let theirs = theirs.followed_by("error-nothing-created", &args);
+        for locale in [Locale::EN, chinese] {
+            let words = format!("no secrets for you {}", more(locale));
+            assert_eq!(theirs.text(locale), format!("forbidden: {words}"));
+            assert_eq!(theirs.as_item(locale)["ErrStatus"]["message"], words);
+        }
+        let ours = ApiError::from(UpstreamError::Timeout);
+        let ours = ours.followed_by("error-nothing-created", &args);
+        let first = i18n::message(chinese, "error-upstream-timeout", &[]);
+        assert_eq!(ours.text(chinese), format!("{first} {}", more(chinese)));
+    }
+
+    #[test]
+    fn a_body_that_broke_off_is_its_senders_fault() {
+        let error = ApiError::from(UpstreamError::Cut("invalid chunk size".into()));
+        assert_eq!((error.status, error.fault), (StatusCode::BAD_REQUEST, Fault::Caller));
+        let mut response = error.into_status_response();
+        let Told(error) = response.extensions_mut().remove().unwrap();
+        assert!(error.text(Locale::EN).contains("invalid chunk size"));
     }
 }

@@ -1,8 +1,9 @@
-//! What a listener serves: the passthrough, of which clients make hundreds of requests, by the
-//! straight way, all else through the routes. On a page's way a route's cost is lost; to a small GET
-//! that is passed on, matching, parameters and boxes of each layer would add a tenth.
+//! What a listener serves: what is asked for all the time by the straight way, all else through the
+//! routes. Of a small GET that is passed on, matching, parameters and the boxes of each layer would
+//! be a tenth, of a page of the cache a fifth.
 //!
-//! It judges nothing: which paths are odd and who calls, the passthrough finds out.
+//! It judges nothing: which paths are odd and who calls, the passthrough and the lists find out. What
+//! it does not know the routes answer, and they would answer the same.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,15 +12,17 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either};
-use http::Request;
+use http::{Method, Request};
 use hyper::body::Incoming;
 use tower::Service;
 
-use super::{Gateway, passthrough, respond, router};
+use super::caller::Asked;
+use super::{CONTRACT, Caller, Gateway, list, live, passthrough, respond, router};
+use crate::kinds::{KINDS, KindDef, Source};
 
 /// As the metrics name it, with and without a base path.
 pub(super) const PASSTHROUGH: &str = "/clusters/{cluster}/{*path}";
@@ -29,16 +32,48 @@ pub(super) const PASSTHROUGH: &str = "/clusters/{cluster}/{*path}";
 pub struct Front {
     gateway: Arc<Gateway>,
     routes: Router,
+    lists: Arc<[Listed]>,
+}
+
+/// A kind that has a list, and how the metrics name its routes.
+struct Listed {
+    kind: &'static KindDef,
+    all: String,
+    within: String,
 }
 
 impl Front {
     pub fn new(gateway: Arc<Gateway>) -> Self {
-        Self { routes: router(gateway.clone()), gateway }
+        let listed = |kind: &'static KindDef| {
+            let all = format!("{}{CONTRACT}/{}", gateway.base_path, kind.name);
+            Listed { kind, within: format!("{all}/{{namespace}}"), all }
+        };
+        let lists = KINDS.iter().filter(|kind| kind.source != Source::Poll).map(listed).collect();
+        Self { routes: router(gateway.clone()), gateway, lists }
     }
 
     fn is_passed_on(&self, path: &str) -> bool {
         let below = path.strip_prefix(self.gateway.base_path.as_str());
         below.is_some_and(|path| path.starts_with("/clusters/"))
+    }
+
+    /// The list that is asked for, by its place among ours, and whether within named namespaces.
+    /// Answers that go on are the routes'.
+    fn listed<B>(&self, request: &Request<B>) -> Option<(usize, bool)> {
+        let (method, path) = (request.method(), request.uri().path());
+        let below = path.strip_prefix(self.gateway.base_path.as_str())?;
+        let below = below.strip_prefix(CONTRACT)?.strip_prefix('/')?;
+        let (name, namespace) = match below.split_once('/') {
+            Some((name, namespace)) => (name, Some(namespace)),
+            None => (below, None),
+        };
+        let place = self.lists.iter().position(|listed| listed.kind.name == name)?;
+        let is_route = namespace.is_none_or(|one| {
+            let namespaced = self.lists[place].kind.resource.namespaced;
+            namespaced && !one.is_empty() && !one.contains('/')
+        });
+        let is_plain = method == Method::GET && !live::is_wanted(method, request.headers());
+        (is_route && is_plain).then_some((place, namespace.is_some()))
     }
 }
 
@@ -52,13 +87,30 @@ impl Service<Request<Incoming>> for Front {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        if !self.is_passed_on(request.uri().path()) {
-            return Either::Right(self.routes.call(request));
+        let gateway = self.gateway.clone();
+        if self.is_passed_on(request.uri().path()) {
+            let request = request.map(Body::new);
+            let answer = async move {
+                let pass = |request| passthrough::passthrough(State(gateway.clone()), request);
+                Ok(respond::observed(&gateway, PASSTHROUGH, request, pass).await)
+            };
+            return Either::Left(answer.boxed());
         }
-        let (gateway, request) = (self.gateway.clone(), request.map(Body::new));
+        let Some((place, is_within)) = self.listed(&request) else {
+            return Either::Right(self.routes.call(request));
+        };
+        let (lists, request) = (self.lists.clone(), request.map(Body::new));
         let answer = async move {
-            let pass = |request| passthrough::passthrough(State(gateway.clone()), request);
-            Ok(respond::observed(&gateway, PASSTHROUGH, request, pass).await)
+            let listed = &lists[place];
+            let route = if is_within { &listed.within } else { &listed.all };
+            let list = async |request| match Caller::of(&gateway, &Asked::of(&request)) {
+                Ok(caller) => {
+                    let answer = list::list(State(gateway.clone()), caller, listed.kind, request);
+                    answer.await.unwrap_or_else(IntoResponse::into_response)
+                }
+                Err(error) => error.into_response(),
+            };
+            Ok(respond::observed(&gateway, route, request, list).await)
         };
         Either::Left(answer.boxed())
     }

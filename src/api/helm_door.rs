@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::caller::Asked;
 use super::error::ApiError;
-use super::{Gateway, Shared, body, passthrough};
+use super::{Gateway, Shared, body, passthrough, respond};
 use crate::upstream::{Failure, wanted_upgrade};
 
 /// A denial is a sentence; what is larger is none of the API server's.
@@ -27,8 +27,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 }
 
 async fn serve(State(gateway): Shared, request: Request) -> Response {
-    let answer = answer(&gateway, request).await;
-    answer.unwrap_or_else(ApiError::into_status_response)
+    respond::noted(&gateway, request, |request| answer(&gateway, request)).await
 }
 
 /// The child's own `Impersonate-*` go no further than any identity header (`Cluster::send`).

@@ -24,6 +24,9 @@ use crate::kinds::{Join, KindDef, Row, by_name};
 use crate::query::{self, ListQuery};
 use crate::upstream::User;
 
+/// Of a namespace's name (RFC 1123 label).
+const LONGEST: usize = 63;
+
 /// `GET /api/v1/{kind}[/{namespace}]`.
 pub async fn list(
     State(gateway): Shared,
@@ -45,24 +48,42 @@ fn namespaces(path: &str, kind: &KindDef) -> Result<Vec<CompactString>, ApiError
     if !kind.resource.namespaced || path.rsplit('/').nth(1) != Some(kind.name) {
         return Ok(Vec::new());
     }
-    namespaces_in(last)
+    named(last, is_harmless)
 }
 
 /// The namespaces of a path's segment, or of a text that holds no percent sign.
 pub fn namespaces_in(segment: &str) -> Result<Vec<CompactString>, ApiError> {
+    named(segment, is_namespace)
+}
+
+fn named(
+    segment: &str,
+    is_fit: impl Fn(&str) -> Result<(), ApiError>,
+) -> Result<Vec<CompactString>, ApiError> {
     let decoded = percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| ApiError::bad_request("error-bad-path", &[("reason", segment)]))?;
     let names = query::namespaces(&decoded)?;
-    names.iter().try_for_each(|name| is_namespace(name))?;
+    names.iter().try_for_each(|name| is_fit(name))?;
     Ok(names)
 }
 
-/// Whether this can be a namespace's name (RFC 1123 label): nothing else may reach a path upstream.
+/// Whether this can be a namespace's name (RFC 1123 label): of writes and releases nothing else may
+/// reach a path upstream.
 pub fn is_namespace(name: &str) -> Result<(), ApiError> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let edge = name.starts_with('-') || name.ends_with('-');
-    if name.len() <= 63 && name.bytes().all(inner) && !edge {
+    if name.len() <= LONGEST && name.bytes().all(inner) && !edge {
+        return Ok(());
+    }
+    Err(ApiError::bad_request("error-bad-path", &[("reason", name)]))
+}
+
+/// Whether this may stand in a path upstream. Nothing is in a namespace that cannot exist, as the
+/// API server has it: people type half a name and see an empty list, no error.
+pub fn is_harmless(name: &str) -> Result<(), ApiError> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.len() <= LONGEST && name.bytes().all(inner) && !matches!(name, "." | "..") {
         return Ok(());
     }
     Err(ApiError::bad_request("error-bad-path", &[("reason", name)]))
@@ -160,10 +181,11 @@ pub async fn open_joins(
     let all = kind.joins.contains(&Join::Allocation);
     let open = |name: &'static str| {
         let kind = by_name(name).filter(|_| names.contains(&name));
+        // Boxed: most kinds need one of the three.
         async move {
             match kind {
-                Some(kind) if all => Some(view::open_all(gateway, user, kind).await),
-                Some(kind) => Some(view::open(gateway, user, kind, wanted).await),
+                Some(kind) if all => Some(Box::pin(view::open_all(gateway, user, kind)).await),
+                Some(kind) => Some(Box::pin(view::open(gateway, user, kind, wanted)).await),
                 None => None,
             }
         }

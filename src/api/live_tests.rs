@@ -174,7 +174,7 @@ fn all_callers_together_have_so_many_streams() {
         (0..IN_ALL).map(|at| streams.places.seat(&user(&format!("t{}", at / OF_ONE)))).collect();
     let taken = taken.unwrap();
     assert_eq!(taken.len(), IN_ALL);
-    let refused = streams.places.seat(&user("somebody else")).err().unwrap();
+    let refused = streams.places.seat(&user("somebody")).err().unwrap();
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "he has none to close");
 }
 

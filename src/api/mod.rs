@@ -11,6 +11,7 @@ mod charts;
 mod child;
 mod config_page;
 mod controller;
+mod cookie_path;
 mod crd;
 mod create;
 mod csrf;
@@ -51,6 +52,7 @@ mod operation;
 mod overview;
 mod own_namespaces;
 mod passthrough;
+mod pinned;
 mod probes;
 pub mod proxy_listen;
 mod raw;
@@ -207,9 +209,15 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
         if let Some(caller) = parts.extensions.get::<Self>() {
             return Ok(caller.clone());
         }
-        let user = gateway.callers.user(&Asked::of_parts(parts))?;
-        gateway.writes.hear(&user, &parts.headers);
-        Ok(Caller(user))
+        Self::of(gateway, &Asked::of_parts(parts))
+    }
+}
+
+impl Caller {
+    fn of(gateway: &Gateway, asked: &Asked<'_>) -> Result<Self, ApiError> {
+        let user = gateway.callers.user(asked)?;
+        gateway.writes.hear(&user, asked.headers);
+        Ok(Self(user))
     }
 }
 
@@ -223,7 +231,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
     let ours = Router::new()
         .nest(CONTRACT, contract(&gateway, reads, live.clone()))
         .merge(web(&gateway))
-        .route("/api/sockjs", any(sockjs::serve))
+        .route(sockjs::PREFIX, any(sockjs::serve))
         .route("/api/sockjs/{*rest}", any(sockjs::serve))
         .route("/livez", get(probes::livez))
         .route("/healthz", get(probes::livez))
@@ -408,10 +416,10 @@ fn web(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
         .route("/systembanner", get(config_page::system_banner))
         .route("/settings", get(settings::read).put(settings::replace))
         .route("/settings/cani", get(settings::can_i))
-        .route("/settings/pinnedresources", get(settings::pinned).put(settings::pin))
+        .route("/settings/pinnedresources", get(pinned::read).put(pinned::pin))
         .route("/settings/pinnedresources/cani", get(settings::can_i))
-        .route("/settings/pinnedresources/{kind}/{name}", delete(settings::unpin))
-        .route("/settings/pinnedresources/{kind}/{namespace}/{name}", delete(settings::unpin))
+        .route("/settings/pinnedresources/{kind}/{name}", delete(pinned::unpin))
+        .route("/settings/pinnedresources/{kind}/{namespace}/{name}", delete(pinned::unpin))
         .layer(from_fn_with_state(gateway.clone(), session::as_items))
 }
 

@@ -279,13 +279,21 @@ fn shared_parameters() -> Value {
         "idempotencyKey": {
             "name": "Idempotency-Key", "in": "header",
             "schema": { "type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$" },
-            "description": "Repeated with the same key, a request is the same operation.",
+            "description": "Repeated with the same key, a request is the same operation; 503 where the API server does not tell who asks.",
         },
     })
 }
 
+const EVENTS: &str = "text/event-stream";
+
 /// Answers in the making: never the same again, with events of their own.
 const OPERATION: &str = "/api/v1/operation/{namespace}/{id}";
+/// The one write that tells how it goes, to those who accept events.
+const DRAIN: &str = "/api/v1/node/{name}/drain";
+
+fn events(text: &str) -> Value {
+    json!({ "schema": { "type": "string", "description": text } })
+}
 
 fn responses(like: &Route, is_live: bool) -> Result<Map<String, Value>, String> {
     let mut answer = json!({ "description": "The answer" });
@@ -303,18 +311,26 @@ fn responses(like: &Route, is_live: bool) -> Result<Map<String, Value>, String> 
         all.insert(status.to_string(), one);
     }
     let is_read = like.method == "get";
-    let events = if is_live {
+    let told = if is_live {
         Some("The same, and what changes of it: events whole, change, stale, current, end.")
     } else if is_read && like.path == OPERATION {
         Some("How it stands, its log, and how it ended: events state, log, end.")
     } else {
         None
     };
-    if let Some(text) = events {
-        answer["content"]["text/event-stream"] =
-            json!({ "schema": { "type": "string", "description": text } });
+    if let Some(text) = told {
+        answer["content"][EVENTS] = events(text);
     }
     all.insert(like.status.to_string(), answer);
+    if like.path == DRAIN {
+        let text =
+            "What becomes of each pod: events cordoned, evicting, waiting, evicted, failed, done.";
+        let told = json!({
+            "description": "The same, told as it goes to who accepts an event stream",
+            "content": { EVENTS: events(text) },
+        });
+        all.insert("200".into(), told);
+    }
     let is_shown = !matches!(like.gives, Gives::Nothing | Gives::Text(_));
     if is_read && is_shown && !like.is_untagged {
         let text = "Nothing changed since the ETag sent.";

@@ -181,6 +181,9 @@ const HOME: &[Answer] = &[
 const UPGRADED: Answer = (101, "The API server has taken an upgrade");
 const CREATED: Answer = (201, "An object was made");
 const ACCEPTED: Answer = (202, "It is not done yet");
+const NO_METHOD: Answer = (405, "What the path names does not take the method");
+const NO_FORM: Answer = (406, "The API server has none of the forms that are accepted");
+const EXPIRED: Answer = (410, "The version or the rest of a list that is asked for is gone");
 
 /// By who offers them. The kinds' own are not here, nor those with files of their own: logs and
 /// shells, releases, charts.
@@ -234,29 +237,35 @@ const OBJECTS: &[Route] = &[
         "readRaw",
         "Any object as the API server has it",
     )
-    .json("KubernetesObject"),
+    .json("KubernetesObject")
+    .also(&[NO_METHOD]),
     put(
         "/api/v1/_raw/{kind}/namespace/{namespace}/name/{name}",
         "replaceRaw",
         "Replaces an object; with a resourceVersion only the one of that version",
     )
     .takes("KubernetesObject")
-    .status(204),
+    .status(204)
+    .also(&[NO_METHOD]),
     delete(
         "/api/v1/_raw/{kind}/namespace/{namespace}/name/{name}",
         "deleteRaw",
         "Deletes an object",
     )
     .query(DELETE)
-    .status(204),
+    .status(204)
+    .also(&[NO_METHOD]),
     get("/api/v1/_raw/{kind}/name/{name}", "readClusterRaw", "The same without a namespace")
-        .json("KubernetesObject"),
+        .json("KubernetesObject")
+        .also(&[NO_METHOD]),
     put("/api/v1/_raw/{kind}/name/{name}", "replaceClusterRaw", "The same without a namespace")
         .takes("KubernetesObject")
-        .status(204),
+        .status(204)
+        .also(&[NO_METHOD]),
     delete("/api/v1/_raw/{kind}/name/{name}", "deleteClusterRaw", "The same without a namespace")
         .query(DELETE)
-        .status(204),
+        .status(204)
+        .also(&[NO_METHOD]),
     get("/api/v1/scale/{kind}/{namespace}/{name}", "readScale", "Replicas wanted and there")
         .json("ReplicaCounts"),
     put("/api/v1/scale/{kind}/{namespace}/{name}", "setScale", "Sets the replicas wanted")
@@ -415,26 +424,26 @@ const AS_CALLER: &str = "The Kubernetes API itself, as the caller, upgrades incl
 const PASSTHROUGH: &[Route] = &[
     get("/clusters/{cluster}/{path}", "passGet", AS_CALLER)
         .json("KubernetesObject")
-        .also(&[UPGRADED])
+        .also(&[UPGRADED, NO_METHOD, NO_FORM, EXPIRED])
         .untagged()
         .refuses(Refuses::Status),
     post("/clusters/{cluster}/{path}", "passPost", AS_CALLER)
         .takes("KubernetesObject")
         .json("KubernetesObject")
-        .also(&[UPGRADED, CREATED, ACCEPTED])
+        .also(&[UPGRADED, CREATED, ACCEPTED, NO_METHOD, NO_FORM])
         .refuses(Refuses::Status),
     put("/clusters/{cluster}/{path}", "passPut", AS_CALLER)
         .takes("KubernetesObject")
         .json("KubernetesObject")
-        .also(&[CREATED])
+        .also(&[CREATED, NO_METHOD, NO_FORM])
         .refuses(Refuses::Status),
     route("patch", "/clusters/{cluster}/{path}", "passPatch", AS_CALLER)
         .takes("any")
         .json("KubernetesObject")
-        .also(&[CREATED])
+        .also(&[CREATED, NO_METHOD, NO_FORM])
         .refuses(Refuses::Status),
     delete("/clusters/{cluster}/{path}", "passDelete", AS_CALLER)
         .json("KubernetesObject")
-        .also(&[ACCEPTED])
+        .also(&[ACCEPTED, NO_METHOD, NO_FORM, EXPIRED])
         .refuses(Refuses::Status),
 ];

@@ -84,6 +84,8 @@ fn what_few_routes_answer_is_told_of_those() {
     let follow = "/api/v1/log/{namespace}/{pod}/{container}/follow";
     let operation = "/api/v1/operation/{namespace}/{id}";
     let version = "/api/v1/chart/{repository}/{name}/{version}";
+    let raw = "/api/v1/_raw/{kind}/name/{name}";
+    let through = "/clusters/{cluster}/{path}";
     for (method, path, status, is_told) in [
         ("get", "/readyz", "503", true),
         ("get", "/livez", "503", false),
@@ -103,11 +105,25 @@ fn what_few_routes_answer_is_told_of_those() {
         ("get", "/api/v1/me", "502", true),
         ("put", "/settings", "504", true),
         ("get", "/settings", "304", true),
+        ("put", DRAIN, "200", true),
+        ("put", DRAIN, "202", true),
+        ("put", "/api/v1/node/{name}/cordon", "200", false),
+        ("get", raw, "405", true),
+        ("put", raw, "405", true),
+        ("delete", raw, "405", true),
+        ("get", through, "410", true),
+        ("get", through, "304", false),
+        ("post", through, "405", true),
+        ("patch", through, "406", true),
+        ("put", through, "410", false),
+        ("delete", through, "410", true),
         ("get", "/api/v1/pod/{namespace}/{name}/shell/{container}", "304", false),
     ] {
         let told = told(&document, (method, path, status));
         assert_eq!(told.is_object(), is_told, "{method} {path} {status}");
     }
+    let drained = &told(&document, ("put", DRAIN, "200"))["content"];
+    assert!(drained[EVENTS].is_object() && drained.get("application/json").is_none(), "{drained}");
     let over = &told(&document, ("delete", operation, "200"))["content"];
     assert_eq!(*over, told(&document, ("delete", operation, "202"))["content"]);
     let full = &told(&document, ("post", "/api/v1/chart/{repository}", "507"))["content"];
@@ -139,4 +155,27 @@ fn an_idempotency_key_is_taken_by_what_becomes_an_operation_and_by_nothing_else(
     }
     taken.sort_unstable();
     assert_eq!(taken, ["install", "rollbackRelease", "testRelease", "uninstall", "upgrade"]);
+}
+
+/// `front` answers plain lists past the routes: one beside a kind's namespaces would never be reached.
+#[test]
+fn no_route_stands_where_a_kinds_namespaces_do() {
+    let document = document().unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let mut lists = 0;
+    for (path, operations) in paths {
+        let Some((name, second)) =
+            path.strip_prefix("/api/v1/").and_then(|path| path.split_once('/'))
+        else {
+            continue;
+        };
+        let Some(kind) = by_name(name).filter(|kind| kind.resource.namespaced) else {
+            continue;
+        };
+        if operations.get("get").is_some() && !second.contains('/') {
+            assert_eq!(second, "{namespace}", "{path} of {}", kind.name);
+            lists += 1;
+        }
+    }
+    assert!(lists > 20, "{lists} lists");
 }

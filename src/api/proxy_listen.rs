@@ -13,9 +13,9 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use regex::Regex;
 
-use super::caller::{Asked, refuse_cross_site};
+use super::caller::{Asked, refuse_cross_site, refuse_unnamed};
 use super::error::ApiError;
-use super::{Gateway, passthrough};
+use super::{Gateway, passthrough, respond};
 use crate::upstream::{BadPath, User, subprotocol_token};
 
 /// What the names of our own cookies begin with.
@@ -71,8 +71,7 @@ pub fn router(gateway: Arc<Gateway>, filter: ProxyFilter) -> Router {
 }
 
 async fn proxied(State(front): State<Arc<Front>>, request: Request) -> Response {
-    let answer = answer(&front, request).await;
-    answer.unwrap_or_else(ApiError::into_status_response)
+    respond::noted(&front.gateway, request, |request| answer(&front, request)).await
 }
 
 async fn answer(front: &Front, mut request: Request) -> Result<Response, ApiError> {
@@ -99,6 +98,8 @@ async fn answer(front: &Front, mut request: Request) -> Result<Response, ApiErro
         true => front.gateway.callers.user(&Asked::of(&request))?,
         false => User::kubeconfig(request.headers()),
     };
+    // An empty name would only take off whom the kubeconfig impersonates.
+    refuse_unnamed(&user)?;
     drop_own_cookies(request.headers_mut());
     let mut response = passthrough::forward(&front.gateway, &user, &info, request).await?;
     passthrough::prefix_location(response.headers_mut(), front.gateway.cluster.prefix(), "");

@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::Gateway;
 use super::caller::Asked;
-use super::error::ApiError;
+use super::error::{ApiError, Told};
 use super::front::PASSTHROUGH;
 use super::kept::Baked;
 use super::live;
@@ -283,28 +283,47 @@ pub async fn observed<A: Future<Output = Response>>(
         response.headers_mut().extend(all);
     }
     let error = response.extensions_mut().remove::<Arc<ApiError>>();
-    // The passthrough adds nothing to what the API server says; it has its own Audit-Id.
-    let adds = route != PASSTHROUGH;
-    if adds || error.is_some() {
+    let other = response.extensions_mut().remove::<Told>();
+    // The passthrough adds nothing to what the API server says, which has its own Audit-Id.
+    if route != PASSTHROUGH || error.is_some() || other.is_some() {
         let id = known.unwrap_or_else(|| gateway.tags.request_id());
+        if let Some(Told(error)) = other {
+            told(&error, &id);
+        }
         if let Some(error) = error {
-            told(&error, id.to_str().unwrap_or_default());
+            told(&error, &id);
             if locale != Locale::EN {
                 response = error.as_ref().clone().into_text_response(locale);
             }
         }
-        if adds {
-            response.headers_mut().entry(REQUEST_ID).or_insert(id);
-        }
+        response.headers_mut().entry(REQUEST_ID).or_insert(id);
     }
     let status = response.status().as_u16();
     gateway.metrics.request(route, method.as_str(), status, begun.elapsed());
     response
 }
 
+/// At a port of its own, whose answers are the API server's: an error of ours has its id and its
+/// line in the log, and all else stays as it is.
+pub(super) async fn noted<A: Future<Output = Result<Response, ApiError>>>(
+    gateway: &Gateway,
+    request: Request,
+    answer: impl FnOnce(Request) -> A,
+) -> Response {
+    let known = known_id(request.headers());
+    let mut response = answer(request).await.unwrap_or_else(ApiError::into_status_response);
+    if let Some(Told(error)) = response.extensions_mut().remove::<Told>() {
+        let id = known.unwrap_or_else(|| gateway.tags.request_id());
+        told(&error, &id);
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
 /// The log's line of an error. What was not the caller's fault is there at the usual level: by the id
 /// that a person reports, an operator finds it.
-fn told(error: &ApiError, request: &str) {
+fn told(error: &ApiError, id: &HeaderValue) {
+    let request = id.to_str().unwrap_or_default();
     let (status, fault) = (error.status.as_u16(), error.fault);
     // One line, whatever somebody else's words are.
     let words = error.text(Locale::EN).replace(['\n', '\r'], " ");

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::body;
 use super::caller::Asked;
-use super::error::ApiError;
+use super::error::{ApiError, Told};
 use super::{Caller, Gateway, Shared};
 use crate::i18n::Locale;
 use crate::serve::Peer;
@@ -88,15 +88,19 @@ pub async fn me(State(gateway): Shared, Caller(user): Caller) -> Result<Response
 /// Around the routes of sign-in and web: their errors are JSON, in the caller's language.
 pub async fn as_items(State(gateway): Shared, request: Request, next: Next) -> Response {
     let locale = gateway.locale_of(request.headers());
-    let mut response = next.run(request).await;
-    match response.extensions_mut().remove::<Arc<ApiError>>() {
-        Some(error) => {
-            let message = error.text(Locale::EN);
-            tracing::debug!(status = error.status.as_u16(), %message, "refused");
-            body::answer(error.status, &error.as_item(locale))
-        }
-        None => response,
+    as_item(next.run(request).await, locale)
+}
+
+fn as_item(mut response: Response, locale: Locale) -> Response {
+    let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() else {
+        return response;
+    };
+    let mut item = body::answer(error.status, &error.as_item(locale));
+    if let Some(after) = response.headers_mut().remove(header::RETRY_AFTER) {
+        item.headers_mut().insert(header::RETRY_AFTER, after);
     }
+    item.extensions_mut().insert(Told(error));
+    item
 }
 
 /// The caller's name, if the API server tells it; 401 when it does not know the caller.
@@ -128,7 +132,23 @@ fn name_in(review: &[u8]) -> Option<CompactString> {
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse as _;
+
     use super::*;
+
+    #[test]
+    fn an_error_becomes_an_item_that_the_log_hears_of_and_says_when_to_come_again() {
+        let chinese = Locale::parse("zh-Hans").unwrap();
+        for (error, after) in [(body::too_many(), Some("5")), (ApiError::unauthorized(), None)] {
+            let mut answer = as_item(error.clone().into_response(), chinese);
+            assert_eq!(answer.status(), error.status);
+            let said = answer.headers().get(header::RETRY_AFTER);
+            assert_eq!(said.map(|value| value.to_str().unwrap()), after);
+            let Told(told) = answer.extensions_mut().remove().unwrap();
+            assert_eq!(told.text(chinese), error.text(chinese));
+            assert_eq!(answer.extensions().get::<Arc<ApiError>>().map(|error| error.status), None);
+        }
+    }
 
     #[test]
     fn a_service_account_goes_by_its_bare_name_and_others_by_their_own() {

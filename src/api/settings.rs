@@ -1,5 +1,5 @@
-//! The web UI's settings and pinned resources: JSON texts in one ConfigMap, read with our own
-//! identity because the UI shows them before anybody has signed in, written as the caller.
+//! The web UI's settings, and what it pins: JSON texts in one ConfigMap, read with our own identity
+//! because the UI shows them before anybody has signed in, written as the caller.
 //!
 //! It keeps nothing but what it read seconds ago. What a client saw last is a hash in its cookie,
 //! so that every replica knows it; for those who keep no cookies this one remembers it.
@@ -12,16 +12,17 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::body::{self, JSON, MERGE, malformed};
 use super::caller::{Asked, cookies};
+use super::cookie_path::cookie_path;
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
-use super::target::{encoded, segment};
+use super::target::encoded;
 use super::view::told_to_known;
 use super::{Caller, Gateway, Shared};
 use crate::auth::Attributes;
@@ -29,7 +30,7 @@ use crate::upstream::{Cluster, Failure, Fingerprint, Identity, OBJECT_LIMIT, Ups
 
 /// Keys of the ConfigMap, as the contract has them.
 const SETTINGS: &str = "settings";
-const PINNED: &str = "pinnedResources";
+pub const PINNED: &str = "pinnedResources";
 /// How old what we answer may be; a change through us shows at once.
 const READ_FOR: Duration = Duration::from_secs(3);
 /// Holds the hash of the settings that this client saw last. It carries no right.
@@ -40,8 +41,6 @@ const SEEN: u64 = 10_000;
 const SEEN_FOR: Duration = Duration::from_secs(12 * 60 * 60);
 /// Writes are repeated so often when somebody else is faster.
 const TRIES: usize = 5;
-/// More is no choice any more, and the ConfigMap must stay below 1 MiB.
-const MOST_PINNED: usize = 200;
 
 /// The contract's settings of all users; with the contract's defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,19 +117,19 @@ impl Settings {
 /// A custom resource definition, or an object of one, that the UI's menu shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Pinned {
-    kind: String,
-    name: String,
+pub struct Pinned {
+    pub kind: String,
+    pub name: String,
     #[serde(default)]
     display_name: String,
     #[serde(default)]
     namespaced: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
+    pub namespace: Option<String>,
 }
 
 impl Pinned {
-    fn is(&self, kind: &str, namespace: &str, name: &str) -> bool {
+    pub fn is(&self, kind: &str, namespace: &str, name: &str) -> bool {
         let own = self.namespace.as_deref().unwrap_or_default();
         (self.kind.as_str(), own, self.name.as_str()) == (kind, namespace, name)
     }
@@ -138,9 +137,9 @@ impl Pinned {
 
 /// The ConfigMap, understood.
 #[derive(Default)]
-struct Stored {
+pub struct Stored {
     settings: Settings,
-    pinned: Vec<Pinned>,
+    pub pinned: Vec<Pinned>,
     /// Its resource version; `None`: there is no ConfigMap.
     version: Option<String>,
 }
@@ -238,6 +237,30 @@ impl SettingsMap {
         Ok(theirs.unwrap_or_default())
     }
 
+    /// As it was seconds ago, and the hash of a part of it; anew when this client has seen another
+    /// of that part: carried from another replica it may be newer than what we have read, and nobody
+    /// sees his own change undone.
+    pub async fn seen_by(
+        &self,
+        gateway: &Gateway,
+        user: Option<&User>,
+        request: &HeaderMap,
+        (cookie, hash_of): (&str, impl Fn(&Stored) -> String),
+    ) -> Result<(Arc<Stored>, String), ApiError> {
+        let stored = self.recent(gateway, user).await?;
+        let shown = hash_of(&stored);
+        let seen: Vec<&str> = cookies(request, cookie).collect();
+        if user.is_some()
+            && !seen.is_empty()
+            && !seen.contains(&shown.as_str())
+            && let Ok(Some(now)) = self.fetch(&gateway.cluster, Identity::Server).await
+        {
+            let shown = hash_of(&now);
+            return Ok((now, shown));
+        }
+        Ok((stored, shown))
+    }
+
     /// As it is now, to be changed by `user`.
     async fn current(&self, gateway: &Gateway, user: &User) -> Result<Arc<Stored>, ApiError> {
         if let Some(stored) = self.fetch(&gateway.cluster, Identity::Server).await? {
@@ -278,7 +301,7 @@ impl SettingsMap {
     }
 
     /// Reads, edits and writes one key until nobody was faster.
-    async fn change(
+    pub async fn change(
         &self,
         gateway: &Gateway,
         user: &User,
@@ -305,19 +328,25 @@ impl SettingsMap {
     }
 }
 
-/// Half a SHA-256 of their JSON, in hex: the same at every replica.
-fn hash(settings: &Settings) -> String {
-    // Texts, numbers and a list of texts always are JSON.
-    let json = serde_json::to_vec(settings).unwrap_or_default();
+/// Half a SHA-256 of its JSON, in hex: the same at every replica.
+pub fn hash<T: Serialize + ?Sized>(shown: &T) -> String {
+    // Texts, numbers and lists of them always are JSON.
+    let json = serde_json::to_vec(shown).unwrap_or_default();
     digest(&SHA256, &json).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Has the client carry what it sees now to whichever replica it asks next.
-fn carry(gateway: &Gateway, seen: &str, mut response: Response) -> Response {
-    let (path, seconds) = (&gateway.base_path, SEEN_FOR.as_secs());
-    let cookie = format!(
-        "{COOKIE}={seen}; Path={path}/settings; Max-Age={seconds}; HttpOnly; SameSite=Strict"
-    );
+/// Has the client carry what it sees now, as a cookie of this name, to whichever replica it asks
+/// next.
+pub fn carry(
+    gateway: &Gateway,
+    request: &HeaderMap,
+    (cookie, seen): (&str, &str),
+    mut response: Response,
+) -> Response {
+    let path = cookie_path(request, &gateway.base_path, "/settings");
+    let seconds = SEEN_FOR.as_secs();
+    let cookie =
+        format!("{cookie}={seen}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict");
     if let Ok(value) = HeaderValue::try_from(cookie) {
         response.headers_mut().insert(header::SET_COOKIE, value);
     }
@@ -328,19 +357,11 @@ fn carry(gateway: &Gateway, seen: &str, mut response: Response) -> Response {
 pub async fn read(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
     let user = gateway.callers.user(&Asked::of(&request)).ok();
     let map = &gateway.settings;
-    let mut stored = map.recent(&gateway, user.as_ref()).await?;
-    let seen: Vec<&str> = cookies(request.headers(), COOKIE).collect();
-    // Carried from another replica, it may be newer than what we have read: nobody sees his own
-    // change undone.
-    if user.is_some()
-        && !seen.is_empty()
-        && !seen.contains(&hash(&stored.settings).as_str())
-        && let Ok(Some(now)) = map.fetch(&gateway.cluster, Identity::Server).await
-    {
-        stored = now;
-    }
-    let shown = hash(&stored.settings);
-    let response = carry(&gateway, &shown, reply(&gateway, &request, &stored.settings)?);
+    let headers = request.headers();
+    let part = |stored: &Stored| hash(&stored.settings);
+    let (stored, shown) = map.seen_by(&gateway, user.as_ref(), headers, (COOKIE, part)).await?;
+    let response = reply(&gateway, &request, &stored.settings)?;
+    let response = carry(&gateway, headers, (COOKIE, &shown), response);
     if let Some(user) = user {
         map.seen.insert(user.fingerprint(), shown).await;
     }
@@ -389,7 +410,7 @@ pub async fn replace(
         }
         Err(error) => return Err(error),
     };
-    let answer = carry(&gateway, &latest, answer);
+    let answer = carry(&gateway, &head.headers, (COOKIE, &latest), answer);
     map.seen.insert(user.fingerprint(), latest).await;
     Ok(answer)
 }
@@ -413,76 +434,7 @@ pub async fn can_i(State(gateway): Shared, request: Request) -> Result<Response,
     Ok(body::answer(StatusCode::OK, &json!({ "allowed": allowed })))
 }
 
-/// `GET /settings/pinnedresources`; needs no credentials.
-pub async fn pinned(State(gateway): Shared, request: Request) -> Result<Response, ApiError> {
-    let user = gateway.callers.user(&Asked::of(&request)).ok();
-    let stored = gateway.settings.recent(&gateway, user.as_ref()).await?;
-    reply(&gateway, &request, &stored.pinned)
-}
-
-/// `PUT /settings/pinnedresources`: one more; what is pinned already takes its new display name.
-pub async fn pin(
-    State(gateway): Shared,
-    Caller(user): Caller,
-    request: Request,
-) -> Result<StatusCode, ApiError> {
-    let (head, sent) = request.into_parts();
-    let new: Pinned = body::read(&gateway, &head.headers, sent).await?;
-    if new.kind.is_empty() || new.name.is_empty() {
-        return Err(malformed(&"kind and name must not be empty"));
-    }
-    let edit = |stored: &Stored| {
-        let namespace = new.namespace.as_deref().unwrap_or_default();
-        let mut pinned = stored.pinned.clone();
-        match pinned.iter_mut().find(|one| one.is(&new.kind, namespace, &new.name)) {
-            Some(one) => *one = new.clone(),
-            None => pinned.push(new.clone()),
-        }
-        if pinned.len() > MOST_PINNED {
-            let limit = MOST_PINNED.to_string();
-            let (status, args) = (StatusCode::UNPROCESSABLE_ENTITY, [("limit", limit.as_str())]);
-            return Err(ApiError::with_status(status, "error-too-many-pinned", &args));
-        }
-        written(&pinned)
-    };
-    gateway.settings.change(&gateway, &user, edit).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// `DELETE /settings/pinnedresources/{kind}[/{namespace}]/{name}`: 404 when it is not pinned.
-pub async fn unpin(
-    State(gateway): Shared,
-    Caller(user): Caller,
-    request: Request,
-) -> Result<StatusCode, ApiError> {
-    let path = request.uri().path();
-    let bad = || ApiError::bad_request("error-bad-path", &[("reason", path)]);
-    let (_, rest) = path.split_once("/pinnedresources/").ok_or_else(bad)?;
-    let parts: Vec<_> = rest.split('/').map(segment).collect::<Result<_, _>>()?;
-    let (kind, namespace, name) = match parts.as_slice() {
-        [kind, name] => (kind.as_str(), "", name.as_str()),
-        [kind, namespace, name] => (kind.as_str(), namespace.as_str(), name.as_str()),
-        _ => return Err(bad()),
-    };
-    let edit = |stored: &Stored| {
-        let mut pinned = stored.pinned.clone();
-        pinned.retain(|one| !one.is(kind, namespace, name));
-        if pinned.len() == stored.pinned.len() {
-            let (status, args) = (StatusCode::NOT_FOUND, [("kind", kind), ("name", name)]);
-            return Err(ApiError::with_status(status, "error-not-pinned", &args));
-        }
-        written(&pinned)
-    };
-    gateway.settings.change(&gateway, &user, edit).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-fn written(pinned: &[Pinned]) -> Result<(&'static str, String), ApiError> {
-    let text = serde_json::to_string(pinned).map_err(|error| ApiError::internal(&error))?;
-    Ok((PINNED, text))
-}
-
-fn reply<T: Serialize + ?Sized>(
+pub fn reply<T: Serialize + ?Sized>(
     gateway: &Gateway,
     request: &Request,
     shown: &T,

@@ -16,22 +16,23 @@ use futures::future::Either;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Asked, cookie};
+use super::cookie_path::cookie_path;
 use super::error::ApiError;
 use super::log_follow::{Seat, Taken as Places};
 use super::log_lines::parameter;
 use super::passthrough::user_name;
 use super::related::known;
-use super::shell_session::{COOKIE, Keys, Shell, Taken, Ticket, cookie_path};
+use super::shell_session::{COOKIE, Keys, Shell, Taken, Ticket};
 use super::shell_talk::{FAILED, Talk};
 use super::sockjs_frames::{self as frames, Close, Command};
 use super::sockjs_polling::Polled;
 use super::target::{Target, segment};
-use super::{Caller, Gateway, Shared, body, view};
+use super::{Caller, Gateway, Shared, body, sockjs, view};
 use crate::i18n::{self, Locale};
 use crate::upstream::{Fingerprint, User, is_impersonation};
 
@@ -66,7 +67,6 @@ const FRONTEND_COOKIE: &str = "token";
 
 /// The shells of this process.
 pub struct Shells {
-    keys: OnceCell<Keys>,
     taken: Mutex<Taken>,
     places: Places,
     /// Sessions of the xhr transports.
@@ -90,7 +90,6 @@ impl Default for Shells {
         let mut name = [0u8; 9];
         let _ = rand::fill(&mut name);
         Self {
-            keys: OnceCell::new(),
             taken: Mutex::default(),
             places: Places::default(),
             unbound: Arc::new(Semaphore::new(MOST_UNBOUND)),
@@ -169,9 +168,9 @@ fn seat(places: &Places, user: &User, most: (usize, usize)) -> Result<Seat, ApiE
     })
 }
 
-async fn keys(gateway: &Gateway) -> Result<&Keys, ApiError> {
-    let derived = || Keys::derived(&gateway.csrf, &gateway.cluster);
-    gateway.shells.keys.get_or_try_init(derived).await
+/// Derived each time: a CSRF key that is ours alone may give way to the shared one.
+async fn keys(gateway: &Gateway) -> Result<Keys, ApiError> {
+    Keys::derived(&gateway.csrf, &gateway.cluster).await
 }
 
 fn now() -> i64 {
@@ -197,7 +196,7 @@ pub async fn open(
     let id = keys.ticket([&pod.namespace, &pod.name, &container], shell, &user, now())?;
     let mut response = body::answer(StatusCode::OK, &json!({ "id": id }));
     if let Some(value) = keys.seal_credentials(request.headers(), now()) {
-        let path = cookie_path(request.headers(), &gateway.base_path);
+        let path = cookie_path(request.headers(), &gateway.base_path, sockjs::PREFIX);
         let text = format!("{COOKIE}={value}; Path={path}; HttpOnly; Secure; SameSite=Strict");
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().insert(header::SET_COOKIE, value);

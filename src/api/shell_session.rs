@@ -42,8 +42,6 @@ const LONGEST_ID: usize = 1024;
 /// Browsers drop cookies of more than 4096 bytes, attributes included. A longer token than about
 /// 2,700 bytes does not fit; such a caller's connection must bring its credentials itself.
 const LONGEST_COOKIE: usize = 3800;
-/// Longest `X-Forwarded-Prefix` that is believed.
-const LONGEST_PREFIX: usize = 200;
 /// Ids taken that are remembered, at most twice as many: more shells in two minutes than one
 /// process can open. Past it new ones are refused, since forgetting would let ids be taken again.
 const MOST_TAKEN: usize = 1 << 17;
@@ -290,18 +288,6 @@ impl Taken {
         self.recent.insert(nonce);
         Ok(())
     }
-}
-
-/// Where a browser sees SockJS's addresses: under our base path, and under the prefix that a proxy
-/// in front takes off and tells of.
-pub fn cookie_path(request: &HeaderMap, base_path: &str) -> String {
-    let sane = |text: &&str| {
-        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~%".contains(&byte);
-        text.starts_with('/') && text.len() <= LONGEST_PREFIX && text.bytes().all(known)
-    };
-    let prefix = request.get("x-forwarded-prefix").and_then(|value| value.to_str().ok());
-    let prefix = prefix.filter(sane).unwrap_or_default().trim_end_matches('/');
-    format!("{prefix}{base_path}/api/sockjs")
 }
 
 #[cfg(test)]

@@ -195,20 +195,6 @@ fn what_was_taken_is_remembered_as_long_as_it_could_be_taken_again_and_in_bounds
 }
 
 #[test]
-fn the_cookie_goes_where_the_browser_sees_us() {
-    let at = |prefix: &'static str, base: &str| {
-        cookie_path(&request(&[("x-forwarded-prefix", prefix)]), base)
-    };
-    assert_eq!(cookie_path(&HeaderMap::new(), ""), "/api/sockjs");
-    assert_eq!(cookie_path(&HeaderMap::new(), "/base"), "/base/api/sockjs");
-    assert_eq!(at("/outer/", ""), "/outer/api/sockjs");
-    assert_eq!(at("/outer", "/base"), "/outer/base/api/sockjs");
-    for odd in ["outer", "/a; Domain=example.org", "/a,b", ""] {
-        assert_eq!(at(odd, ""), "/api/sockjs", "{odd}");
-    }
-}
-
-#[test]
 fn a_shell_is_one_of_the_contracts() {
     for shell in Shell::ALL {
         assert_eq!(Shell::parse(shell.command()), Some(shell));

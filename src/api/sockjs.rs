@@ -29,7 +29,8 @@ use super::sockjs_frames::{self as frames, BadFrame, Close, HEARTBEAT, LARGEST, 
 use super::websocket::{self, BEAT, Pulse, Sink, Socket, Source, farewell, put};
 use super::{Gateway, Shared, sockjs_polling};
 
-const PREFIX: &str = "/api/sockjs";
+/// Where it stands, behind the base path.
+pub const PREFIX: &str = "/api/sockjs";
 const GREETING: &str = "Welcome to SockJS!\n";
 /// The protocol's words.
 const NO_UPGRADE: &str = "Can \"Upgrade\" only to \"WebSocket\".";

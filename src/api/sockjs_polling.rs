@@ -21,10 +21,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Gateway;
 use super::caller::{Asked, cookie};
+use super::cookie_path::cookie_path;
 use super::error::ApiError;
 use super::shell::{self, Client, Room, Shells, Told};
-use super::shell_session::cookie_path;
-use super::sockjs::{client, going_away, too_large};
+use super::sockjs::{PREFIX, client, going_away, too_large};
 use super::sockjs_frames::{self as frames, BadFrame, Close, LARGEST, LARGEST_BODY};
 use super::websocket::BEAT;
 use crate::i18n;
@@ -459,7 +459,7 @@ fn replica(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn replica_cookie(gateway: &Gateway, headers: &HeaderMap, at: At<'_>) -> Option<HeaderValue> {
-    let path = cookie_path(headers, &gateway.base_path);
+    let path = cookie_path(headers, &gateway.base_path, PREFIX);
     let (At { server, session }, name) = (at, &gateway.shells.replica);
     let text = format!(
         "{COOKIE}={name}; Path={path}/{server}/{session}; Max-Age={COOKIE_AGE}; HttpOnly; Secure; \

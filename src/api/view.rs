@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::Gateway;
 use super::error::ApiError;
-use super::list::is_namespace;
+use super::list::is_harmless;
 use super::target::{self, live};
 use crate::auth::{Reach, Refusal, Scope};
 use crate::cache::{Feed, ListError, Listing, State, Store, list_as};
@@ -181,7 +181,7 @@ pub async fn scope(
     kind: &'static KindDef,
     wanted: &[CompactString],
 ) -> Result<Scope, NoView> {
-    wanted.iter().try_for_each(|name| is_namespace(name)).map_err(NoView::Failed)?;
+    wanted.iter().try_for_each(|name| is_harmless(name)).map_err(NoView::Failed)?;
     let known = async || known_namespaces(gateway, user).await;
     Ok(gateway.authorizer.scope(&gateway.cluster, user, kind, wanted, known).await?)
 }
@@ -215,16 +215,25 @@ async fn within(
             return Ok(View { scope, rows: Rows::Shared(feed.clone()), age, refused: None });
         }
     }
+    // Boxed: the common way through the cache must not carry this large future about.
+    Box::pin(own(gateway, user, kind, scope)).await
+}
+
+/// The rows of a scope, listed as the caller.
+async fn own(
+    gateway: &Gateway,
+    user: &User,
+    kind: &'static KindDef,
+    scope: Scope,
+) -> Result<View, NoView> {
     let namespaces: Vec<CompactString> = match scope.reach() {
         Reach::Everything => Vec::new(),
         Reach::Namespaces(names) => names.iter().cloned().collect(),
     };
-    // Boxed: the common way through the cache must not carry this large future about.
-    let at = Box::pin(served(gateway, user, kind)).await.map_err(NoView::Failed)?;
+    let at = served(gateway, user, kind).await.map_err(NoView::Failed)?;
     let at = move |namespace: Option<&str>| at.collection(namespace);
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
-    let Listing { store, refused, .. } =
-        Box::pin(listed(gateway, user, kind, &at, &namespaces)).await?;
+    let Listing { store, refused, .. } = listed(gateway, user, kind, &at, &namespaces).await?;
     // The listing's own scope reaches no further, and knows nothing of the rest.
     Ok(View { scope, rows: Rows::Own(Box::new(store)), age: Duration::ZERO, refused })
 }

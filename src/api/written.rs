@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::cookie_path::cookie_path;
 use super::list::is_namespace;
 use crate::auth::Scope;
 use crate::cache::Feed;
@@ -128,7 +129,10 @@ impl Wrote {
         let kind = KINDS.iter().find(|kind| kind.name == name && kind.is_kept())?;
         let what = match (parts.next(), parts.next(), parts.next()) {
             (None, ..) => What::Something(0),
-            (Some(""), Some(at), None) => What::Something(at.parse().ok()?),
+            // In no namespace something may also be gone: a uid is no number.
+            (Some(""), Some(at), None) if kind.resource.namespaced || at.parse::<u64>().is_ok() => {
+                What::Something(at.parse().ok()?)
+            }
             (Some(version), None, _) => What::Version(version.parse().ok()?),
             // Whoever sends it has not shown good credentials yet: nothing longer is kept.
             (Some(namespace), Some(uid), None)
@@ -307,8 +311,9 @@ pub fn carry(
     let all: Vec<String> = all.iter().map(Wrote::encode).collect();
     let text = all.join("|");
     let seconds = REMEMBERED.as_secs();
+    let path = cookie_path(request, base_path, "/");
     let cookie =
-        format!("{COOKIE}={text}; Path={base_path}/; Max-Age={seconds}; HttpOnly; SameSite=Strict");
+        format!("{COOKIE}={text}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict");
     let value = |text: &str| HeaderValue::from_str(text).ok();
     Some([(WROTE, value(&text)?), (header::SET_COOKIE, value(&cookie)?)])
 }
@@ -332,14 +337,19 @@ mod tests {
         assert_eq!(Wrote::of(pod(), "atlas", &gone).encode(), "pod:atlas:u1");
         assert!(Wrote::of(pod(), "atlas", &Value::Null).encode().starts_with("pod::1"));
         assert_eq!(Wrote::decode("pod").unwrap().encode(), "pod::0");
-        for text in ["pod:41", "pod:atlas:u1", "pod::7"] {
+        let uid = "node::0b9e4c1a-5d0f-4c43-9f0e-3f1f6c2a7b11";
+        for text in ["pod:41", "pod:atlas:u1", "pod::7", uid, "node::7"] {
             assert_eq!(Wrote::decode(text).unwrap().encode(), text);
         }
         let long = format!("pod:n:{}", "u".repeat(65));
         assert_eq!(Wrote::decode(&long), None);
-        for odd in ["", "gadget:4", "pod:x", "pod:a:b:c", "secret:4", "pod::x", "pod::"] {
+        let odd = ["", "gadget:4", "pod:x", "pod:a:b:c", "secret:4", "pod::x", "pod::", "node::"];
+        for odd in odd {
             assert_eq!(Wrote::decode(odd), None, "{odd}");
         }
+        let node = crate::kinds::by_name("node").unwrap();
+        let gone = Wrote::of(node, "", &json!({"details": {"uid": "0b9e-a1"}}));
+        assert_eq!(Wrote::decode(&gone.encode()), Some(gone));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Nothing is sent to it here.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::refused;
-use crate::config::{ClusterChoice, Effective};
+use crate::config::{ClusterChoice, Effective, Exit};
 use crate::demo::{Demo, DemoOptions};
 
 /// Where a pod finds what its service account is; the file's presence means that we are in a cluster.
@@ -22,6 +23,9 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Of the environment, the first that says something: as Go reads them.
 const PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// So many of a kubeconfig's contexts are named to whoever has to choose one: it is one line.
+const NAMED: usize = 5;
 
 /// The cluster to stand in front of.
 pub(super) struct Chosen {
@@ -62,85 +66,158 @@ pub(super) async fn choose(
             in_cluster: true,
         });
     }
-    if std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty()) {
-        return personal("$KUBECONFIG is set").await;
-    }
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    if home.is_some_and(|home| home.join(".kube/config").exists()) {
-        return personal("~/.kube/config exists").await;
-    }
-    start_demo(demo_pods, "no cluster is configured").await
+    let why = match own().files.iter().any(|file| file.exists()) {
+        true => "no cluster is configured: ~/.kube/config has no contexts",
+        false => "no cluster is configured",
+    };
+    start_demo(demo_pods, why).await
 }
 
-/// The one that settings name outright, unless that is the demo.
+/// The one that a kubeconfig names: one that settings ask for, else, outside of a pod, the person's
+/// own. None where there is nothing to choose, and where the demo is asked for.
 ///
 /// # Errors
-/// What of them cannot be used, by the setting's name.
+/// What cannot be used, in one line: by the setting's name, else by that of the file.
 pub(super) async fn asked(
     choice: &ClusterChoice,
     effective: &Effective,
 ) -> anyhow::Result<Option<Chosen>> {
     let ClusterChoice { kubeconfig, context, demo, .. } = choice;
-    if *demo || (kubeconfig.is_none() && context.is_none()) {
+    let is_asked = kubeconfig.is_some() || context.is_some();
+    if *demo || (!is_asked && is_in_pod()) {
         return Ok(None);
     }
-    let key = if kubeconfig.is_some() { "kubeconfig" } else { "context" };
-    let bad = |error: KubeconfigError| refused(effective, key, &error);
-    let read = match kubeconfig {
-        Some(path) => Kubeconfig::read_from(path),
-        None => read(),
+    let Own { files, is_named } = match kubeconfig {
+        Some(path) => Own { files: vec![path.clone()], is_named: true },
+        None => own(),
     };
-    let read = read.map_err(bad)?;
-    if let Some(name) = context
-        && !read.contexts.iter().any(|one| one.name == *name)
-    {
-        let known: Vec<_> = read.contexts.iter().map(|one| one.name.as_str()).collect();
-        let reason = format!("the kubeconfig has no such context, but {known:?}");
-        return Err(refused(effective, "context", &reason));
+    // What is in its usual place may be left over from something else.
+    let may_be_empty = !is_asked && !is_named;
+    if may_be_empty && !files.iter().any(|file| file.exists()) {
+        return Ok(None);
     }
-    let chosen = from_kubeconfig(read, context.clone(), "it was asked for").await;
-    Ok(Some(chosen.map_err(bad)?))
+    let by_file = kubeconfig.as_ref().map(|_| "kubeconfig");
+    let by_context = context.as_ref().map(|_| "context");
+    let bad = |setting, reason: &str| unusable(effective, setting, &files, reason);
+    let read = read_all(&files)
+        .map_err(|error| bad(by_file.or(by_context), &first_line(&error.to_string())))?;
+    if may_be_empty && read.contexts.is_empty() {
+        return Ok(None);
+    }
+    let why = match (is_asked, is_named) {
+        (true, _) => "it was asked for",
+        (false, true) => "$KUBECONFIG is set",
+        (false, false) => "~/.kube/config exists",
+    };
+    let chosen = in_context(read, context.as_deref(), why).await;
+    Ok(Some(chosen.map_err(|reason| bad(by_context.or(by_file), &reason))?))
 }
 
-async fn personal(why: &str) -> anyhow::Result<Chosen> {
-    let read = read().context("the kubeconfig cannot be read")?;
-    let name = read.current_context.clone().unwrap_or_default();
-    let chosen = from_kubeconfig(read, None, why).await;
-    chosen.with_context(|| format!("kubeconfig context {name:?}"))
+/// Where a kubeconfig is.
+struct Own {
+    files: Vec<PathBuf>,
+    /// Somebody said so, else it is in its usual place, if at all.
+    is_named: bool,
 }
 
-/// The files of `$KUBECONFIG`, else the person's own.
-fn read() -> Result<Kubeconfig, KubeconfigError> {
+/// The person's own: the files of `$KUBECONFIG`, else that of the home directory.
+fn own() -> Own {
     let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
-    match read_all(std::env::split_paths(&list))? {
-        Some(read) => Ok(read),
-        None => Kubeconfig::read(),
+    let files = named(&list);
+    if !files.is_empty() {
+        return Own { files, is_named: true };
+    }
+    let file = std::env::home_dir().map(|home| home.join(".kube/config"));
+    Own { files: file.into_iter().collect(), is_named: false }
+}
+
+/// The files in a list, which may have empty entries.
+fn named(list: &OsStr) -> Vec<PathBuf> {
+    std::env::split_paths(list).filter(|file| !file.as_os_str().is_empty()).collect()
+}
+
+/// By the setting that leads to it, where one does.
+fn unusable(
+    effective: &Effective,
+    setting: Option<&str>,
+    files: &[PathBuf],
+    reason: &str,
+) -> anyhow::Error {
+    let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    let reason =
+        format!("the kubeconfig {}: {reason}; for the demo cluster use --demo", files.join(", "));
+    match setting {
+        Some(key) => refused(effective, key, &reason),
+        None => Exit::usage(reason).into(),
     }
 }
 
-/// Files made one; as kubectl has it, some may not be there. `None` if none is named.
+/// All that may be told of what is wrong with a file: below it the reader of YAML shows the lines
+/// around, and a token may be in them.
+fn first_line(words: &str) -> String {
+    words.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Files made one, as kubectl has it: some may not be there, and who names no context leaves it to
+/// those behind.
 ///
 /// # Errors
 /// One that cannot be read, or the first where none is there.
-fn read_all(
-    files: impl IntoIterator<Item = PathBuf>,
-) -> Result<Option<Kubeconfig>, KubeconfigError> {
+fn read_all(files: &[PathBuf]) -> Result<Kubeconfig, KubeconfigError> {
     let (mut all, mut missing): (Option<Kubeconfig>, Option<KubeconfigError>) = (None, None);
-    for file in files.into_iter().filter(|file| !file.as_os_str().is_empty()) {
+    for file in files {
         match Kubeconfig::read_from(file) {
             Err(error) if is_missing(&error) => missing = missing.or(Some(error)),
-            read => all = Some(all.unwrap_or_default().merge(read?)?),
+            read => {
+                let mut read = read?;
+                // `kubectl config unset current-context` leaves an empty one, which would win.
+                read.current_context = read.current_context.filter(|name| !name.is_empty());
+                all = Some(all.unwrap_or_default().merge(read)?);
+            }
         }
     }
-    match (all, missing) {
-        (None, Some(error)) => Err(error),
-        (all, _) => Ok(all),
-    }
+    all.ok_or_else(|| missing.unwrap_or(KubeconfigError::FindPath))
 }
 
 fn is_missing(error: &KubeconfigError) -> bool {
     let KubeconfigError::ReadConfig(error, _) = error else { return false };
     error.kind() == ErrorKind::NotFound
+}
+
+/// The cluster of this context, else of the current one.
+///
+/// # Errors
+/// In one line, why not, and what may be chosen instead.
+async fn in_context(read: Kubeconfig, context: Option<&str>, why: &str) -> Result<Chosen, String> {
+    let name = context.or(read.current_context.as_deref()).unwrap_or_default().to_owned();
+    let others = others(&read, &name);
+    let is_there = read.contexts.iter().any(|one| one.name == name);
+    let reason = match context {
+        _ if read.contexts.is_empty() => "it has no contexts".to_owned(),
+        None if name.is_empty() => "it has no current context".to_owned(),
+        None if !is_there => format!("its current context {name:?} is not in it"),
+        Some(_) if !is_there => "it has no such context".to_owned(),
+        _ => {
+            let chosen = from_kubeconfig(read, context.map(str::to_owned), why).await;
+            return chosen.map_err(|error| {
+                format!("context {name:?}: {}; {others}", first_line(&error.to_string()))
+            });
+        }
+    };
+    Err(format!("{reason}; {others}"))
+}
+
+/// What there is besides this context.
+fn others(read: &Kubeconfig, name: &str) -> String {
+    let others = read.contexts.iter().map(|one| one.name.as_str()).filter(|one| *one != name);
+    let mut others: Vec<_> = others.collect();
+    let more = others.len().saturating_sub(NAMED);
+    others.truncate(NAMED);
+    match (others.is_empty(), more) {
+        (true, _) => "name another file with --kubeconfig FILE".to_owned(),
+        (false, 0) => format!("choose one with --context NAME: {others:?}"),
+        (false, more) => format!("choose one with --context NAME: {others:?} and {more} more"),
+    }
 }
 
 async fn from_kubeconfig(
@@ -236,87 +313,5 @@ async fn start_demo(pods: usize, why: &str) -> anyhow::Result<Chosen> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CORP: &str = "http://me:a%40b@proxy.corp.example:3128";
-
-    #[test]
-    fn an_api_server_is_excepted_by_its_own_address_and_not_by_the_proxys() {
-        for (server, no, goes_through) in [
-            ("https://10.0.0.1:6443", "", true),
-            ("https://10.0.0.1:6443", "proxy.corp.example,192.168.0.0/16", true),
-            ("https://10.0.0.1:6443", "a.example, 10.0.0.0/8", false),
-            ("https://10.0.0.1:6443", "10.0.0.1", false),
-            ("https://10.0.0.1:6443", "10.0.0.1:6443", false),
-            ("https://10.0.0.1:6443", "10.0.0.1:443", true),
-            ("https://10.0.0.1:6443", "a.example,*", false),
-            ("https://[fd00::1]:6443", "fd00::/8", false),
-            ("https://[fd00::1]:6443", "fd00::1", false),
-            ("https://[fd00::1]:6443", "[fd00::1]:6443", false),
-            ("https://[fd00::1]:6443", "[fd00::1]:443,fd00::2", true),
-            ("https://api.corp.example", ",corp.example,", false),
-            ("https://api.corp.example", ".CORP.example", false),
-            ("https://api.corp.example", "*.corp.example", false),
-            ("https://api.corp.example", "api.corp.example:443", false),
-            ("https://api.corp.example", "api.corp.example:6443", true),
-            ("https://api.corp.example", "orp.example,a.example,,", true),
-            // This machine's own, whatever is excepted.
-            ("https://127.0.0.1:38111", "", false),
-            ("https://[::1]:38111", "", false),
-            ("https://localhost:38111", "", false),
-            // HTTPS_PROXY is for https.
-            ("http://10.0.0.1:8001", "", false),
-        ] {
-            let found = proxy_of(&server.parse().unwrap(), CORP, no);
-            let wanted: Option<Uri> = goes_through.then(|| CORP.parse().unwrap());
-            assert_eq!(found, wanted, "{server} with NO_PROXY={no}");
-        }
-    }
-
-    #[test]
-    fn a_proxy_of_the_environment_needs_no_scheme_and_none_is_none() {
-        let server = Uri::from_static("https://10.0.0.1:6443");
-        let proxy = proxy_of(&server, "proxy.corp.example:3128", "");
-        assert_eq!(proxy, Some(Uri::from_static("http://proxy.corp.example:3128")));
-        let proxy = proxy_of(&server, "socks5://10.0.0.2:1080", "");
-        assert_eq!(proxy, Some(Uri::from_static("socks5://10.0.0.2:1080")));
-        assert_eq!(proxy_of(&server, "", ""), None);
-    }
-
-    #[tokio::test]
-    async fn a_kubeconfigs_own_proxy_is_that_of_the_contexts_cluster() {
-        let read = "current-context: two\n\
-             clusters:\n\
-             - {name: a, cluster: {server: 'https://[::1]:1', proxy-url: 'http://other:1'}}\n\
-             - {name: b, cluster: {server: 'https://[::1]:2', proxy-url: 'socks5://[::1]:3'}}\n\
-             - {name: c, cluster: {server: 'https://[::1]:4', proxy-url: ''}}\n\
-             contexts:\n\
-             - {name: one, context: {cluster: a}}\n\
-             - {name: two, context: {cluster: b}}\n\
-             - {name: three, context: {cluster: c}}\n";
-        let read = Kubeconfig::from_yaml(read).unwrap();
-        let chosen = from_kubeconfig(read.clone(), None, "").await.unwrap();
-        assert_eq!(chosen.config.proxy_url, Some(Uri::from_static("socks5://[::1]:3")));
-        let chosen = from_kubeconfig(read.clone(), Some("one".into()), "").await.unwrap();
-        assert_eq!(chosen.config.proxy_url, Some(Uri::from_static("http://other:1")));
-        let chosen = from_kubeconfig(read, Some("three".into()), "").await.unwrap();
-        assert_eq!(chosen.config.proxy_url, None);
-    }
-
-    #[test]
-    fn files_that_are_not_there_are_passed_over_and_one_must_be() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        std::fs::write(path("a"), "current-context: one\n").unwrap();
-        std::fs::write(path("b"), "current-context: two\nkind: Config\n").unwrap();
-        std::fs::write(path("bad"), "clusters: 1\n").unwrap();
-        let all = read_all([path("none"), PathBuf::new(), path("a"), path("b")]).unwrap().unwrap();
-        assert_eq!(all.current_context.as_deref(), Some("one"));
-        assert_eq!(all.kind.as_deref(), Some("Config"));
-        let error = read_all([path("first"), path("second")]).unwrap_err().to_string();
-        assert!(error.contains("first") && !error.contains("second"), "{error}");
-        assert!(read_all([path("a"), path("bad")]).is_err());
-        assert!(read_all([PathBuf::new()]).unwrap().is_none());
-    }
-}
+#[path = "choose_tests.rs"]
+mod tests;

@@ -243,17 +243,17 @@ impl Authorizer {
         let question = Question { who: user.fingerprint(), kind: kind.name, namespace };
         if user.is_over() {
             // By our clock, which may be ahead: nothing is remembered, the API server decides.
-            self.fresh.invalidate(&question).await;
+            Box::pin(self.fresh.invalidate(&question)).await;
         }
         let verdict = match self.fresh.get(&question).await {
             Some(verdict) => Ok(verdict),
-            // Rare, and a large future: boxed, so that the common way stays small.
+            // Rare, and large futures: boxed, so that the common way stays small.
             None => Box::pin(self.ask_anew(cluster, user, kind, &question)).await,
         };
         match verdict {
             Ok(Verdict::Allowed) => Ok(()),
             Ok(Verdict::Denied(words)) => Err(Refusal::Denied(words)),
-            Err(failure) => self.bridge(user, &question, failure).await,
+            Err(failure) => Box::pin(self.bridge(user, &question, failure)).await,
         }
     }
 

@@ -52,6 +52,11 @@ pub(super) fn load(
     }
     let (ca_pem, authority) = kept_authority(dir, now)?;
     let (chain, key) = kept_leaf(dir, &authority, wanted, now)?;
+    if at_start {
+        // Only then: we look again every few seconds.
+        warn_if_readable(&dir.join(CA_KEY));
+        warn_if_readable(&dir.join(TLS_KEY));
+    }
     let place = || dir.join(TLS_CRT).display().to_string();
     let loaded = Loaded::parse(&chain, key.as_bytes()).map_err(|why| broken_leaf(place(), why))?;
     let names = at_start.then_some(wanted);
@@ -113,7 +118,6 @@ fn kept_authority(dir: &Path, now: Timestamp) -> Result<(Vec<u8>, Authority), Tl
             (certificate, key)
         }
     };
-    warn_if_readable(&dir.join(CA_KEY));
     let authority =
         Authority::parse(&certificate, &key).map_err(|why| broken_authority(dir, why))?;
     Ok((certificate, authority))
@@ -135,7 +139,6 @@ fn kept_leaf(
         }
         None => create(dir, TLS_KEY, authority::new_key()?.as_bytes(), SECRET_MODE)?,
     };
-    warn_if_readable(&dir.join(TLS_KEY));
     let key = String::from_utf8_lossy(&key).into_owned();
     let chain = match chain {
         Some(chain) => chain,

@@ -1,5 +1,8 @@
 //! The state directory: kept over restarts, shared by processes, never overwritten when damaged.
 
+use std::fs::Permissions;
+use std::sync::Arc;
+
 use jiff::SignedDuration;
 
 use super::*;
@@ -40,6 +43,26 @@ fn keys_and_directory_are_the_owners_alone_and_nothing_temporary_stays() {
     assert_eq!(mode(&dir.join(CA_KEY)), 0o600);
     assert_eq!(mode(&dir.join(TLS_KEY)), 0o600);
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 4);
+}
+
+#[test]
+fn a_key_that_others_may_read_is_told_at_a_start_and_not_at_each_look() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("state");
+    open(&dir).unwrap();
+    for key in [CA_KEY, TLS_KEY] {
+        std::fs::set_permissions(dir.join(key), Permissions::from_mode(0o644)).unwrap();
+    }
+    let told = |at_start| {
+        let log = home.path().join("log");
+        let file = Arc::new(File::create(&log).unwrap());
+        let logged = tracing_subscriber::fmt().with_writer(file).finish();
+        tracing::subscriber::with_default(logged, || {
+            load(&dir, &wanted(&["localhost"]), at_start, now()).unwrap();
+        });
+        std::fs::read_to_string(&log).unwrap().matches("other users may read").count()
+    };
+    assert_eq!([true, false, true].map(told), [2, 0, 2]);
 }
 
 #[test]

@@ -18,6 +18,9 @@ pub enum UpstreamError {
     Timeout,
     #[error("the connection to the API server broke: {0}")]
     Broken(String),
+    /// Its sender's fault: the API server was not heard, and no worse for it.
+    #[error("the request's own body broke off: {0}")]
+    Cut(String),
     /// The answer is longer than we hold in memory.
     #[error("the API server's answer is larger than {0} bytes")]
     TooLarge(usize),
@@ -53,6 +56,9 @@ const WORDS: Duration = Duration::from_secs(60);
 
 impl UpstreamError {
     pub(super) fn from_client(error: hyper_util::client::legacy::Error) -> Self {
+        if let Some(why) = cut(&error) {
+            return Self::Cut(why);
+        }
         let text = chain(&error);
         if error.is_connect() { Self::Unreachable(text) } else { Self::Broken(text) }
     }
@@ -119,6 +125,20 @@ impl Failure {
             Self::Upstream(_) => None,
         }
     }
+}
+
+/// Why the body that was sent came to no good end, where that was it: bodies of requests alone have
+/// errors of axum's.
+fn cut(error: &dyn std::error::Error) -> Option<String> {
+    let mut cause = error.source()?;
+    while !cause.is::<axum::Error>() {
+        cause = cause.source()?;
+    }
+    // Its own text is its cause's, and it may be wrapped more than once.
+    while cause.is::<axum::Error>() {
+        cause = cause.source()?;
+    }
+    Some(chain(cause))
 }
 
 /// An error with its causes, which hyper keeps out of its own text.

@@ -6,6 +6,9 @@
 use std::sync::{LazyLock, OnceLock};
 
 use aws_lc_rs::{hmac, rand};
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -19,6 +22,11 @@ pub enum Identity<'a> {
 
 /// Before a token in `Authorization`.
 const BEARER: &[u8] = b"Bearer ";
+
+/// base64url as the API server reads it in JSON web tokens: what a last character has beyond the
+/// last byte is overlooked, whatever it is.
+static LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// A caller: credentials and impersonation as they came.
 #[derive(Clone)]
@@ -60,10 +68,11 @@ static KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
 
 impl User {
     /// The caller with this bearer token; `headers` gives the impersonation asked for.
-    /// `None` when the token cannot stand in a header.
+    /// `None` when the token cannot stand in a header, or not as the API server reads one: up to a
+    /// blank, so that one token with more behind it would be many callers.
     pub fn bearer(token: &str, headers: &HeaderMap) -> Option<Self> {
+        let is_text = token.bytes().all(|byte| byte.is_ascii_graphic());
         // A copy: a part of the request's own bytes would keep all of them for as long as the user.
-        let is_text = token.bytes().all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte));
         let bytes = is_text.then(|| Bytes::from([BEARER, token.as_bytes()].concat()))?;
         let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;
         value.set_sensitive(true);
@@ -78,8 +87,8 @@ impl User {
     fn new(credentials: Credentials, headers: &HeaderMap) -> Self {
         let impersonation: Vec<_> = headers
             .iter()
-            .filter(|(name, _)| is_impersonation(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
+            .filter(|(name, _)| is_known_impersonation(name))
+            .map(|(name, value)| (name.clone(), trimmed(value)))
             .collect();
         let (fingerprint, expires) = (OnceLock::new(), OnceLock::new());
         Self { credentials, impersonation, fingerprint, expires }
@@ -89,7 +98,10 @@ impl User {
     pub fn fingerprint_under(&self, key: &hmac::Key) -> [u8; 32] {
         let mut context = hmac::Context::with_key(key);
         match &self.credentials {
-            Credentials::Bearer(value) => context.update(value.as_bytes()),
+            Credentials::Bearer(value) => {
+                context.update(BEARER);
+                update_with(&mut context, token(value));
+            }
             Credentials::Kubeconfig => context.update(b"\0kubeconfig"),
         }
         for (name, value) in &self.impersonation {
@@ -111,8 +123,7 @@ impl User {
     /// verdict for less long.
     pub fn expires(&self) -> Option<i64> {
         let Credentials::Bearer(value) = &self.credentials else { return None };
-        let token = || value.as_bytes().strip_prefix(BEARER).unwrap_or_default();
-        *self.expires.get_or_init(|| token_expiry(token()))
+        *self.expires.get_or_init(|| token_expiry(token(value)))
     }
 
     /// Whether the token is over by our clock. That may be ahead: who comes with such a token is asked
@@ -126,16 +137,33 @@ impl User {
         self.impersonation == other.impersonation
     }
 
-    /// Groups, uid or extras without a user to impersonate: the API server refuses it, so do we.
+    /// Something to impersonate without the one user whom all of it needs. The API server refuses
+    /// groups without a user as well. An empty name it overlooks, and whoever sends it stays who he
+    /// is; of several it reads the first. Clients write neither, and who does hears of it.
     pub fn impersonates_without_user(&self) -> bool {
-        !self.impersonation.is_empty()
-            && !self.impersonation.iter().any(|(name, _)| name == "impersonate-user")
+        let mut users = self.impersonation.iter().filter(|(name, _)| name == "impersonate-user");
+        // Without blanks, which HTTP/1.1 takes off and HTTP/2 does not.
+        let first = users.next().filter(|(_, name)| !name.as_bytes().trim_ascii().is_empty());
+        !self.impersonation.is_empty() && (first.is_none() || users.next().is_some())
     }
 }
 
-/// `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…`.
+/// Without the blanks around it, which HTTP/1.1 takes off on the way to the API server: with them one
+/// name would be many callers.
+fn trimmed(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes().trim_ascii()).unwrap_or_else(|_| value.clone())
+}
+
+/// `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…`, and whatever else is named like them.
 pub fn is_impersonation(name: &HeaderName) -> bool {
     name.as_str().starts_with("impersonate-")
+}
+
+/// Those that the API server knows. Others mean nothing to it: they make nobody another caller, and
+/// do not go on.
+fn is_known_impersonation(name: &HeaderName) -> bool {
+    let what = name.as_str().strip_prefix("impersonate-");
+    what.is_some_and(|what| matches!(what, "user" | "group" | "uid") || what.starts_with("extra-"))
 }
 
 /// Headers that carry somebody's identity; none of them passes on as it came.
@@ -145,15 +173,41 @@ pub fn is_identity(name: &HeaderName) -> bool {
         || name.as_str().starts_with("x-remote-")
 }
 
+/// What stands behind `Bearer`.
+fn token(value: &HeaderValue) -> &[u8] {
+    value.as_bytes().strip_prefix(BEARER).unwrap_or_default()
+}
+
+/// Hashes a token; a JSON web token as encoders write it. Each part of one may end in bits that are
+/// not read (RFC 4648, 3.5), so the API server takes hundreds of spellings. Whoever has one has
+/// all: they are one caller. It goes on as it came.
+fn update_with(context: &mut hmac::Context, token: &[u8]) {
+    // An object in front and two dots: other tokens may differ in those very bits.
+    let is_web = token.starts_with(b"eyJ");
+    if !is_web || token.iter().filter(|byte| **byte == b'.').count() != 2 {
+        return context.update(token);
+    }
+    for (index, part) in token.split(|byte| *byte == b'.').enumerate() {
+        if index > 0 {
+            context.update(b".");
+        }
+        let (whole, end) = part.split_at(part.len() - part.len() % 4);
+        context.update(whole);
+        match LENIENT.decode(end) {
+            Ok(bytes) => context.update(LENIENT.encode(bytes).as_bytes()),
+            Err(_) => context.update(end),
+        }
+    }
+}
+
 /// `exp` of a JSON web token; `None` for opaque tokens.
 fn token_expiry(token: &[u8]) -> Option<i64> {
-    use base64::Engine as _;
     #[derive(serde::Deserialize)]
     struct Claims {
         exp: i64,
     }
     let payload = token.split(|byte| *byte == b'.').nth(1)?;
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let json = LENIENT.decode(payload).ok()?;
     serde_json::from_slice::<Claims>(&json).ok().map(|claims| claims.exp)
 }
 
@@ -180,11 +234,75 @@ mod tests {
     }
 
     #[test]
-    fn groups_without_a_user_are_noticed() {
-        let user = User::bearer("a", &headers(&[("impersonate-group", "admins")])).unwrap();
-        assert!(user.impersonates_without_user());
-        let user = User::bearer("a", &headers(&[("impersonate-user", "jane")])).unwrap();
-        assert!(!user.impersonates_without_user());
+    fn a_header_that_the_api_server_does_not_know_makes_nobody_another_caller() {
+        let none = HeaderMap::new();
+        for name in ["impersonate-foo", "impersonate-users", "impersonate-", "impersonate-extra"] {
+            let odd = headers(&[(name, "x")]);
+            assert!(is_impersonation(&HeaderName::from_static(name)), "{name} passes nowhere");
+            let user = User::bearer("a", &odd).unwrap();
+            assert!(user.impersonation.is_empty() && !user.impersonates_without_user(), "{name}");
+            assert_eq!(user.fingerprint(), User::bearer("a", &none).unwrap().fingerprint());
+            assert_eq!(User::kubeconfig(&odd).fingerprint(), User::kubeconfig(&none).fingerprint());
+        }
+        let jane = ("impersonate-user", "jane");
+        for name in ["impersonate-group", "impersonate-uid", "impersonate-extra-scopes"] {
+            let user = User::bearer("a", &headers(&[jane, (name, "x")])).unwrap();
+            assert_eq!(user.impersonation.len(), 2, "{name}");
+        }
+    }
+
+    #[test]
+    fn impersonation_without_exactly_one_user_with_a_name_is_noticed() {
+        let without = |pairs: &[(&'static str, &'static str)]| {
+            let headers = headers(pairs);
+            let user = User::bearer("a", &headers).unwrap();
+            assert_eq!(
+                User::kubeconfig(&headers).impersonates_without_user(),
+                user.impersonates_without_user()
+            );
+            user.impersonates_without_user()
+        };
+        let (jane, admins) = (("impersonate-user", "jane"), ("impersonate-group", "admins"));
+        assert!(!without(&[]) && !without(&[jane]) && !without(&[admins, jane]));
+        assert!(!without(&[jane, admins, ("impersonate-group", "others")]));
+        assert!(without(&[admins]));
+        for empty in ["", " ", "\t "] {
+            assert!(without(&[("impersonate-user", empty)]));
+            assert!(without(&[("impersonate-user", empty), jane]));
+        }
+        assert!(without(&[jane, ("impersonate-user", "")]) && without(&[jane, jane]));
+    }
+
+    #[test]
+    fn a_json_web_token_is_one_caller_in_each_of_its_spellings_and_other_tokens_are_not() {
+        let user = |token: &str| User::bearer(token, &HeaderMap::new()).unwrap();
+        // {"alg":"none"} . {"exp":1767323045 } . sign
+        let token = "eyJhbGciOiJub25lIn0.eyJleHAiOjE3NjczMjMwNDUgfQ.c2lnbg";
+        for (as_written, respelt) in [("In0.", "In3."), ("gfQ.", "gff."), ("nbg", "nbv")] {
+            let other = token.replace(as_written, respelt);
+            assert_ne!(other, token);
+            assert_eq!(user(&other).fingerprint(), user(token).fingerprint(), "{other}");
+            assert_eq!(user(&other).expires(), Some(1_767_323_045), "{other}");
+            // It goes on as it came.
+            let Credentials::Bearer(sent) = user(&other).credentials else { panic!("a token") };
+            assert_eq!(sent, format!("Bearer {other}").as_str());
+        }
+        let others = [
+            token.replace("nbg", "nbw"),
+            token.replace("gfQ.", "gfg."),
+            format!("{token}."),
+            format!("{token}A"),
+            format!("{token}AA"),
+            token.replace("In0.", "In0=."),
+        ];
+        for other in others {
+            assert_ne!(user(&other).fingerprint(), user(token).fingerprint(), "{other}");
+        }
+        // Some tokens are no web tokens: their last bits may be all that tells two people apart.
+        let pairs = [("token-a", "token-b"), ("ya29.c.b0Ab", "ya29.c.b0Ac"), ("eyJa", "eyJb")];
+        for (one, two) in pairs {
+            assert_ne!(user(one).fingerprint(), user(two).fingerprint(), "{one}");
+        }
     }
 
     #[test]
@@ -209,7 +327,9 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_cannot_stand_in_a_header_is_no_token() {
-        assert!(User::bearer("a\nb", &HeaderMap::new()).is_none());
+    fn a_token_that_cannot_stand_in_a_header_or_has_more_behind_it_is_no_token() {
+        for token in ["a\nb", "a b", "a\tb", " a", "a ", "\u{e4}", "a\u{7f}"] {
+            assert!(User::bearer(token, &HeaderMap::new()).is_none(), "{token:?}");
+        }
     }
 }

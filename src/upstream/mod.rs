@@ -172,12 +172,17 @@ impl Cluster {
                 self.0.own.send(request, impersonates).await
             }
         };
-        let count = if answer.is_ok() { &self.0.answered } else { &self.0.failed };
+        let count = match &answer {
+            Ok(_) => &self.0.answered,
+            Err(UpstreamError::Cut(_)) => return answer,
+            Err(_) => &self.0.failed,
+        };
         count.fetch_add(1, Ordering::Relaxed);
         answer
     }
 
-    /// Requests that the API server has answered and those that it has not, since start.
+    /// Requests that the API server has answered and those that it has not, since start; without
+    /// those that their senders have cut off.
     pub fn counts(&self) -> (u64, u64) {
         (self.0.answered.load(Ordering::Relaxed), self.0.failed.load(Ordering::Relaxed))
     }
@@ -353,5 +358,26 @@ mod tests {
             assert!(matches!(error, UpstreamError::Unreachable(_)), "{words}");
             assert!(words.contains("no connection was made within 50ms"), "{words}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_its_sender_breaks_off_is_no_failure_of_the_api_server() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // The kernel takes them: nobody accepts.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server: Uri = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let cluster = Cluster::new("test", kube::Config::new(server)).unwrap();
+        let nobody = http::HeaderMap::new();
+        for user in [User::bearer("mine", &nobody).unwrap(), User::kubeconfig(&nobody)] {
+            let gone = std::io::Error::other("the sender is gone");
+            let parts = [Ok(Bytes::from_static(b"{")), Err(gone)];
+            let body = Body::from_stream(futures::stream::iter(parts));
+            let request = Request::post("/api/v1/namespaces").body(body).unwrap();
+            let answer = cluster.send(Identity::User(&user), request);
+            let error = tokio::time::timeout(DEADLINE, answer).await.expect("it ends").unwrap_err();
+            let is_cut = matches!(&error, UpstreamError::Cut(why) if why == "the sender is gone");
+            assert!(is_cut, "{error}");
+        }
+        assert_eq!(cluster.counts(), (0, 0));
     }
 }

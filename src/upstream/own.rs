@@ -28,7 +28,8 @@ use super::{CONNECTING, UpstreamError, client, connector, plugin};
 
 /// What is left of a plugin's credentials when others are wanted.
 const LEFT: SignedDuration = SignedDuration::from_secs(30);
-/// A token file is read again after this, as client-go does it.
+/// A token file is read again after this, as client-go does it, and so are a certificate's files
+/// (client-go: for a connection, and every 5 minutes).
 const FILE: SignedDuration = SignedDuration::from_secs(60);
 /// Between two runs, whatever came of the first: a plugin may be broken, and what it gives may end
 /// at once.
@@ -57,6 +58,8 @@ enum Source {
     /// As the kubeconfig has them: nothing to be made anew.
     Fixed,
     File(String),
+    /// A client certificate and its key, by their paths: whoever renews them writes them there.
+    Pair(String, String),
     Plugin(Box<ExecConfig>),
 }
 
@@ -181,7 +184,18 @@ impl Source {
         match (info.token_file.take(), info.exec.take()) {
             (Some(path), _) => Self::File(path),
             (None, Some(exec)) => Self::Plugin(Box::new(exec)),
-            (None, None) => Self::Fixed,
+            (None, None) => Self::pair(info),
+        }
+    }
+
+    /// What stands in the kubeconfig itself goes before files, as kube has it too.
+    fn pair(info: &AuthInfo) -> Self {
+        let is_given = info.client_certificate_data.is_some() || info.client_key_data.is_some();
+        match (&info.client_certificate, &info.client_key) {
+            (Some(certificate), Some(key)) if !is_given => {
+                Self::Pair(certificate.clone(), key.clone())
+            }
+            _ => Self::Fixed,
         }
     }
 
@@ -192,11 +206,17 @@ impl Source {
                 let token = std::fs::read_to_string(path);
                 let token = token.map_err(|error| format!("token file {path}: {error}"))?;
                 let token = bearer(&token).ok_or_else(|| format!("no token in {path}"))?;
-                Ok(Given {
-                    authorization: Some(token),
-                    renew: Timestamp::now().checked_add(FILE).ok(),
-                    ..Given::default()
-                })
+                let renew = Timestamp::now().checked_add(FILE).ok();
+                Ok(Given { authorization: Some(token), renew, ..Given::default() })
+            }
+            Self::Pair(certificate, key) => {
+                let read = |path: &String| match std::fs::read(path) {
+                    Ok(pem) => Ok(String::from_utf8_lossy(&pem).into_owned()),
+                    Err(error) => Err(format!("client certificate or key {path}: {error}")),
+                };
+                let certificate = Some((read(certificate)?, read(key)?));
+                let renew = Timestamp::now().checked_add(FILE).ok();
+                Ok(Given { certificate, renew, ..Given::default() })
             }
             Self::Plugin(exec) => {
                 let mut given = plugin::run(exec)?;

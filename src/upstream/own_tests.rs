@@ -100,9 +100,13 @@ async fn who_impersonates_somebody_takes_nothing_of_whom_the_kubeconfig_imperson
 
     let mut headers = HeaderMap::new();
     let local = User::kubeconfig(&headers);
-    for who in [Identity::Server, Identity::User(&local)] {
+    // What the API server does not know impersonates nobody.
+    headers.insert(HeaderName::from_static("impersonate-foo"), HeaderValue::from_static("x"));
+    let odd = User::kubeconfig(&headers);
+    for who in [Identity::Server, Identity::User(&local), Identity::User(&odd)] {
         ask(&cluster, who).await.unwrap();
         assert_eq!(said(), ["admin", "1", "system:masters", "work"]);
+        assert!(last(&seen, "impersonate-foo").is_empty());
     }
     let name = HeaderName::from_static("impersonate-user");
     headers.insert(name, HeaderValue::from_static("jane"));
@@ -134,6 +138,50 @@ async fn a_token_file_is_read_without_its_line_end_and_again_after_a_while() {
     later(&cluster, PAUSE);
     ask(&cluster, Identity::Server).await.unwrap();
     assert_eq!(token(), ["Bearer second"]);
+}
+
+#[tokio::test]
+async fn a_certificate_in_files_is_read_again_after_a_while_and_one_half_written_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| folder.path().join(name));
+    let pair = || {
+        let made = rcgen::generate_simple_self_signed(vec!["me".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    };
+    let (first, second) = (pair(), pair());
+    fs::write(&certificate, &first.0).unwrap();
+    fs::write(&key, &first.1).unwrap();
+    let user = json!({"client-certificate": certificate, "client-key": key});
+    let (cluster, _) = cluster(user).await;
+    let shown = || cluster.0.own.current.load().given.certificate.clone().unwrap();
+    let asked = || async { ask(&cluster, Identity::Server).await.unwrap() };
+
+    assert_eq!((asked().await, shown() == first), (StatusCode::OK, true));
+    fs::write(&certificate, &second.0).unwrap();
+    assert_eq!((asked().await, shown() == first), (StatusCode::OK, true), "not for each request");
+    // The key is not there yet.
+    later(&cluster, PAUSE);
+    assert_eq!((asked().await, shown() == first), (StatusCode::OK, true));
+    fs::write(&key, &second.1).unwrap();
+    later(&cluster, PAUSE);
+    assert_eq!((asked().await, shown() == second), (StatusCode::OK, true));
+    fs::remove_file(&key).unwrap();
+    later(&cluster, PAUSE);
+    assert_eq!((asked().await, shown() == second), (StatusCode::OK, true));
+}
+
+#[test]
+fn a_certificate_in_the_kubeconfig_itself_goes_before_files_of_one() {
+    let source = |user: Value| Source::of(&mut serde_json::from_value(user).unwrap());
+    let files = json!({"client-certificate": "c", "client-key": "k"});
+    assert!(matches!(source(files.clone()), Source::Pair(..)));
+    for more in ["client-certificate-data", "client-key-data"] {
+        let mut both = files.clone();
+        both[more] = json!("eA==");
+        assert!(matches!(source(both), Source::Fixed), "{more}");
+    }
+    // Half a pair is a mistake, which kube names.
+    assert!(matches!(source(json!({"client-certificate": "c"})), Source::Fixed));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Path, query, bodies and end-to-end headers are left as they are. No caching, no retry, no
 //! decision about rights.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 
 use super::tunnel::{self, Tunnels};
@@ -30,6 +30,7 @@ pub async fn pass(
 ) -> Result<Response<Body>, UpstreamError> {
     let protocol = tunnel::wanted_upgrade(&request).cloned();
     let client = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
+    let is_endless = is_endless(request.body());
     // What our own server and router noted is not for the client that sends it on.
     request.extensions_mut().clear();
     let headers = request.headers_mut();
@@ -37,6 +38,9 @@ pub async fn pass(
     tunnel::remove_subprotocol_tokens(headers);
     if let Some(protocol) = protocol {
         ask_for_upgrade(headers, protocol);
+    } else if is_endless {
+        // Without it hyper's client keeps back the body of a GET or HEAD.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let mut response = cluster.send(who, request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -54,6 +58,11 @@ pub async fn pass(
     remove_hop_by_hop(&mut parts.headers);
     ask_for_upgrade(&mut parts.headers, agreed);
     Ok(Response::from_parts(parts, Body::empty()))
+}
+
+/// Whether there is a body whose length nobody has said.
+fn is_endless(body: &Body) -> bool {
+    !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
 fn ask_for_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {

@@ -144,12 +144,14 @@ impl Desk {
         let selected = format!("{all}?labelSelector=a%20in%20%28b");
         self.says((GET, Admin, &selected), "", &[400], "label selector").await;
         if kind.resource.namespaced {
-            let nowhere = format!("{all}/{NONE}");
-            let answer = self.says((GET, Admin, &nowhere), "", &[200, 404], "").await;
-            if answer.status == 200 {
-                assert_eq!(answer.json()["listMeta"]["totalItems"], 0, "{nowhere}");
-            } else {
-                assert!(may_be_absent(kind), "{nowhere}: {}", answer.text());
+            // Nothing is there, as nothing is where no namespace can be: half a name, typed.
+            for nowhere in [NONE, "kube-", "Shop"].map(|name| format!("{all}/{name}")) {
+                let answer = self.says((GET, Admin, &nowhere), "", &[200, 404], "").await;
+                if answer.status == 200 {
+                    assert_eq!(answer.json()["listMeta"]["totalItems"], 0, "{nowhere}");
+                } else {
+                    assert!(may_be_absent(kind), "{nowhere}: {}", answer.text());
+                }
             }
             self.is_odd(GET, &format!("{all}/@")).await;
             self.is_an_empty_list(&format!("{all}/{}", self.namespace), kind.list.items).await;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// The binary with an environment of its own: nobody's settings leak in.
+/// The binary with an environment of its own: nobody's settings and nobody's kubeconfig leak in.
 fn binnacle(args: &[&str], env: &[(&str, &str)]) -> Output {
     // What is not refused would serve for ever.
     let mut command = Command::new("timeout");
@@ -14,6 +14,7 @@ fn binnacle(args: &[&str], env: &[(&str, &str)]) -> Output {
             command.env_remove(name);
         }
     }
+    command.env("HOME", "/nonexistent").env_remove("KUBECONFIG");
     command.args(args).envs(env.iter().copied()).output().unwrap()
 }
 
@@ -131,6 +132,43 @@ fn what_a_file_holds_is_judged_by_the_check_too_and_never_quoted() {
     refused_for_its_content(&pair, "--tls-cert");
     let good = ["config", "check", "--kubeconfig", kubeconfig, "--context", "mine"];
     assert!(row(&binnacle(&good, &[]), "context").contains("mine"));
+}
+
+/// What a check and a start say of a kubeconfig that no setting names.
+fn refused_in(env: (&str, &str), named: &[&str]) {
+    for args in [&["config", "check"], &["--listen", "127.0.0.1:0"]] {
+        let line = refusal(args, &[env]);
+        for words in named {
+            assert!(line.contains(words), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_persons_own_kubeconfig_is_judged_by_the_check_too_and_never_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let rubbish = file(&folder, "token: my-secret\n  - [my-secret\nmy-secret");
+    refused_in(("KUBECONFIG", &rubbish), &[&rubbish, "--demo"]);
+
+    let home = folder.path().to_str().unwrap();
+    let own = folder.path().join(".kube/config");
+    std::fs::create_dir(own.parent().unwrap()).unwrap();
+    let none = "current-context: \"\"\ncontexts: null\nclusters: null\nusers: null\n";
+    std::fs::write(&own, none).unwrap();
+    let own = own.to_str().unwrap();
+    // What is there by itself is not what anybody asked for: it leaves us the demo.
+    assert!(row(&binnacle(&["config", "check"], &[("HOME", home)]), "context").contains('-'));
+    refused_in(("KUBECONFIG", own), &[own, "no contexts", "--kubeconfig FILE", "--demo"]);
+
+    let text = "current-context: \"\"\ncontexts:\n- {name: mine, context: {cluster: c, user: u}}\n\
+                clusters:\n- {name: c, cluster: {server: 'http://127.0.0.1:9'}}\n\
+                users:\n- {name: u, user: {token: my-secret}}\n";
+    std::fs::write(own, text).unwrap();
+    let words = [own, "no current context", "--context NAME: [\"mine\"]", "--demo"];
+    refused_in(("HOME", home), &words);
+    refused_in(("KUBECONFIG", own), &words);
+    let chosen = ["config", "check", "--context", "mine"];
+    assert!(row(&binnacle(&chosen, &[("HOME", home)]), "context").contains("mine"));
 }
 
 #[test]

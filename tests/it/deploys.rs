@@ -19,6 +19,28 @@ pub async fn file(gateway: &Gateway, token: &str, namespace: &str, content: &str
     send(gateway, token, Method::POST, "/api/v1/appdeploymentfromfile", &body).await
 }
 
+/// The same from somebody who reads this language.
+async fn refused_file(
+    gateway: &Gateway,
+    token: &str,
+    namespace: &str,
+    language: &str,
+    content: &str,
+) -> Answer {
+    let path = "/api/v1/csrftoken/appdeploymentfromfile";
+    let csrf = gateway.request(Method::GET, None, path, &[], Vec::new()).await.json();
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+        ("accept-language", language),
+        ("x-csrf-token", csrf["token"].as_str().unwrap()),
+    ];
+    let body = json!({"name": "a.yaml", "namespace": namespace, "content": content});
+    let body = body.to_string().into_bytes();
+    gateway.request(Method::POST, None, "/api/v1/appdeploymentfromfile", &headers, body).await
+}
+
 fn config_map(name: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n---\n")
 }
@@ -400,6 +422,15 @@ async fn a_file_of_which_one_object_is_refused_makes_none() {
     }
     let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/typo");
     assert_eq!(live(cluster, &path).await, None);
+
+    // Behind the API server's words stand ours, which everybody reads in his own language.
+    for (language, words) in [("en", "Nothing was created"), ("zh-CN", "未创建任何对象")] {
+        let answer = refused_file(&gateway, admin, &namespace, language, bad_key).await;
+        let text = answer.text();
+        assert_eq!(answer.status, 422, "{text}");
+        assert!(text.contains("a b") && text.contains(words), "{language}: {text}");
+        assert!(text.contains(&format!("ConfigMap {namespace}/bad")), "{language}: {text}");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Answer, Gateway, Options};
 use crate::people::{Person, create, delete, grant, rule};
+use crate::schemas::document;
 use crate::writes::live;
 
 pub const NODES: &str = "/api/v1/nodes";
@@ -222,6 +223,31 @@ async fn a_drain_evicts_what_may_go_and_names_what_a_budget_holds() {
     let answer = put(&gateway, admin, &drain, &json!({"timeout": 30 * SECOND})).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
     assert!(live(cluster, &format!("{pods}/held")).await.is_none());
+    delete(cluster, &format!("{NODES}/{name}")).await;
+}
+
+#[tokio::test]
+async fn a_drain_with_nothing_to_do_answers_as_the_document_says_with_its_progress_and_without() {
+    let cluster = cluster::shared().await;
+    let name = format!("{}-node", cluster.namespace("told").await);
+    node(cluster, &name).await;
+    let gateway = gateway::start(plain()).await;
+    let (admin, drain) = (cluster.token("admin"), format!("/api/v1/node/{name}/drain"));
+    let document = document();
+    let answers = &document["paths"]["/api/v1/node/{name}/drain"]["put"]["responses"];
+
+    let answer = put(&gateway, admin, &drain, &json!({})).await;
+    assert_eq!((answer.status, answer.text().as_str()), (202, ""));
+    assert!(answers["202"].is_object() && answers["202"].get("content").is_none(), "{answers}");
+
+    // Its answer is a 200 of that type, or this fails.
+    let told = Told::of(&gateway, admin, &drain, "en", json!({})).await;
+    let content = &answers["200"]["content"]["text/event-stream"];
+    let described = content["schema"]["description"].as_str().unwrap_or_default();
+    assert_eq!(told.names(), ["cordoned", "done"], "{:?}", told.0);
+    for name in told.names() {
+        assert!(described.contains(name), "{name}: {answers}");
+    }
     delete(cluster, &format!("{NODES}/{name}")).await;
 }
 

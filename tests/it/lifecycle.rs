@@ -486,10 +486,17 @@ async fn the_cluster_is_a_persons_own_before_it_is_the_demo() {
     assert!(said.starts_with("cluster \"demo\": no cluster is configured"), "{said}");
     assert!(first.get("/api/v1/pod", "").await.pods() > 0);
 
+    // As kubectl leaves it where the last context was deleted.
+    let own = folder.path().join(".kube/config");
+    std::fs::create_dir(folder.path().join(".kube")).unwrap();
+    std::fs::write(&own, "contexts: null\ncurrent-context: \"\"\n").unwrap();
+    let empty = Binary::start(folder.path(), &[]).await;
+    let said = &empty.said[0];
+    assert!(said.starts_with("cluster \"demo\": no cluster is configured: ~/.kube/"), "{said}");
+
     let closed = closed_port();
     let path = kubeconfig(folder.path(), &closed, "mine");
-    std::fs::create_dir(folder.path().join(".kube")).unwrap();
-    std::fs::copy(&path, folder.path().join(".kube/config")).unwrap();
+    std::fs::copy(&path, &own).unwrap();
     let second = Binary::start(folder.path(), &[]).await;
     let said = &second.said[0];
     assert!(said.starts_with("cluster \"nowhere\": ~/.kube/config exists"), "{said}");

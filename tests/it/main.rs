@@ -116,6 +116,7 @@ mod statics;
 mod terminal_audit;
 mod terminals;
 mod tidy;
+mod told;
 mod transfers;
 mod walk;
 mod walk_table;

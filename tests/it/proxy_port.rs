@@ -178,6 +178,26 @@ async fn who_brings_credentials_of_his_own_is_not_taken_for_the_kubeconfigs_user
     assert_eq!(at_port(&gateway, "/api/v1/nodes", "Host: localhost\r\n").await, "200");
 }
 
+#[tokio::test]
+async fn who_asks_to_be_somebody_says_whom_and_once() {
+    let gateway = gateway::start(at_root(&[])).await;
+    let secrets = "/api/v1/secrets?limit=1";
+    for (asked, status) in [
+        ("", "200"),
+        ("Impersonate-User: nobody\r\n", "403"),
+        ("Impersonate-User:\r\n", "400"),
+        ("Impersonate-User: \t\r\nImpersonate-User: nobody\r\n", "400"),
+        ("Impersonate-User: nobody\r\nImpersonate-User: admin\r\n", "400"),
+        ("Impersonate-Group: system:masters\r\n", "400"),
+        ("Impersonate-Foo: nobody\r\n", "200"),
+    ] {
+        let headers = format!("Host: localhost\r\n{asked}");
+        let answer = answer_at_port(&gateway, secrets, &headers).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{asked}: {answer}");
+        assert_eq!(answer.contains("Impersonate-User"), status == "400", "{asked}: {answer}");
+    }
+}
+
 /// In place of an API server and a service behind it: it sends everybody elsewhere below `/k`, and
 /// says which cookies came.
 async fn service() -> SocketAddr {

@@ -373,6 +373,40 @@ async fn resources_are_pinned_and_unpinned() {
     gateway.stop().await;
 }
 
+/// Behind a proxy that takes `/dash` off and tells of it.
+#[tokio::test]
+async fn a_pin_shows_at_a_replica_that_has_just_read_them() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("web-pinned-replicas").await;
+    let (one, two) = tokio::join!(start(&namespace, &[]), start(&namespace, &[]));
+    let cookie = &mut String::new();
+    let mut browse = async |gateway: &Gateway, method: Method, rest: &str, body: &Value| {
+        let path = format!("/settings/pinnedresources{rest}");
+        let headers = [JSON, ("cookie", cookie.as_str()), ("x-forwarded-prefix", "/dash")];
+        let body = body.to_string().into_bytes();
+        let answer = gateway.request(method, Some("admin"), &path, &headers, body).await;
+        let (set, attributes) = answer.header("set-cookie").split_once(';').unwrap();
+        assert!(set.starts_with("binnacle-pins="), "{:?}", answer.headers);
+        assert!(attributes.starts_with(" Path=/dash/settings;"), "{:?}", answer.headers);
+        *cookie = set.to_owned();
+        answer
+    };
+    let pin = json!({"kind": "gadgets.example.org", "name": "one", "displayName": "one",
+        "namespaced": true, "namespace": "shop"});
+    let (all, none) = (json!([pin]), Value::Null);
+    assert_eq!(browse(&two, Method::GET, "", &none).await.json(), json!([]));
+    assert_eq!(browse(&one, Method::PUT, "", &pin).await.status, 204);
+    assert_eq!(browse(&two, Method::GET, "", &none).await.json(), all);
+    let has_read = || async { nobodys(&two, "/settings/pinnedresources").await.json() == all };
+    Cluster::eventually("it has read the pin by itself", has_read).await;
+    let gone = browse(&one, Method::DELETE, "/gadgets.example.org/shop/one", &none).await;
+    assert_eq!(gone.status, 204, "{}", gone.text());
+    assert_eq!(browse(&two, Method::GET, "", &none).await.json(), json!([]));
+    for gateway in [one, two] {
+        gateway.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn without_rights_of_our_own_the_callers_count_and_else_the_defaults() {
     let cluster = cluster::shared().await;
