@@ -1,5 +1,6 @@
 //! What other people's YAML is read with where it is to mean what it means to Helm and kubectl:
-//! they read it with Go's goyaml, our reader is serde-saphyr.
+//! they read it with Go's goyaml, our reader is serde-saphyr. Keys stay as they are written: `on`,
+//! `1.10` and `0400`, a boolean and numbers for them, are text here, as the quoted ones are.
 //!
 //! It knows no charts, releases or objects, and bounds nothing: options and budgets are the
 //! caller's.
@@ -96,6 +97,13 @@ mod tests {
         });
         assert_eq!(value(&text).unwrap(), wanted);
         assert_eq!(value("12e4567").unwrap(), json!("12e4567"));
+    }
+
+    #[test]
+    fn keys_stay_as_they_are_written() {
+        let read = value("y: a\non: b\n1.10: c\n0400: d\n\"0400 \": e\n").unwrap();
+        let wanted = json!({"y": "a", "on": "b", "1.10": "c", "0400": "d", "0400 ": "e"});
+        assert_eq!(read, wanted);
     }
 
     #[test]

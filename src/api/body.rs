@@ -21,12 +21,16 @@ use super::Gateway;
 use super::error::ApiError;
 use super::target::live;
 use super::written::Wrote;
+use crate::helm::room::nodes;
 use crate::kinds::KindDef;
 use crate::upstream::{Failure, Identity, OBJECT_LIMIT, Turns, UpstreamError, User};
 
 /// From a request's head to the end of its body. A few MiB on a bad mobile network take less; who
 /// needs longer holds a connection for nothing.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// Fields, items, objects and lists of a form: far more than any has, and 5 MiB of a tree where they
+/// are made up for it. Most are read before the API server is asked whose they are.
+const FIELDS: usize = 20_000;
 /// Bytes of bodies in memory at once, whoever sends them: most are read before the API server is
 /// asked who that is. Room is taken for what has come, so that who sends slowly has no more of it
 /// than he has sent, and given back with the last of the bytes.
@@ -48,6 +52,10 @@ pub const JSON: &str = "application/json";
 pub const MERGE: &str = "application/merge-patch+json";
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
+/// Who the API server notes as the manager of what is written (up to the slash), and its audit log.
+/// Not the name alone: a holder's heartbeats are known by that (`helm::lock_ask`).
+const AGENT: &str = concat!("binnacle-api/", env!("CARGO_PKG_VERSION"));
+
 /// The request's JSON body: 415 for another type, 413 when it is too large, 400 when it is not
 /// JSON of this shape.
 pub async fn read<T: DeserializeOwned>(
@@ -67,6 +75,9 @@ pub async fn read_up_to<T: DeserializeOwned>(
 ) -> Result<T, ApiError> {
     is_json(headers)?;
     let body = counted(limit.min(gateway.max_body), body, &RECEIVED).await?;
+    if nodes(&body) > FIELDS {
+        return Err(too_full());
+    }
     serde_json::from_slice(&body).map_err(|error| malformed(&error))
 }
 
@@ -199,6 +210,11 @@ pub fn malformed(reason: &dyn std::fmt::Display) -> ApiError {
     ApiError::bad_request("error-malformed-body", &[("reason", reason.as_str())])
 }
 
+/// A body of which no tree is made.
+pub fn too_full() -> ApiError {
+    malformed(&"it has too many fields")
+}
+
 /// 415 unless the body is declared as JSON.
 pub fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
     is_one_of(headers, &[JSON])
@@ -240,6 +256,7 @@ pub async fn send(
         .uri(path)
         .header(header::ACCEPT, JSON)
         .header(header::CONTENT_TYPE, content)
+        .header(header::USER_AGENT, AGENT)
         .body(Body::from(body))
         .map_err(|error| UpstreamError::Setup(error.to_string()))?;
     let answer = gateway.cluster.fetch(Identity::User(user), request, OBJECT_LIMIT).await;

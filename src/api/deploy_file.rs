@@ -6,6 +6,7 @@
 //! API server does not know.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -14,19 +15,29 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::body::{self, JSON, send};
 use super::error::ApiError;
 use super::raw::STRICT;
+use super::release::parsed;
 use super::target::{self, encoded};
 use super::written::Wrote;
 use super::{Caller, Gateway, Shared, list, view};
+use crate::helm::room::nodes;
 use crate::kinds::KINDS;
-use crate::upstream::{Failure, Served, User};
+use crate::upstream::{Failure, Served, Turns, User};
 use crate::yaml;
 
 /// Objects of one file: each costs three requests, and the caller waits for all of them.
 const OBJECTS: usize = 200;
+/// Bytes of texts that a file may have once its aliases are followed, if it is not longer itself.
+const TEXT: usize = 8 << 20;
+/// Nodes of a file of JSON objects one after the other: as many as YAML may have.
+const NODES: usize = 250_000;
+/// Files of one caller under way at once, from when they are read until all is made.
+const OF_ONE: usize = 4;
+static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(OF_ONE));
 /// For the documents' own namespaces.
 const OWN: &str = "_all";
 const MISMATCH: &str = "MSG_DEPLOY_NAMESPACE_MISMATCH_ERROR";
@@ -47,7 +58,8 @@ struct Spec {
 
 /// An object that is to be made.
 struct Planned {
-    object: Value,
+    /// As it is sent; its tree would be several times as large.
+    body: Bytes,
     /// Where it is posted.
     path: String,
     group: String,
@@ -87,11 +99,13 @@ pub async fn deploy(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let spec: Spec = body::read(&gateway, &head.headers, body).await?;
-    let plan = match plan(&gateway, &user, objects(&spec.content)?, &spec.namespace).await {
-        Ok(plan) => plan,
-        // What is wrong with it tells what the cluster serves.
-        Err(error) => return Err(view::told_to_known(&gateway, &user, error).await),
-    };
+    // Nothing is read for somebody made up, and what is wrong with it tells what the cluster serves.
+    view::verified(&gateway, &user).await?;
+    let turn = timeout(body::TURN, TURNS.of(&user).acquire_owned()).await;
+    let turn = turn.ok().and_then(Result::ok).ok_or_else(body::too_many)?;
+    let content = spec.content.clone();
+    let objects = parsed(move || objects(&content)).await??;
+    let plan = plan(&gateway, &user, objects, &spec.namespace).await?;
     for planned in plan.iter().filter(|planned| !planned.is_untried) {
         match post(&gateway, &user, planned, "&dryRun=All").await {
             Err(failure) if !planned.lacks_a_base(&failure) => {
@@ -102,7 +116,10 @@ pub async fn deploy(
         }
     }
     // In a task of its own: a client that goes away must not leave a half of it.
-    let making = tokio::spawn(async move { make(&gateway, &user, &plan).await });
+    let making = tokio::spawn(async move {
+        let _turn = turn;
+        make(&gateway, &user, &plan).await
+    });
     let wrote = making.await.map_err(|error| ApiError::internal(&error))??;
     let answer = json!({ "name": spec.name, "content": spec.content, "error": "" });
     let mut answer = body::answer(StatusCode::CREATED, &answer);
@@ -131,17 +148,26 @@ async fn make(gateway: &Gateway, user: &User, plan: &[Planned]) -> Result<Vec<Wr
 
 /// The file's objects; those of a `List` one by one.
 fn objects(content: &str) -> Result<Vec<Value>, ApiError> {
-    // Aliases, depth and size are bounded by the parser's own budget.
+    // Nodes and depth are bounded by the parser's own budget.
     // Numbers such as 0400 are octal, as kubectl reads them.
-    let options = || serde_saphyr::options! { legacy_octal_numbers: true };
+    let options = || {
+        serde_saphyr::options! {
+            legacy_octal_numbers: true,
+            budget: serde_saphyr::budget! { max_total_scalar_bytes: content.len().max(TEXT) },
+        }
+    };
     let documents =
         yaml::read(content, |content| serde_saphyr::from_multiple_with_options(content, options()));
-    let documents: Vec<Value> =
-        documents.map_err(|error| body::malformed(&yaml::reason(&error)))?;
+    let documents: Vec<Value> = match documents {
+        Ok(documents) => documents,
+        Err(error) => stream(content).ok_or_else(|| body::malformed(&yaml::reason(&error)))?,
+    };
     let mut all = Vec::new();
     for document in documents.into_iter().filter(|document| !document.is_null()) {
         match document.get("items").and_then(Value::as_array) {
-            Some(items) if text(&document, "/kind").ends_with("List") => all.extend(items.clone()),
+            Some(items) if text(&document, "/kind").ends_with("List") => {
+                all.extend(items.iter().map(|item| of_list(&document, item)));
+            }
             _ => all.push(document),
         }
     }
@@ -150,6 +176,31 @@ fn objects(content: &str) -> Result<Vec<Value>, ApiError> {
         1..=OBJECTS => Ok(all),
         many => Err(body::malformed(&format!("it has {many} objects; {OBJECTS} are the most"))),
     }
+}
+
+/// JSON objects one after the other, as `jq -c` writes them and kubectl takes them, which of fields of
+/// one name takes the last, too; no YAML has that. `None` where the text is anything else.
+fn stream(content: &str) -> Option<Vec<Value>> {
+    if !content.trim_start().starts_with('{') || nodes(content.as_bytes()) > NODES {
+        return None;
+    }
+    let all = serde_json::Deserializer::from_str(content).into_iter::<Value>();
+    let all = all.collect::<Result<Vec<Value>, _>>().ok()?;
+    (all.len() > 1).then_some(all)
+}
+
+/// An item of a list. One of a single kind, a `RoleList`, names kind and version once for all of
+/// them, as kubectl reads it (apimachinery, unstructured/helpers.go); a `List` names none.
+fn of_list(list: &Value, item: &Value) -> Value {
+    let mut item = item.clone();
+    let kind = text(list, "/kind");
+    let kind = kind.strip_suffix("List").unwrap_or(kind);
+    let is_bare = text(&item, "/kind").is_empty() && text(&item, "/apiVersion").is_empty();
+    if let Some(fields) = item.as_object_mut().filter(|_| is_bare && !kind.is_empty()) {
+        fields.insert("kind".to_owned(), kind.into());
+        fields.insert("apiVersion".to_owned(), text(list, "/apiVersion").into());
+    }
+    item
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -204,7 +255,7 @@ async fn plan(
             group: served.group,
             plural: served.plural,
             namespace: place,
-            object,
+            body: Bytes::from(object.to_string()),
             shown,
             is_untried,
             bases,
@@ -313,8 +364,7 @@ async fn post(
     more: &str,
 ) -> Result<Value, Failure> {
     let path = format!("{}?{STRICT}{more}", planned.path);
-    let body = planned.object.to_string();
-    send(gateway, user, Method::POST, &path, JSON, Bytes::from(body)).await
+    send(gateway, user, Method::POST, &path, JSON, planned.body.clone()).await
 }
 
 /// Makes the object; what stands on another one of the file has to wait until that is heard of.
@@ -367,130 +417,5 @@ fn half_done(failure: Failure, plan: &[Planned], done: usize) -> ApiError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config_maps() -> Served {
-        Served {
-            group: String::new(),
-            kind: "ConfigMap".into(),
-            plural: "configmaps".into(),
-            namespaced: true,
-            versions: vec!["v1".into()],
-            scalable: false,
-        }
-    }
-
-    #[test]
-    fn documents_are_yaml_or_json_and_lists_are_taken_apart() {
-        assert_eq!(objects("a: 1\n---\n# nothing\n---\nb: 2\n").unwrap().len(), 2);
-        assert_eq!(objects(r#"{"kind": "Pod"}"#).unwrap()[0]["kind"], "Pod");
-        let list = "kind: List\nitems:\n- {kind: A}\n- {kind: B}\n";
-        assert_eq!(objects(list).unwrap().len(), 2);
-        for bad in ["", "---\n---\n", "a: [", "a: b: c"] {
-            assert!(objects(bad).is_err(), "{bad}");
-        }
-        assert!(objects(&"a: 1\n---\n".repeat(OBJECTS + 1)).is_err());
-    }
-
-    #[test]
-    fn a_bomb_of_aliases_is_refused() {
-        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for level in 1..12 {
-            let below = format!("*a{}", level - 1);
-            let row = vec![below; 9].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{row}]\n"));
-        }
-        assert!(objects(&bomb).is_err());
-        assert!(objects(&format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000))).is_err());
-    }
-
-    #[test]
-    fn what_the_api_server_looks_up_may_come_with_the_file() {
-        let mut own = Own::default();
-        for (kind, place, name) in [
-            ("Role", "atlas", "readers"),
-            ("ClusterRole", "", "viewers"),
-            ("ServiceAccount", "atlas", "runner"),
-            ("PriorityClass", "", "high"),
-            ("ServiceAccount", "atlas", ""),
-        ] {
-            own.take(&json!({"kind": kind, "metadata": {"name": name}}), place);
-        }
-        let binding = |kind: &str, role: &str, name: &str| {
-            let reference = json!({"kind": role, "name": name});
-            json!({"kind": kind, "roleRef": reference})
-        };
-        let pod = |account: &str, class: &str| {
-            let spec = json!({"serviceAccountName": account, "priorityClassName": class});
-            json!({"kind": "Pod", "spec": spec})
-        };
-        for (object, place, expected) in [
-            (binding("RoleBinding", "Role", "readers"), "atlas", vec!["readers"]),
-            (binding("RoleBinding", "Role", "readers"), "other", vec![]),
-            (binding("RoleBinding", "Role", "viewers"), "atlas", vec![]),
-            (binding("RoleBinding", "ClusterRole", "viewers"), "atlas", vec!["viewers"]),
-            (binding("ClusterRoleBinding", "ClusterRole", "viewers"), "", vec!["viewers"]),
-            (binding("Deployment", "Role", "readers"), "atlas", vec![]),
-            (pod("runner", "high"), "atlas", vec!["runner", "high"]),
-            (pod("runner", "low"), "other", vec![]),
-            (pod("", ""), "atlas", vec![]),
-        ] {
-            assert_eq!(own.bases(&object, place), expected, "{object} in {place}");
-        }
-    }
-
-    #[test]
-    fn only_a_base_of_its_own_is_forgiven_to_an_object_that_was_tried() {
-        let refused = |code: StatusCode, message: &str| {
-            let status = json!({"kind": "Status", "message": message}).to_string();
-            Failure::status(code, status.as_bytes())
-        };
-        let planned = Planned {
-            object: Value::Null,
-            path: String::new(),
-            group: String::new(),
-            plural: String::new(),
-            namespace: String::new(),
-            shown: String::new(),
-            is_untried: false,
-            bases: vec!["runner".into()],
-        };
-        let (missing, forbidden) = (StatusCode::NOT_FOUND, StatusCode::FORBIDDEN);
-        for (code, words, is_forgiven) in [
-            (missing, "roles.rbac.authorization.k8s.io \"runner\" not found", true),
-            (missing, "namespaces \"atlas\" not found", false),
-            (
-                forbidden,
-                "pods \"a\" is forbidden: error looking up service account atlas/runner: \
-                 serviceaccount \"runner\" not found",
-                true,
-            ),
-            (forbidden, "pods \"runner\" is forbidden: exceeded quota: pods", false),
-            (
-                forbidden,
-                "pods \"runner\" is forbidden: no PriorityClass with name none was found",
-                false,
-            ),
-            (StatusCode::CONFLICT, "pods \"runner\" already exists", false),
-        ] {
-            assert_eq!(planned.lacks_a_base(&refused(code, words)), is_forgiven, "{words}");
-        }
-    }
-
-    #[test]
-    fn the_namespace_is_that_of_the_form_or_of_the_document_and_never_two() {
-        let of = |own: &str, asked: &str| {
-            let object = json!({"metadata": {"namespace": own}});
-            namespace_of(&config_maps(), &object, asked).map_err(|error| error.status.as_u16())
-        };
-        assert_eq!(of("a", OWN), Ok("a".into()));
-        assert_eq!(of("", "b"), Ok("b".into()));
-        assert_eq!(of("b", "b"), Ok("b".into()));
-        assert_eq!(of("a", "b"), Err(400));
-        assert_eq!(of("", OWN), Err(400));
-        let cluster = Served { namespaced: false, ..config_maps() };
-        let object = json!({"metadata": {"namespace": "a"}});
-        assert_eq!(namespace_of(&cluster, &object, "b").unwrap(), "");
-    }
-}
+#[path = "deploy_file_tests.rs"]
+mod tests;

@@ -199,6 +199,15 @@ impl Run {
         }
     }
 
+    /// Whether the pod is still there or may be. Who may not read it is told so when he waits for
+    /// its end.
+    async fn is_there(&self, pod: &Pod) -> bool {
+        match self.ask(Method::GET, &pod.path, None).await {
+            Ok(now) => text(&now, "/metadata/uid") == pod.uid,
+            Err(failure) => is_passing(&failure),
+        }
+    }
+
     async fn evict(&self, pod: &Pod, reason: &Mutex<String>) -> Result<(), String> {
         let (namespace, name) = pod.shown.split_once('/').unwrap_or_default();
         let mut eviction = json!({
@@ -214,21 +223,26 @@ impl Run {
             (format!("{}/eviction", pod.path), Bytes::from(eviction.to_string()));
         self.tell("evicting", json!({ "pod": pod.shown })).await;
         loop {
-            match self.ask(Method::POST, &path, Some(&eviction)).await {
-                Ok(_) => break,
-                Err(failure) if failure.code() == Some(StatusCode::NOT_FOUND) => return Ok(()),
-                // Another pod of that name: this one is gone.
-                Err(failure) if failure.code() == Some(StatusCode::CONFLICT) => break,
-                // As kubectl does: no eviction is taken there, and the pod goes without one.
-                Err(failure) if is_ending(&failure) => break,
-                Err(failure) if is_passing(&failure) => {
-                    let why = words(&failure, self.locale);
-                    self.tell("waiting", json!({ "pod": pod.shown, "reason": why })).await;
-                    wait(why);
-                    tokio::time::sleep(AGAIN).await;
-                }
-                Err(failure) => return Err(words(&failure, self.locale)),
+            let Err(failure) = self.ask(Method::POST, &path, Some(&eviction)).await else { break };
+            let is_conflict = failure.code() == Some(StatusCode::CONFLICT);
+            if failure.code() == Some(StatusCode::NOT_FOUND) {
+                return Ok(());
             }
+            // As kubectl does: no eviction is taken there, and the pod goes without one.
+            if is_ending(&failure) {
+                break;
+            }
+            // Another pod of that name: this one is gone. The same was changed in between.
+            if is_conflict && !self.is_there(pod).await {
+                break;
+            }
+            let why = words(&failure, self.locale);
+            if !is_conflict && !is_passing(&failure) {
+                return Err(why);
+            }
+            self.tell("waiting", json!({ "pod": pod.shown, "reason": why })).await;
+            wait(why);
+            tokio::time::sleep(AGAIN).await;
         }
         wait(self.said("note-drain-terminating"));
         loop {

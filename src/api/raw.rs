@@ -14,11 +14,19 @@ use super::error::ApiError;
 use super::respond::{Freshness, Reply};
 use super::target::{self, encoded, segment};
 use super::{Caller, Gateway, Shared, view};
+use crate::helm::room::{Room, nodes};
 use crate::kinds::KINDS;
 use crate::upstream::{Failure, Identity, OBJECT_LIMIT, Served, User};
 
 /// Writes without a resource version are repeated so often when somebody else is faster.
 const TRIES: usize = 5;
+/// Fields, items, objects and lists of an object: enough for ordinary ones of 1.5 MiB whose fields
+/// are short. The largest definitions of kinds have some 60,000.
+const NODES: usize = 400_000;
+/// So many are looked at for anybody; more take room, and the API server has to know whose they are.
+const OF_ANYBODY: usize = 20_000;
+/// Bytes that each of them takes at worst.
+const NODE: usize = 240;
 /// Fields that nobody knows are a 400 that names them: else a misspelt one vanishes in silence.
 pub const STRICT: &str = "fieldValidation=Strict";
 
@@ -55,6 +63,7 @@ pub async fn replace(
     let (head, sent_body) = request.into_parts();
     is_json(&head.headers)?;
     let body = body::bytes(&gateway, sent_body).await?;
+    let _room = room(&gateway, &user, &body).await?;
     let object: Value = serde_json::from_slice(&body).map_err(|error| malformed(&error))?;
     // Before what the cluster serves is looked at: made-up credentials learn nothing by it.
     let sent = seen(&object)?.to_owned();
@@ -66,6 +75,7 @@ pub async fn replace(
     let object = if sent.is_empty() {
         last_wins(&gateway, &user, &path, object).await?
     } else {
+        drop(object);
         if_unchanged(&gateway, &user, &path, &sent, body).await?
     };
     Ok(named.done(&gateway, &user, &served, &object))
@@ -84,6 +94,19 @@ pub async fn remove(
     let body = Bytes::from(options.to_string());
     let answer = send(&gateway, &user, Method::DELETE, &path, JSON, body).await?;
     Ok(named.done(&gateway, &user, &served, &answer))
+}
+
+/// What the tree of a large body takes; nothing is taken for a small one.
+async fn room(gateway: &Gateway, user: &User, json: &[u8]) -> Result<Option<Room>, ApiError> {
+    let count = nodes(json);
+    if count > NODES {
+        return Err(body::too_full());
+    }
+    if count <= OF_ANYBODY {
+        return Ok(None);
+    }
+    view::verified(gateway, user).await?;
+    Room::of(count * NODE).await.map(Some).ok_or_else(body::too_many)
 }
 
 impl Named {
@@ -253,9 +276,9 @@ async fn last_wins(
     let mut tries = 0;
     loop {
         tries += 1;
-        let current = get(gateway, user, path).await?;
+        let current = resource_version(&get(gateway, user, path).await?).to_owned();
         if let Some(metadata) = wanted.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.insert("resourceVersion".into(), resource_version(&current).into());
+            metadata.insert("resourceVersion".into(), current.into());
         }
         let body = Bytes::from(wanted.to_string());
         match put(gateway, user, path, body).await {

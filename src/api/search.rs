@@ -1,7 +1,8 @@
 //! Search over all kinds that are kept: by name, label, image and uid, best match first, of rows
 //! that the caller may list. Events and kinds that are read live (secrets) are not searched.
 //!
-//! One pass over the rows in scope; content (data, specs) is not looked at, and not held.
+//! One pass over the rows in scope; content (data, specs) is not looked at, and not held. The store
+//! is left before rows are judged, and others have their turn while many are.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,6 +30,19 @@ const TEXT: std::ops::RangeInclusive<usize> = 2..=253;
 const LIMIT: (usize, usize) = (50, 500);
 /// Part of a uid that is taken for one: a shorter one is found in too many.
 const UID: usize = 8;
+/// Rows that are judged before others have their turn.
+const STEP: usize = 500;
+/// The kinds whose items name images: no other items are looked into.
+const IMAGES: [&str; 8] = [
+    "cronjob",
+    "daemonset",
+    "deployment",
+    "job",
+    "pod",
+    "replicaset",
+    "replicationcontroller",
+    "statefulset",
+];
 
 /// What of a row matched, and how well: more is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +63,15 @@ struct Hit {
 
 /// The row itself takes no part in the order.
 struct ByPlace(Arc<Row>);
+
+/// The best matches so far.
+#[derive(Default)]
+struct Best {
+    hits: BinaryHeap<Hit>,
+    /// Of all matches.
+    total: usize,
+    judged: usize,
+}
 
 struct Question {
     /// In lower case.
@@ -77,8 +100,7 @@ pub async fn search(
     let kinds = KINDS.iter().filter(|kind| is_searched(kind, &question.kinds));
     let (asked, namespaces) = ((&*gateway, &user), question.namespaces.as_slice());
     let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, namespaces).await));
-    let (mut best, mut total) = (BinaryHeap::new(), 0);
-    let (mut views, mut errors) = (Vec::new(), Vec::new());
+    let (mut best, mut views, mut errors) = (Best::default(), Vec::new(), Vec::new());
     for (kind, view) in join_all(open).await {
         let view = match view {
             Ok(view) => view,
@@ -87,22 +109,16 @@ pub async fn search(
                 continue;
             }
         };
-        view.store().each(&view.scope, |row| {
-            let Some(found) = found(&question, row) else { return };
-            total += 1;
-            best.push(Hit::of(kind, row, found));
-            if best.len() > question.limit {
-                // The worst of them.
-                best.pop();
-            }
-        });
+        let mut rows = Vec::new();
+        view.store().each(&view.scope, |row| rows.push(row.clone()));
+        best.judge(&question, kind, rows).await;
         errors.extend(view.missing().map(|error| error.as_item(locale)));
         views.push(view);
     }
     let items: Result<Vec<Value>, ApiError> =
-        best.into_sorted_vec().iter().map(Hit::shown).collect();
+        best.hits.into_sorted_vec().iter().map(Hit::shown).collect();
     let body = json!({
-        "query": question.text, "listMeta": { "totalItems": total },
+        "query": question.text, "listMeta": { "totalItems": best.total },
         "items": items?, "errors": distinct(errors),
     });
     let reply = Reply::json(body.to_string().into_bytes(), Freshness::of(views.iter()));
@@ -142,8 +158,32 @@ impl Question {
     }
 }
 
+impl Best {
+    async fn judge(&mut self, question: &Question, kind: &'static KindDef, rows: Vec<Arc<Row>>) {
+        let with_images = IMAGES.contains(&kind.name);
+        for row in rows {
+            if let Some(found) = found(question, &row, with_images) {
+                self.add(Hit::of(kind, &row, found), question.limit);
+            }
+            self.judged += 1;
+            if self.judged.is_multiple_of(STEP) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn add(&mut self, hit: Hit, limit: usize) {
+        self.total += 1;
+        self.hits.push(hit);
+        if self.hits.len() > limit {
+            // The worst of them.
+            self.hits.pop();
+        }
+    }
+}
+
 /// How well the text matches a row.
-fn found(question: &Question, row: &Row) -> Option<Match> {
+fn found(question: &Question, row: &Row, with_images: bool) -> Option<Match> {
     let text = question.text.as_str();
     let name = lower(&row.name);
     let by_name = match name.find(text) {
@@ -170,7 +210,8 @@ fn found(question: &Question, row: &Row) -> Option<Match> {
     if labels.any(|(key, value)| lower(value).contains(text) || lower(key).contains(text)) {
         return Some(Match { rank: 30, what: "label" });
     }
-    has_image(question, row).then_some(Match { rank: 20, what: "image" })
+    let by_image = with_images && has_image(question, row);
+    by_image.then_some(Match { rank: 20, what: "image" })
 }
 
 /// Names are lower case nearly always: copied only when they are not.
@@ -243,6 +284,8 @@ impl Ord for ByPlace {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::kinds::by_name;
 
@@ -258,7 +301,7 @@ mod tests {
     }
 
     fn search(text: &str, name: &str) -> Option<Match> {
-        found(&Question::parse(&format!("q={text}")).unwrap(), &row(name))
+        found(&Question::parse(&format!("q={text}")).unwrap(), &row(name), true)
     }
 
     #[test]
@@ -285,5 +328,39 @@ mod tests {
         let question = Question::parse("q=+WEB+&kinds=pod,job&limit=9999&namespace=b,a").unwrap();
         assert_eq!((question.text.as_str(), question.limit), ("web", 500));
         assert_eq!(question.namespaces, ["a", "b"]);
+    }
+
+    #[test]
+    fn images_are_looked_for_in_the_kinds_that_show_them() {
+        let shows = |kind: &&KindDef| {
+            let row = (kind.row)(r#"{"metadata": {"name": "web"}}"#).unwrap();
+            let item: Value = serde_json::from_slice(&row.json).unwrap();
+            item.get("containerImages").or(item.get("initContainerImages")).is_some()
+        };
+        let kinds = KINDS.iter().filter(|kind| is_searched(kind, &[])).filter(shows);
+        let names: Vec<&str> = kinds.map(|kind| kind.name).collect();
+        assert_eq!(names, IMAGES);
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_while_many_rows_are_judged() {
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let row = Arc::new(row("web"));
+        let question = Question::parse("q=web").unwrap();
+        let (mut best, kind) = (Best::default(), by_name("deployment").unwrap());
+        // Few rows of many kinds are many, too.
+        for _ in 0..4 {
+            best.judge(&question, kind, vec![row.clone(); STEP / 2]).await;
+        }
+        assert_ne!(turns.load(Ordering::Relaxed), 0);
+        assert_eq!((best.total, best.hits.len()), (2 * STEP, question.limit));
+        other.abort();
     }
 }

@@ -25,6 +25,8 @@ const PAGE: usize = 500;
 const TURNS: usize = 3;
 /// Least and longest wait before a page that an overloaded API server refused is asked for again.
 const BUSY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Longest pauses together of a list as a caller, which holds a turn meanwhile.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// A page of 500 objects near the 1.5 MiB that etcd allows is rare; one of more than 64 MiB is asked
 /// for in parts.
 const PAGE_BYTES: usize = 64 << 20;
@@ -171,7 +173,8 @@ pub(super) async fn list(
     // A path that selects has a query already.
     let sign = if collection.contains('?') { '&' } else { '?' };
     let mut listed = Listed::default();
-    let (mut token, mut limit, mut again) = (String::new(), PAGE, 0);
+    let (mut token, mut limit) = (String::new(), PAGE);
+    let (mut again, mut busy, mut paused) = (0, 0, Duration::ZERO);
     loop {
         let path = if token.is_empty() {
             format!("{collection}{sign}limit={limit}")
@@ -196,14 +199,21 @@ pub(super) async fn list(
                 continue;
             }
             // Not all is lost: the pages before are still good.
-            Err(failure) if is_busy(&failure) && !token.is_empty() && again < TURNS => {
-                again += 1;
+            Err(failure)
+                if is_busy(&failure)
+                    && !token.is_empty()
+                    && busy < TURNS
+                    && (matches!(who, Identity::Server) || paused < PATIENCE) =>
+            {
+                busy += 1;
                 let pause = failure.retry_after().unwrap_or(BUSY.0).clamp(BUSY.0, BUSY.1);
+                paused += pause;
                 tokio::time::sleep(pause).await;
                 continue;
             }
             other => other?,
         };
+        busy = 0;
         let new = u32::try_from(listed.rows.len() - before).unwrap_or(u32::MAX);
         let Ok(taken) = room.try_acquire_many(new) else {
             return Err(ListError::TooMany(kind.resource.plural));

@@ -51,6 +51,26 @@ async fn what_is_no_list_is_a_failure_and_not_an_empty_cluster() {
 }
 
 #[tokio::test]
+async fn each_page_may_be_refused_by_a_busy_api_server_and_asked_for_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let answer = move || {
+        let turn = counter.fetch_add(1, Ordering::SeqCst);
+        // Five pages; each but the first is refused once.
+        std::future::ready(if turn % 2 == 1 {
+            (StatusCode::TOO_MANY_REQUESTS, "too many").into_response()
+        } else {
+            let token = if turn < 2 * (TURNS + 1) { "more" } else { "" };
+            let page = json!({"kind": "ConfigMapList", "metadata": {"continue": token}});
+            page.to_string().into_response()
+        })
+    };
+    let cluster = cluster(axum::Router::new().fallback(answer)).await;
+    listed(&cluster, &[]).await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 2 * (TURNS + 1) + 1);
+}
+
+#[tokio::test]
 async fn lists_side_by_side_share_the_room_of_one_answer() {
     let item = json!({"metadata": {"name": "a", "namespace": "n"}});
     let page = json!({

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 
 use super::Feed;
 use super::pager::{self, ListError, Listed};
-use super::watch::{Event, LASTING, LASTING_UNMARKED, Watch, What};
-use crate::kinds::{Row, Source};
+use super::watch::{Event, Watch, What};
+use crate::kinds::{KindDef, Row, Source};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// First and longest wait before trying again.
@@ -27,8 +27,8 @@ const STEADY: Duration = Duration::from_secs(10);
 const ASKED: Duration = Duration::from_secs(30);
 /// Without the right to watch we ask again at this pace: somebody may grant it.
 const REFUSED: Duration = Duration::from_secs(60);
-/// An API server that has just begun denies what its roles allow: who could watch until then is
-/// believed to have lost the right only after so long.
+/// An API server that has just begun denies what its roles allow, and something between us may know
+/// no path for a while: what could be watched until then is believed to be lost only after so long.
 const NEWBORN: Duration = Duration::from_secs(60);
 
 /// The one kind that the API server keeps without a watch cache unless it is told otherwise
@@ -36,7 +36,11 @@ const NEWBORN: Duration = Duration::from_secs(60);
 const UNMARKED: &str = "event";
 /// What nothing has moved for so long is listed anew, before its version is forgotten: without bookmarks
 /// it stays where it is, and etcd is compacted every 5 minutes.
-const QUIET: Duration = Duration::from_secs(200);
+const QUIET_UNMARKED: Duration = Duration::from_secs(200);
+/// The same with bookmarks, which move it at least as often as etcd tells its progress: every 10
+/// minutes by default, and the first after an event is left out. One that never moves may be ahead of an etcd that was
+/// restored: the API server opens such a watch, and keeps back every event.
+const QUIET: Duration = Duration::from_secs(25 * 60);
 
 /// Events of `PartialObjectMetadata`.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -49,8 +53,20 @@ enum End {
     Failed(Failure),
 }
 
+impl End {
+    /// Whether a watch from a version that tells nothing more may end so.
+    fn is_silent(&self) -> bool {
+        use UpstreamError::{Broken, Timeout};
+        matches!(self, Self::Over | Self::Failed(Failure::Upstream(Timeout | Broken(_))))
+    }
+}
+
 pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
-    keep(cluster, feed, QUIET).await;
+    keep(cluster, feed, longest_quiet(feed.kind)).await;
+}
+
+fn longest_quiet(kind: &KindDef) -> Duration {
+    if kind.name == UNMARKED { QUIET_UNMARKED } else { QUIET }
 }
 
 async fn keep(cluster: &Cluster, feed: &Feed, quiet: Duration) {
@@ -58,23 +74,22 @@ async fn keep(cluster: &Cluster, feed: &Feed, quiet: Duration) {
     let (mut version, mut denied_since) = (None, None);
     let mut moved = (None, Instant::now());
     loop {
-        let begun = Instant::now();
+        let (begun, listed) = (Instant::now(), version.is_none());
         let end = turn(cluster, feed, &mut version).await;
         if version != moved.0 {
             moved = (version.clone(), Instant::now());
-        } else if feed.kind.name == UNMARKED
-            && matches!(end, End::Over)
-            && moved.1.elapsed() >= quiet
-        {
+        } else if end.is_silent() && moved.1.elapsed() >= quiet {
             (version, moved.1) = (None, Instant::now());
         }
-        if matches!(end, End::Expired) {
+        let expired = matches!(end, End::Expired);
+        if expired {
             // Something was missed, until it is listed anew.
             feed.lost();
             version = None;
         }
         let failure = match end {
-            End::Over | End::Expired if begun.elapsed() >= SHORT => {
+            // A list takes its time, and tells nothing of the watch behind it.
+            End::Over | End::Expired if begun.elapsed() >= SHORT && !(listed && expired) => {
                 (wait, denied_since) = (BACK_OFF.0, None);
                 continue;
             }
@@ -115,17 +130,28 @@ async fn keep(cluster: &Cluster, feed: &Feed, quiet: Duration) {
 /// since when one denial has followed another.
 fn is_refused(feed: &Feed, failure: &Failure, denied_since: &mut Option<Instant>) -> bool {
     match failure.code() {
-        Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => {
+        Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) => {
             let since = *denied_since.get_or_insert_with(Instant::now);
             let is_known =
                 feed.watched.load(Ordering::Acquire) && !feed.refused.load(Ordering::Acquire);
             !is_known || since.elapsed() >= NEWBORN
         }
-        code => {
+        _ => {
             *denied_since = None;
-            code == Some(StatusCode::NOT_FOUND)
+            false
         }
     }
+}
+
+/// What takes long while no watch is open: the rows are as of its beginning.
+async fn timed<T>(feed: &Feed, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(STEADY, &mut work).await {
+        return done;
+    }
+    feed.lost_since(begun);
+    work.await
 }
 
 /// Lists if need be, then watches until the watch ends.
@@ -133,7 +159,7 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
     let from = match version {
         Some(version) => version.clone(),
         None => {
-            let listed = match list(cluster, feed).await {
+            let listed = match timed(feed, list(cluster, feed)).await {
                 Ok(listed) => listed,
                 Err(ListError::Failed(failure)) => return End::Failed(failure),
                 Err(error @ ListError::TooMany(_)) => {
@@ -153,8 +179,8 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
         Source::Metadata => METADATA,
         _ => "application/json",
     };
-    let seconds = if feed.kind.name == UNMARKED { LASTING_UNMARKED } else { LASTING };
-    let opened = Watch::open(cluster, Identity::Server, &collection, accept, &from, seconds).await;
+    let opening = Watch::open(cluster, Identity::Server, &collection, accept, &from);
+    let opened = timed(feed, opening).await;
     let latest = version.insert(from);
     let mut watch = match opened {
         Ok(watch) => watch,

@@ -1,11 +1,12 @@
-//! Tests of how a feed is kept: a watch that says nothing is not taken for a dead one. The API server
-//! is played by a few lines here.
+//! Tests of how a feed is kept: a watch that says nothing is not taken for a dead one, nor believed
+//! for ever. The API server is played by a few lines here.
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use axum::body::Body;
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::json;
@@ -23,20 +24,40 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An API server without objects, whose watches are quiet; and the queries of watches and lists.
 async fn quiet(kind: &str) -> (Cluster, mpsc::UnboundedReceiver<String>) {
-    let (sender, watches) = mpsc::unbounded_channel();
+    played(kind, Duration::ZERO, |_| held(None)).await
+}
+
+/// An answer to a watch: perhaps a line, and nothing more until it ends in good order.
+fn held(line: Option<String>) -> Response {
+    let line = line.map(|line| Ok::<_, Infallible>(Bytes::from(line)));
+    let silence = futures::stream::pending().take_until(tokio::time::sleep(HELD));
+    Body::from_stream(futures::stream::iter(line).chain(silence)).into_response()
+}
+
+/// An API server without objects that takes so long for a list, and answers the first, second, …
+/// watch like this; and the queries of watches and lists.
+async fn played(
+    kind: &str,
+    listing: Duration,
+    watch: impl Fn(usize) -> Response + Clone + Send + Sync + 'static,
+) -> (Cluster, mpsc::UnboundedReceiver<String>) {
+    let (sender, asked) = mpsc::unbounded_channel();
     let empty = json!({
         "kind": format!("{kind}List"), "metadata": {"resourceVersion": "7"}, "items": [],
     });
+    let (empty, watches) = (empty.to_string(), Arc::<AtomicUsize>::default());
     let answer = move |uri: http::Uri| {
         let query = uri.query().unwrap_or_default().to_owned();
-        let is_list = !query.contains("watch=1");
+        let (is_list, empty) = (!query.contains("watch=1"), empty.clone());
+        let (watch, watches) = (watch.clone(), watches.clone());
         let _ = sender.send(query);
-        if is_list {
-            return std::future::ready(empty.to_string().into_response());
+        async move {
+            if is_list {
+                tokio::time::sleep(listing).await;
+                return empty.into_response();
+            }
+            watch(watches.fetch_add(1, Ordering::SeqCst) + 1)
         }
-        let silence = futures::stream::pending::<Result<Bytes, Infallible>>();
-        let silence = silence.take_until(tokio::time::sleep(HELD));
-        std::future::ready(Body::from_stream(silence).into_response())
     };
     // kube's own client wants a process-wide provider; a second call is harmless.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -44,7 +65,7 @@ async fn quiet(kind: &str) -> (Cluster, mpsc::UnboundedReceiver<String>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (Cluster::new("test", kube::Config::new(url)).unwrap(), watches)
+    (Cluster::new("test", kube::Config::new(url)).unwrap(), asked)
 }
 
 /// How long a watch asks to last.
@@ -64,10 +85,15 @@ async fn watched(asked: &mut mpsc::UnboundedReceiver<String>) -> String {
 }
 
 #[tokio::test]
-async fn a_quiet_watch_without_bookmarks_is_listed_anew_before_its_version_is_forgotten() {
-    for (name, has_bookmarks) in [("event", false), ("pod", true)] {
+async fn what_nothing_moves_is_listed_anew_before_its_version_is_forgotten_or_hides_events() {
+    for (name, has_bookmarks) in [("event", false), ("pod", false), ("pod", true)] {
         let kind = by_name(name).unwrap();
-        let (cluster, mut asked) = quiet(kind.resource.kind).await;
+        let watch = move |turn: usize| {
+            let version = json!({"metadata": {"resourceVersion": (7 + turn).to_string()}});
+            let bookmark = json!({"type": "BOOKMARK", "object": version});
+            held(has_bookmarks.then(|| format!("{bookmark}\n")))
+        };
+        let (cluster, mut asked) = played(kind.resource.kind, Duration::ZERO, watch).await;
         let feed = Arc::new(Feed::new(kind));
         let kept = feed.clone();
         let keeping = tokio::spawn(async move { keep(&cluster, &kept, HELD).await });
@@ -88,11 +114,62 @@ async fn a_quiet_watch_without_bookmarks_is_listed_anew_before_its_version_is_fo
         assert_eq!(feed.restarts.load(Ordering::Relaxed), 0, "{name}");
         keeping.abort();
     }
+    // Before etcd is compacted; with bookmarks not before it has told its progress.
+    let longest = |name| longest_quiet(by_name(name).unwrap()).as_secs() / 60;
+    assert!(longest("event") < 5 && longest("pod") > 22);
+}
+
+#[tokio::test]
+async fn a_refusal_that_stalls_in_its_body_does_not_hold_a_feed_for_ever() {
+    let watch = |turn| {
+        if turn == 1 {
+            return held(None);
+        }
+        let stalled = futures::stream::pending::<Result<Bytes, Infallible>>();
+        (StatusCode::SERVICE_UNAVAILABLE, Body::from_stream(stalled)).into_response()
+    };
+    let (cluster, mut asked) = played("Pod", Duration::ZERO, watch).await;
+    let feed = Arc::new(Feed::new(by_name("pod").unwrap()));
+    let kept = feed.clone();
+    let keeping = tokio::spawn(async move { run(&cluster, &kept).await });
+    for _ in 0..3 {
+        watched(&mut asked).await;
+    }
+    assert!(matches!(feed.state(), State::Stale(_)), "{:?}", feed.state());
+    keeping.abort();
+}
+
+#[tokio::test]
+async fn slow_lists_whose_watches_expire_at_once_are_not_a_storm() {
+    let watch = |_| (StatusCode::GONE, "{}").into_response();
+    let (cluster, mut asked) = played("Pod", SHORT, watch).await;
+    let feed = Feed::new(by_name("pod").unwrap());
+    let keeping = tokio::spawn(async move { run(&cluster, &feed).await });
+    for _ in 0..3 {
+        watched(&mut asked).await;
+    }
+    let since = Instant::now();
+    tokio::time::timeout(DEADLINE, asked.recv()).await.unwrap().unwrap();
+    // The third wait is at least half of four times the first; some of it for the way until here.
+    assert!(since.elapsed() >= BACK_OFF.0, "{:?}", since.elapsed());
+    keeping.abort();
+}
+
+#[test]
+fn what_was_watched_is_not_gone_at_the_first_404() {
+    let feed = Feed::new(by_name("pod").unwrap());
+    let gone = Failure::status(StatusCode::NOT_FOUND, b"404 page not found");
+    assert!(is_refused(&feed, &gone, &mut None), "it was never watched");
+    feed.heard();
+    let mut since = None;
+    assert!(!is_refused(&feed, &gone, &mut since) && since.is_some());
+    since = Some(Instant::now().checked_sub(NEWBORN).unwrap());
+    assert!(is_refused(&feed, &gone, &mut since));
 }
 
 #[tokio::test]
 async fn a_quiet_watch_ends_before_its_silence_is_taken_for_death_and_goes_on_unnoticed() {
-    for (name, has_bookmarks) in [("event", false), ("pod", true)] {
+    for name in ["event", "pod"] {
         let kind = by_name(name).unwrap();
         let (cluster, mut asked) = quiet(kind.resource.kind).await;
         let feed = Arc::new(Feed::new(kind));
@@ -101,7 +178,7 @@ async fn a_quiet_watch_ends_before_its_silence_is_taken_for_death_and_goes_on_un
         let mut changes = 0;
         for turn in 0..2 {
             let query = watched(&mut asked).await;
-            assert_eq!(lasting(&query) > SILENCE, has_bookmarks, "{query}");
+            assert!(lasting(&query) < SILENCE, "{query}");
             assert!(query.contains("resourceVersion=7"), "{query}");
             let opened = async {
                 while feed.state() != State::Current {

@@ -12,16 +12,18 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::reflector::jittered;
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
-/// The API server ends a watch after this long; it is begun again from where it was.
-pub(super) const LASTING: u32 = 290;
-/// The same where no bookmarks come: it ends in good order before its silence is taken for death.
-pub(super) const LASTING_UNMARKED: u32 = 60;
-/// Bookmarks come about once a minute; silence for longer than this is a dead connection.
+/// After this long at most the API server ends a watch (less by up to half at random, so that not all
+/// are opened again at once); it is begun again from where it was. In a quiet
+/// kind bookmarks may be minutes apart (they wait for etcd's progress, by default of 10 minutes): a
+/// watch ends in good order before its silence is taken for death.
+const LASTING: Duration = Duration::from_secs(60);
+/// Silence for longer than this is a dead connection.
 pub(super) const SILENCE: Duration = Duration::from_secs(90);
-/// How long the head of a watch's answer may take.
-const HEAD: Duration = Duration::from_secs(30);
+/// How long the head of a watch's answer may take, and the whole of one that refuses.
+const HEAD: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 30 });
 /// No object is larger in etcd than 1.5 MiB; JSON may be several times that.
 const EVENT_BYTES: usize = 16 << 20;
 
@@ -53,15 +55,15 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Opens a watch of a collection from a resource version on, for so many seconds.
+    /// Opens a watch of a collection from a resource version on.
     pub async fn open(
         cluster: &Cluster,
         who: Identity<'_>,
         collection: &str,
         accept: &str,
         version: &str,
-        seconds: u32,
     ) -> Result<Self, Failure> {
+        let seconds = jittered(LASTING).as_secs();
         let path = format!(
             "{collection}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
         );
@@ -69,17 +71,20 @@ impl Watch {
             .header(http::header::ACCEPT, accept)
             .body(Body::empty())
             .map_err(|error| UpstreamError::Setup(error.to_string()))?;
-        let response = tokio::time::timeout(HEAD, cluster.send(who, request))
-            .await
-            .map_err(|_| UpstreamError::Timeout)??;
-        let status = response.status();
-        if !status.is_success() {
+        let opening = async {
+            let response = cluster.send(who, request).await?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response.into_body());
+            }
             let (head, body) = response.into_parts();
             let body = http_body_util::Limited::new(body, 1 << 20).collect().await;
             let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            return Err(Failure::status(status, &body).after(&head.headers));
-        }
-        Ok(Self { body: response.into_body(), buffer: BytesMut::new(), searched: 0 })
+            Err(Failure::status(status, &body).after(&head.headers))
+        };
+        let late = Err(Failure::Upstream(UpstreamError::Timeout));
+        let body = tokio::time::timeout(HEAD, opening).await.unwrap_or(late)?;
+        Ok(Self { body, buffer: BytesMut::new(), searched: 0 })
     }
 
     /// The next event's line; `None` when the API server has ended the watch in good order.

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use super::{names, values};
 
 /// A packed chart, as Helm's own limits and ours have it.
@@ -274,11 +274,7 @@ pub fn test(body: &[u8]) -> Result<Act, BadAct> {
 
 /// The body of a preview: `act`, and beside it what that act takes itself.
 pub fn preview(body: &[u8]) -> Result<Act, BadAct> {
-    let mut object = match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => object,
-        Ok(_) => return Err(BadAct::new("", "error-release-body-object")),
-        Err(error) => return Err(BadAct::new("", "error-malformed-body").with("reason", error)),
-    };
+    let mut object = fields::object(body)?;
     let act = object.remove("act");
     let wanted = act.as_ref().and_then(Value::as_str).unwrap_or_default();
     let parse = match wanted {
@@ -290,7 +286,9 @@ pub fn preview(body: &[u8]) -> Result<Act, BadAct> {
             return Err(bad.with("found", other).with("known", "install, upgrade, rollback"));
         }
     };
-    parse(Value::Object(object).to_string().as_bytes())
+    // As text alone: two trees at once take twice the room.
+    let rest = Value::Object(object).to_string();
+    parse(rest.as_bytes())
 }
 
 /// What installs and upgrades have in common.

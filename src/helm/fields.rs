@@ -3,11 +3,13 @@
 //!
 //! Which fields there are, and what they mean together, is in `act`.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::act::BadAct;
+use super::room::nodes;
 
 /// What one operation of Kubernetes may take, at least and at most.
 const TIME: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
@@ -15,6 +17,9 @@ const TIME: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 const DEFAULT_TIME: Duration = Duration::from_secs(300);
 /// Entries of a list of texts: far more than anybody types, few enough to look at each.
 const TEXTS: usize = 1000;
+/// Fields, items, objects and lists of a body, in which a chart and values in YAML are but texts: far
+/// more than values of 1 MiB have, and 70 MiB of trees where they are made up for it.
+const NODES: usize = 300_000;
 
 pub struct Fields(Map<String, Value>);
 
@@ -25,11 +30,7 @@ impl Fields {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Map::new()));
         }
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(object)) => Self::known(object, known),
-            Ok(_) => Err(BadAct::new("", "error-release-body-object")),
-            Err(error) => Err(BadAct::new("", "error-malformed-body").with("reason", error)),
-        }
+        Self::known(object(body)?, known)
     }
 
     /// The same out of a query: `true` and `false` are booleans.
@@ -147,6 +148,20 @@ impl Fields {
     }
 }
 
+/// The object that a body is, unless it has more in it than anybody needs.
+pub fn object(body: &[u8]) -> Result<Map<String, Value>, BadAct> {
+    let malformed =
+        |reason: &dyn Display| BadAct::new("", "error-malformed-body").with("reason", reason);
+    if nodes(body) > NODES {
+        return Err(malformed(&"it has too many fields"));
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(BadAct::new("", "error-release-body-object")),
+        Err(error) => Err(malformed(&error)),
+    }
+}
+
 /// What was sent, for a person to see.
 fn shown(value: &Value) -> String {
     match value {
@@ -252,6 +267,19 @@ mod tests {
             assert_eq!(bad.what, what, "{body}");
         }
         assert!(Fields::of_json(b" \n", &[]).is_ok());
+    }
+
+    #[test]
+    fn a_body_has_not_more_fields_than_room_and_a_chart_is_one_of_them() {
+        let with = |count: usize| format!("{{\"a\":[{}0]}}", r#"{"a":0},"#.repeat(count));
+        let bad = Fields::of_json(with(100_000).as_bytes(), &["a"]).err().unwrap();
+        assert_eq!(bad.what, "error-malformed-body");
+        assert!(bad.args().contains(&("reason", "it has too many fields")), "{bad:?}");
+        assert!(Fields::of_json(with(30_000).as_bytes(), &["a"]).is_ok());
+        assert!(
+            Fields::of_json(format!("{{\"a\":\"{}\"}}", "{[,:".repeat(100_000)).as_bytes(), &["a"])
+                .is_ok()
+        );
     }
 
     #[test]

@@ -83,8 +83,14 @@ fn from_yaml(text: &str) -> Result<Map<String, Value>, BadAct> {
     if text.lines().all(is_empty) {
         return Ok(Map::new());
     }
-    // Aliases, depth and size are bounded by the parser's own budget.
-    let options = || serde_saphyr::options! { legacy_octal_numbers: true };
+    // Nodes and depth are bounded by the parser's own budget. Texts that aliases repeat are not to be
+    // made at all where the result would be refused.
+    let options = || {
+        serde_saphyr::options! {
+            legacy_octal_numbers: true,
+            budget: serde_saphyr::budget! { max_total_scalar_bytes: 2 * LIMIT },
+        }
+    };
     let values = yaml::read(text, |text| serde_saphyr::from_str_with_options(text, options()));
     let values = values.map_err(|error| {
         BadAct::new("values", "error-release-values-yaml").with("reason", yaml::reason(&error))
@@ -173,6 +179,9 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{}]\n", one.repeat(10)));
         }
         assert_eq!(what(json!(bomb)), "error-release-values-yaml");
+        // One long text over and over is refused before it is made.
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(LIMIT / 2), "*a,".repeat(40));
+        assert_eq!(what(json!(long)), "error-release-values-yaml");
     }
 
     #[test]

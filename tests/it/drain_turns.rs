@@ -1,11 +1,11 @@
-//! How many evictions a drain asks for at once, and what becomes of it when its client goes away:
-//! through a gate to the real API server that holds evictions back.
+//! How many evictions a drain asks for at once, and what becomes of it when its client goes away or
+//! a pod is changed meanwhile: through a gate to the real API server that holds evictions back.
 //!
 //! It is NOT where it is tested which pods go and what is said of the others (`drains.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -37,6 +37,8 @@ use crate::writes::live;
 const AT_ONCE: usize = 16;
 /// Pods of a node with more than that.
 const CROWD: usize = 20;
+/// The words of an eviction whose pod was changed meanwhile.
+const CHANGED: &str = "the object has been modified";
 
 /// A way to the real API server that holds evictions back until it is opened, and counts them.
 struct Gate {
@@ -49,6 +51,8 @@ struct Held {
     server: String,
     client: Client<HttpsConnector<HttpConnector>, Body>,
     is_open: watch::Sender<bool>,
+    /// Whether the next eviction hears that its pod was changed, and goes no further.
+    is_changed: AtomicBool,
     asked: AtomicUsize,
     under_way: AtomicUsize,
     most: AtomicUsize,
@@ -84,6 +88,7 @@ impl Gate {
             server: cluster.server.clone(),
             client: Client::builder(TokioExecutor::new()).build(connector),
             is_open: watch::Sender::new(false),
+            is_changed: AtomicBool::default(),
             asked: AtomicUsize::default(),
             under_way: AtomicUsize::default(),
             most: AtomicUsize::default(),
@@ -133,7 +138,7 @@ async fn accept(listener: TcpListener, held: Arc<Held>) {
 async fn pass(
     held: Arc<Held>,
     request: Request<Incoming>,
-) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
     let (mut head, body) = request.into_parts();
     // Read first: whether a client has gone is noticed only behind its request's end.
     let body = body.collect().await?.to_bytes();
@@ -142,9 +147,16 @@ async fn pass(
     if is_eviction {
         held.is_open.subscribe().wait_for(|is_open| *is_open).await?;
     }
+    if is_eviction && held.is_changed.swap(false, Ordering::SeqCst) {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "reason": "Conflict", "code": 409, "message": CHANGED});
+        let answer = Response::builder().status(409).header("content-type", "application/json");
+        return Ok(answer.body(Body::from(status.to_string()))?);
+    }
     head.uri = format!("{}{}", held.server, head.uri).parse()?;
     head.headers.remove("host");
-    Ok(held.client.request(Request::from_parts(head, Body::from(body))).await?)
+    let answer = held.client.request(Request::from_parts(head, Body::from(body))).await?;
+    Ok(answer.map(Body::new))
 }
 
 /// So many pods of one app on the node.
@@ -238,5 +250,24 @@ async fn a_drain_whose_client_goes_away_evicts_no_more_and_leaves_the_node_cordo
     }
     let object = live(cluster, &format!("{NODES}/{name}")).await.unwrap();
     assert_eq!(object["spec"]["unschedulable"], true);
+    delete(cluster, &format!("{NODES}/{name}")).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_changed_while_it_is_evicted_is_evicted_once_more() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("changed").await;
+    let name = format!("{namespace}-node");
+    node(cluster, &name).await;
+    pod(cluster, &namespace, "web", &name, json!({})).await;
+    let (gate, gateway) = Gate::start(cluster).await;
+    gate.held.is_open.send_replace(true);
+    gate.held.is_changed.store(true, Ordering::SeqCst);
+    let (admin, drain) = (cluster.token("admin"), format!("/api/v1/node/{name}/drain"));
+    let told = Told::of(&gateway, admin, &drain, "en", json!({"timeout": 60 * SECOND})).await;
+    assert_eq!(told.last("done")["status"], 202, "{:?}", told.0);
+    assert_eq!(told.last("waiting")["reason"], CHANGED);
+    assert_eq!(gate.held.asked.load(Ordering::SeqCst), 2);
+    assert_eq!(live(cluster, &format!("/api/v1/namespaces/{namespace}/pods/web")).await, None);
     delete(cluster, &format!("{NODES}/{name}")).await;
 }

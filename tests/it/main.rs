@@ -36,6 +36,7 @@ mod credentials;
 mod debian;
 mod demo;
 mod deploy_bases;
+mod deploy_bounds;
 mod deploys;
 mod details;
 mod drain_turns;

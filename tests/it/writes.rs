@@ -125,7 +125,11 @@ async fn a_restart_stamps_the_template_and_keeps_all_else_whatever_the_body_is()
     let answer = gateway.request(Method::PUT, Some("admin"), &path, &text, body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.json(), json!({"revision": "1"}));
-    let mut spec = live(cluster, &web).await.unwrap()["spec"].take();
+    let mut object = live(cluster, &web).await.unwrap();
+    let mut managers = object["metadata"]["managedFields"].as_array().unwrap().iter();
+    let ours = managers.find(|entry| entry["manager"] == "binnacle-api").unwrap().to_string();
+    assert!(ours.contains("f:kubectl.kubernetes.io/restartedAt"), "{ours}");
+    let mut spec = object["spec"].take();
     let annotations = spec["template"]["metadata"]["annotations"].as_object_mut().unwrap();
     let at = annotations.remove("kubectl.kubernetes.io/restartedAt").unwrap();
     at.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();

@@ -63,6 +63,33 @@ async fn bodies_that_are_no_json_too_large_or_of_another_type_are_refused_everyw
     }
 }
 
+#[tokio::test]
+async fn bodies_of_too_many_fields_are_refused_and_large_objects_are_those_of_known_callers() {
+    let desk = Desk::open("bad-many").await;
+    let here = desk.namespace.as_str();
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "many"}});
+    create(desk.cluster, &format!("/api/v1/namespaces/{here}/configmaps"), object.clone()).await;
+    let raw = format!("/api/v1/_raw/configmap/namespace/{here}/name/many");
+    let made_up = |count: usize| format!("{{\"nosuchfield\":[{}0]}}", r#"{"a":0},"#.repeat(count));
+    let headers = [("authorization", "Bearer no-such-token"), ("content-type", "application/json")];
+    let nobody = async |path: &str, body: &str| {
+        desk.gateway.request(PUT, None, path, &headers, body.to_owned().into_bytes()).await
+    };
+    for (path, body) in [(raw.as_str(), made_up(150_000)), ("/settings", made_up(10_000))] {
+        let words = "too many fields";
+        desk.says((PUT, Admin, path), &body, &[400], words).await;
+        let answer = nobody(path, &body).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        assert!(answer.text().contains(words), "{path}: {}", answer.text());
+    }
+    let mut large = object;
+    let data = (0..12_000).map(|number| (format!("k{number}"), json!("x")));
+    large["data"] = Value::Object(data.collect());
+    let large = large.to_string();
+    assert_eq!(nobody(&raw, &large).await.status, 401);
+    desk.says((PUT, Admin, &raw), &large, &[204], "").await;
+}
+
 /// A deploy form with these fields in place of its own.
 fn form(namespace: &str, name: &str, more: Value) -> String {
     let mut form = json!({
