@@ -38,8 +38,8 @@ const UNMARKED: &str = "event";
 /// it stays where it is, and etcd is compacted every 5 minutes.
 const QUIET_UNMARKED: Duration = Duration::from_secs(200);
 /// The same with bookmarks, which move it at least as often as etcd tells its progress: every 10
-/// minutes by default, and the first after an event is left out. One that never moves may be ahead of an etcd that was
-/// restored: the API server opens such a watch, and keeps back every event.
+/// minutes by default, and the first after an event is left out. One that never moves may be ahead of
+/// an etcd that was restored: the API server opens such a watch, and keeps back every event.
 const QUIET: Duration = Duration::from_secs(25 * 60);
 
 /// Events of `PartialObjectMetadata`.

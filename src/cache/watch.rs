@@ -16,9 +16,9 @@ use super::reflector::jittered;
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// After this long at most the API server ends a watch (less by up to half at random, so that not all
-/// are opened again at once); it is begun again from where it was. In a quiet
-/// kind bookmarks may be minutes apart (they wait for etcd's progress, by default of 10 minutes): a
-/// watch ends in good order before its silence is taken for death.
+/// are opened again at once); it is begun again from where it was. In a quiet kind bookmarks may be
+/// minutes apart (they wait for etcd's progress, by default of 10 minutes): a watch ends in good order
+/// before its silence is taken for death.
 const LASTING: Duration = Duration::from_secs(60);
 /// Silence for longer than this is a dead connection.
 pub(super) const SILENCE: Duration = Duration::from_secs(90);
