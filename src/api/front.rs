@@ -21,8 +21,8 @@ use hyper::body::Incoming;
 use tower::Service;
 
 use super::caller::Asked;
-use super::{CONTRACT, Caller, Gateway, list, live, passthrough, respond, router};
-use crate::kinds::{KINDS, KindDef, Source};
+use super::{CONTRACT, Caller, Gateway, list, live, openapi, passthrough, respond, router};
+use crate::kinds::KindDef;
 
 /// As the metrics name it, with and without a base path.
 pub(super) const PASSTHROUGH: &str = "/clusters/{cluster}/{*path}";
@@ -48,7 +48,7 @@ impl Front {
             let all = format!("{}{CONTRACT}/{}", gateway.base_path, kind.name);
             Listed { kind, within: format!("{all}/{{namespace}}"), all }
         };
-        let lists = KINDS.iter().filter(|kind| kind.source != Source::Poll).map(listed).collect();
+        let lists = openapi::shown().map(listed).collect();
         Self { routes: router(gateway.clone()), gateway, lists }
     }
 

@@ -136,7 +136,7 @@ use crate::charts::repositories::Repositories;
 use crate::charts::store::Store;
 use crate::helm::Helm;
 use crate::i18n::Locale;
-use crate::kinds::{KINDS, KindDef, Source};
+use crate::kinds::KindDef;
 use crate::telemetry::Metrics;
 use crate::upstream::{Cluster, Discovery, Tunnels, User};
 
@@ -385,7 +385,7 @@ impl Reads {
 
 fn reads() -> Reads {
     let mut reads = Reads::default();
-    for kind in KINDS.iter().filter(|kind| kind.source != Source::Poll) {
+    for kind in openapi::shown() {
         reads = kind_routes(reads, kind);
     }
     let object = get(raw::read).put(raw::replace).delete(raw::remove);

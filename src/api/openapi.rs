@@ -96,7 +96,7 @@ fn document() -> Result<Value, String> {
 const UNGUARDED: [&str; 4] = ["/validate/", "/v1/release", "/v1/repository", "/v1/chart"];
 
 /// The kinds that have routes.
-fn shown() -> impl Iterator<Item = &'static KindDef> {
+pub fn shown() -> impl Iterator<Item = &'static KindDef> {
     KINDS.iter().filter(|kind| kind.source != Source::Poll)
 }
 
