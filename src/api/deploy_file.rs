@@ -1,6 +1,7 @@
 //! Objects from a file: YAML of several documents, or JSON, made as the caller. All are looked at
 //! first and tried (dry run); what lies in a namespace or is of a kind that the same file makes
-//! cannot be. Should one fail in the middle all the same, the answer says which exist now.
+//! cannot be, and what can only be created is not. Should one fail in the middle all the same, the
+//! answer says which exist now.
 //!
 //! It creates and never updates, as the contract has it. Like kubectl it takes no field that the
 //! API server does not know.
@@ -67,7 +68,9 @@ struct Planned {
     namespace: String,
     /// For people: `Deployment atlas/tiles`.
     shown: String,
-    /// Its namespace or its definition comes with the file: before that it cannot be tried.
+    /// Its namespace or its definition comes with the file: before that it cannot be tried. Or it
+    /// can only be created: some of these act whatever they are told of a dry run, as OpenShift's
+    /// `ProjectRequest` does, whose project would then be there already.
     is_untried: bool,
     /// What the API server looks up before it makes it, as far as that comes with the file; names.
     bases: Vec<String>,
@@ -240,7 +243,7 @@ async fn plan(
         let place = namespace_of(&served, &object, namespace)?;
         let bases = own.bases(&object, &place);
         own.take(&object, &place);
-        let is_untried = is_own || own.namespaces.contains(&place);
+        let is_untried = is_own || !served.readable || own.namespaces.contains(&place);
         let encoded = encoded(&place);
         let shown = match place.as_str() {
             "" => format!("{} {name}{generated}", served.kind),
@@ -284,6 +287,7 @@ impl Own {
                     namespaced: text(object, "/spec/scope") == "Namespaced",
                     versions: versions.map(|one| text(one, "/name").to_owned()).collect(),
                     scalable: false,
+                    readable: true,
                 });
             }
             _ => {}

@@ -10,6 +10,7 @@ fn config_maps() -> Served {
         namespaced: true,
         versions: vec!["v1".into()],
         scalable: false,
+        readable: true,
     }
 }
 

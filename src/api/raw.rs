@@ -45,9 +45,13 @@ pub async fn read(
 ) -> Result<Response, ApiError> {
     let named = Named::of(request.uri().path())?;
     let served = named.served(&gateway, &user, None).await?;
-    let path = named.path(&served, preferred(&served));
-    let object = gateway.cluster.get(Identity::User(&user), &path, OBJECT_LIMIT).await;
-    let object = gateway.authorizer.heed(&user, object).await?;
+    let object = match named.object(&gateway, &user, &served).await {
+        Ok(object) => object,
+        Err(failure) => {
+            let now = target::moved(&gateway, &user, &served, failure).await?;
+            named.object(&gateway, &user, &now).await?
+        }
+    };
     let reply = Reply::json(object, Freshness::default().with_live()).secret();
     Ok(reply.respond(&gateway, request.headers()))
 }
@@ -90,9 +94,14 @@ pub async fn remove(
     let named = Named::of(request.uri().path())?;
     let options = delete_options(request.uri().query().unwrap_or_default());
     let served = named.served(&gateway, &user, None).await?;
-    let path = named.path(&served, preferred(&served));
     let body = Bytes::from(options.to_string());
-    let answer = send(&gateway, &user, Method::DELETE, &path, JSON, body).await?;
+    let answer = match named.delete(&gateway, &user, &served, body.clone()).await {
+        Ok(answer) => answer,
+        Err(failure) => {
+            let now = target::moved(&gateway, &user, &served, failure).await?;
+            named.delete(&gateway, &user, &now, body).await?
+        }
+    };
     Ok(named.done(&gateway, &user, &served, &answer))
 }
 
@@ -128,15 +137,21 @@ impl Named {
         })
     }
 
-    /// What the cluster serves under this kind's name; of an ambiguous one that of `group`.
+    /// What the cluster serves under this kind's name; of an ambiguous one that of the group in
+    /// `of`, which has the version, too, unless the cluster does not serve that.
     async fn served(
         &self,
         gateway: &Gateway,
         user: &User,
-        group: Option<&str>,
+        of: Option<(&str, &str)>,
     ) -> Result<Served, ApiError> {
-        if let Some(group) = group {
+        if let Some((group, version)) = of {
             let both = |served: &Served| served.group == group && served.is_called(&self.kind);
+            // The version may be newer than what is remembered of the kind.
+            let all = |served: &Served| both(served) && served.version(Some(version)).is_some();
+            if let Some(served) = target::find(gateway, user, all).await? {
+                return Ok(served);
+            }
             if let Some(served) = target::find(gateway, user, both).await? {
                 return Ok(served);
             }
@@ -145,9 +160,9 @@ impl Named {
         let Some(served) = target::find(gateway, user, called).await? else {
             return Err(view::unknown(gateway, user, "error-unknown-kind", &self.kind).await);
         };
-        match group {
+        match of {
             None => Ok(served),
-            Some(group) => {
+            Some((group, _)) => {
                 let shown = served.group;
                 Err(malformed(&format!("apiVersion is of group {group:?}, the path of {shown:?}")))
             }
@@ -163,7 +178,7 @@ impl Named {
     ) -> Result<(Served, String), ApiError> {
         let api_version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let served = self.served(gateway, user, Some(group)).await?;
+        let served = self.served(gateway, user, Some((group, version))).await?;
         let Some(version) = served.version(Some(version)) else {
             let known = served.versions.iter().map(|known| served.api_version(known));
             return Err(malformed(&format!(
@@ -174,6 +189,29 @@ impl Named {
         self.is_named_by(&served, object)?;
         let path = self.path(&served, version);
         Ok((served, path))
+    }
+
+    /// The object as the caller, in the preferred version.
+    async fn object(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+        served: &Served,
+    ) -> Result<Bytes, Failure> {
+        let path = self.path(served, preferred(served));
+        let object = gateway.cluster.get(Identity::User(user), &path, OBJECT_LIMIT).await;
+        gateway.authorizer.heed(user, object).await
+    }
+
+    async fn delete(
+        &self,
+        gateway: &Gateway,
+        user: &User,
+        served: &Served,
+        options: Bytes,
+    ) -> Result<Value, Failure> {
+        let path = self.path(served, preferred(served));
+        send(gateway, user, Method::DELETE, &path, JSON, options).await
     }
 
     /// Where the API server has the object; the namespace of what has none is left out.
@@ -318,6 +356,7 @@ mod tests {
             namespaced: true,
             versions: vec!["v1".into()],
             scalable: false,
+            readable: true,
         }
     }
 

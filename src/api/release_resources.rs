@@ -31,7 +31,7 @@ use crate::i18n::Locale;
 use crate::kinds::health::{Health, health};
 use crate::kinds::{Link, Row, Uid};
 use crate::query::ListQuery;
-use crate::upstream::{Served, UpstreamError, User};
+use crate::upstream::{Failure, Served, UpstreamError, User};
 
 /// Objects of one release that are read for one answer.
 const LOOKS: usize = 200;
@@ -247,23 +247,46 @@ async fn look_at(gateway: &Gateway, user: &User, release: &str, object: &Object)
         }
         Err(failure) => return Found::failed(namespace, failure.into()),
     };
+    let found = match look_as(gateway, user, namespace, object, &served).await {
+        Ok(found) => Ok(found),
+        Err(failure) => match target::moved(gateway, user, &served, failure).await {
+            Ok(now) => look_as(gateway, user, namespace, object, &now).await,
+            Err(failure) => Err(failure),
+        },
+    };
     let namespace = if served.namespaced { namespace } else { "" };
+    match found {
+        Ok(found) => found,
+        Err(failure) if is_missing(&failure) => {
+            Found::not("missing", namespace, failure.to_string())
+        }
+        Err(failure) => Found::failed(namespace, failure.into()),
+    }
+}
+
+/// Reads the object where it is if it is of this kind.
+async fn look_as(
+    gateway: &Gateway,
+    user: &User,
+    namespace: &str,
+    object: &Object,
+    served: &Served,
+) -> Result<Found, Failure> {
+    let namespace = if served.namespaced { namespace } else { "" };
+    let unknown = |why: &str| Ok(Found::not("unknown", namespace, why.to_owned()));
+    if !served.readable {
+        return unknown("objects of this kind can only be created");
+    }
     let version = served.version(Some(object.version())).or_else(|| served.version(None));
     // A name from a manifest must not reach a path before it was looked at.
     let is_odd = matches!(object.name.as_str(), "." | "..") || is_namespace(namespace).is_err();
     let Some(version) = version.filter(|_| !is_odd) else {
-        return Found::not("unknown", namespace, "no object can have this name".to_owned());
+        return unknown("no object can have this name");
     };
     let place = served.namespaced.then(|| encoded(namespace));
     let collection = served.collection(version, place.as_deref());
     let path = format!("{collection}/{}", encoded(&object.name));
-    let mut value = match get(gateway, user, &path).await {
-        Ok(value) => value,
-        Err(failure) if is_missing(&failure) => {
-            return Found::not("missing", namespace, failure.to_string());
-        }
-        Err(failure) => return Found::failed(namespace, failure.into()),
-    };
+    let mut value = get(gateway, user, &path).await?;
     let (state, message) = match health(&value) {
         Health::Ready => ("ready", String::new()),
         Health::Progressing(message) => ("progressing", message),
@@ -274,14 +297,14 @@ async fn look_at(gateway: &Gateway, user: &User, release: &str, object: &Object)
         // More than all the rest.
         metadata.remove("managedFields");
     }
-    Found {
+    Ok(Found {
         namespace: namespace.to_owned(),
         uid,
         state,
         message,
         live: tells_where(object).then_some(value),
         error: None,
-    }
+    })
 }
 
 /// Whether an object tells where the release can be reached.

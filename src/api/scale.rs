@@ -6,6 +6,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
+use compact_str::CompactString;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -20,8 +21,8 @@ use crate::upstream::{Served, User};
 /// `/scale/{kind}[/{namespace}]/{name}`.
 struct Place {
     served: Served,
-    namespace: String,
-    path: String,
+    namespace: Option<CompactString>,
+    name: CompactString,
 }
 
 impl Place {
@@ -30,8 +31,8 @@ impl Place {
         let (_, rest) = path.split_once("/scale/").ok_or_else(bad)?;
         let parts = rest.split('/').map(segment).collect::<Result<Vec<_>, _>>()?;
         let (kind, namespace, name) = match parts.as_slice() {
-            [kind, name] => (kind, None, name),
-            [kind, namespace, name] => (kind, Some(namespace), name),
+            [kind, name] => (kind, None, name.clone()),
+            [kind, namespace, name] => (kind, Some(namespace.clone()), name.clone()),
             _ => return Err(bad()),
         };
         let called = |served: &Served| served.is_called(kind);
@@ -42,12 +43,14 @@ impl Place {
         if served.namespaced && namespace.is_none() {
             return Err(view::told_to_known(gateway, user, bad()).await);
         }
-        let encoded_namespace = namespace.map(|namespace| encoded(namespace));
-        let version = served.version(None).unwrap_or_default();
-        let collection = served.collection(version, encoded_namespace.as_deref());
-        let path = format!("{collection}/{}/scale", encoded(name));
-        let namespace = namespace.map(ToString::to_string).unwrap_or_default();
-        Ok(Self { served, namespace, path })
+        Ok(Self { served, namespace, name })
+    }
+
+    fn path(&self) -> String {
+        let namespace = self.namespace.as_deref().map(encoded);
+        let version = self.served.version(None).unwrap_or_default();
+        let collection = self.served.collection(version, namespace.as_deref());
+        format!("{collection}/{}/scale", encoded(&self.name))
     }
 }
 
@@ -57,8 +60,14 @@ pub async fn read(
     Caller(user): Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let place = Place::of(&gateway, &user, request.uri().path()).await?;
-    let scale = get(&gateway, &user, &place.path).await?;
+    let mut place = Place::of(&gateway, &user, request.uri().path()).await?;
+    let scale = match get(&gateway, &user, &place.path()).await {
+        Ok(scale) => scale,
+        Err(failure) => {
+            place.served = target::moved(&gateway, &user, &place.served, failure).await?;
+            get(&gateway, &user, &place.path()).await?
+        }
+    };
     let body = counts(&scale).to_string().into_bytes();
     let reply = Reply::json(body, Freshness::default().with_live());
     Ok(reply.respond(&gateway, request.headers()))
@@ -71,15 +80,28 @@ pub async fn replace(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wanted = wanted(request.uri().query().unwrap_or_default())?;
-    let place = Place::of(&gateway, &user, request.uri().path()).await?;
+    let mut place = Place::of(&gateway, &user, request.uri().path()).await?;
     let patch = Bytes::from(json!({ "spec": { "replicas": wanted } }).to_string());
-    let scale = send(&gateway, &user, Method::PATCH, &place.path, MERGE, patch).await?;
+    let set = |path: String| {
+        let (gateway, user, patch) = (&gateway, &user, patch.clone());
+        async move { send(gateway, user, Method::PATCH, &path, MERGE, patch).await }
+    };
+    let scale = match set(place.path()).await {
+        Ok(scale) => scale,
+        Err(failure) => {
+            place.served = target::moved(&gateway, &user, &place.served, failure).await?;
+            set(place.path()).await?
+        }
+    };
     let answer = body::answer(StatusCode::OK, &counts(&scale));
     let mut kinds = KINDS.iter();
     let Served { group, plural, .. } = &place.served;
     let kind = kinds.find(|kind| kind.resource.group == group && kind.resource.plural == plural);
     Ok(match kind {
-        Some(kind) => body::wrote(&gateway, &user, (kind, &place.namespace), &scale, answer),
+        Some(kind) => {
+            let namespace = place.namespace.as_deref().unwrap_or_default();
+            body::wrote(&gateway, &user, (kind, namespace), &scale, answer)
+        }
         None => answer,
     })
 }

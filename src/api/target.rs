@@ -4,6 +4,7 @@
 
 use compact_str::CompactString;
 use futures::StreamExt as _;
+use http::StatusCode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::Gateway;
@@ -52,6 +53,31 @@ pub async fn find(
 ) -> Result<Option<Served>, Failure> {
     let found = gateway.discovery.find(&gateway.cluster, user, is_wanted).await;
     gateway.authorizer.heed(user, found).await
+}
+
+/// The kind as the cluster serves it now, where it `was` remembered otherwise and `failure` says
+/// that nobody serves the path that came of it: a definition has lost that version, or its scope.
+/// Anything else is the failure itself. Whoever gets a kind asks once more, there.
+pub async fn moved(
+    gateway: &Gateway,
+    user: &User,
+    was: &Served,
+    failure: Failure,
+) -> Result<Served, Failure> {
+    // An object that is not there has a reason; a path that nobody serves is a plain 404.
+    let is_unserved = matches!(
+        &failure,
+        Failure::Status { code: StatusCode::NOT_FOUND, reason, .. } if reason.is_empty()
+    );
+    if !is_unserved {
+        return Err(failure);
+    }
+    let is_it = |now: &Served| now.readable && now.group == was.group && now.plural == was.plural;
+    let found = gateway.discovery.find_anew(&gateway.cluster, user, is_it).await;
+    match gateway.authorizer.heed(user, found).await {
+        Ok(Some(now)) if now != *was => Ok(now),
+        _ => Err(failure),
+    }
 }
 
 /// A path's segment decoded; an empty one, a dot segment, control characters and broken encoding

@@ -20,9 +20,11 @@ const FRESH_FOR: Duration = Duration::from_secs(60);
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Two thousand custom kinds make about 2 MiB; this is room for ten thousand.
 const DOCUMENT_LIMIT: usize = 16 << 20;
-/// v2 since Kubernetes 1.30, v2beta1 on by default since 1.27.
+/// v2 since Kubernetes 1.30, v2beta1 on by default since 1.27. Older ones would say no more than 406
+/// if they might not answer as they can; we tell by that what they are.
 const ACCEPT: &str = "application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io,\
-                      application/json;as=APIGroupDiscoveryList;v=v2beta1;g=apidiscovery.k8s.io";
+                      application/json;as=APIGroupDiscoveryList;v=v2beta1;g=apidiscovery.k8s.io,\
+                      application/json";
 
 /// A kind as the cluster serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Served {
     pub versions: Vec<String>,
     /// The preferred version has a `scale` subresource.
     pub scalable: bool,
+    /// Not what can only be created: reviews, bindings and requests are kept nowhere.
+    pub readable: bool,
 }
 
 /// What one cluster serves.
@@ -55,6 +59,7 @@ struct Known {
 impl Discovery {
     /// The first kind that `is_wanted` takes: the core group first, then groups that need no custom
     /// resource definition, then the order of the document, which is that of the groups' priority.
+    /// What can only be created comes after all of them.
     pub async fn find(
         &self,
         cluster: &Cluster,
@@ -68,6 +73,18 @@ impl Discovery {
             }
         }
         Ok(None)
+    }
+
+    /// The same for who was sent by [`Self::find`] where nobody serves anything: out of a document
+    /// that is younger than `ASK_AGAIN_AFTER`. Then, too, many who ask cause one read.
+    pub async fn find_anew(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        is_wanted: impl Fn(&Served) -> bool,
+    ) -> Result<Option<Served>, Failure> {
+        let kinds = self.kinds(cluster, user, ASK_AGAIN_AFTER).await?;
+        Ok(kinds.iter().find(|served| is_wanted(served)).cloned())
     }
 
     /// The API server's `gitVersion`, such as `v1.36.1`.
@@ -106,7 +123,9 @@ impl Discovery {
         }
         let (core, groups) =
             tokio::try_join!(read(cluster, user, "/api"), read(cluster, user, "/apis"))?;
-        let kinds: Arc<[Served]> = served(core.items.into_iter().chain(groups.items)).into();
+        let before = self.younger_than(Duration::MAX).unwrap_or_default();
+        let groups = core.items.into_iter().chain(groups.items);
+        let kinds: Arc<[Served]> = served(groups, &before).into();
         let known = Known { at: Instant::now(), kinds: kinds.clone() };
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         Ok(kinds)
@@ -119,12 +138,14 @@ impl Discovery {
 }
 
 impl Served {
-    /// Whether the contract calls it so: `pod`, `widgets.example.com`.
+    /// Whether the contract calls it so: `pod`, `widgets.example.com`. It has names for what can be
+    /// read alone.
     pub fn is_called(&self, name: &str) -> bool {
-        match name.split_once('.') {
+        let is_it = match name.split_once('.') {
             None => self.kind.eq_ignore_ascii_case(name),
             Some((plural, group)) => self.plural == plural && self.group == group,
-        }
+        };
+        self.readable && is_it
     }
 
     /// The contract's name of the kind: lower case, or the full name of its definition.
@@ -190,6 +211,9 @@ struct Version {
     version: String,
     #[serde(default)]
     resources: Vec<Resource>,
+    /// `Stale` where the server of an aggregated API does not answer; then there are no resources.
+    #[serde(default)]
+    freshness: String,
 }
 
 #[derive(Deserialize)]
@@ -199,8 +223,8 @@ struct Resource {
     response_kind: Option<Kind>,
     #[serde(default)]
     scope: String,
-    #[serde(default)]
-    verbs: Vec<String>,
+    /// Null where an API has only subresources of it, as that of custom metrics and KubeVirt's.
+    verbs: Option<Vec<String>>,
     #[serde(default)]
     subresources: Vec<Subresource>,
 }
@@ -233,18 +257,25 @@ async fn read(cluster: &Cluster, user: &User, path: &str) -> Result<Document, Fa
     Ok(document)
 }
 
-/// What can be read by name, in the order in which an ambiguous kind is looked for.
-fn served(groups: impl Iterator<Item = Group>) -> Vec<Served> {
+/// What can be read by name or created, in the order in which an ambiguous kind is looked for.
+fn served(groups: impl Iterator<Item = Group>, before: &[Served]) -> Vec<Served> {
     let mut all: Vec<Served> = Vec::new();
-    let mut places: HashMap<(String, String), usize> = HashMap::new();
+    let mut places: HashMap<(String, String, bool), usize> = HashMap::new();
     for Group { metadata: Name { name: group }, versions } in groups {
-        for Version { version, resources } in versions {
+        let mut away = Vec::new();
+        for Version { version, resources, freshness } in versions {
+            if resources.is_empty() && freshness == "Stale" {
+                away.push(version);
+                continue;
+            }
             for resource in resources {
                 let Some(Kind { kind }) = resource.response_kind else { continue };
-                if !resource.verbs.iter().any(|verb| verb == "get") {
+                let mut verbs = resource.verbs.iter().flatten();
+                let readable = verbs.clone().any(|verb| verb == "get");
+                if !readable && !verbs.any(|verb| verb == "create") {
                     continue;
                 }
-                let place = (group.clone(), resource.resource.clone());
+                let place = (group.clone(), resource.resource.clone(), readable);
                 if let Some(known) = places.get(&place).and_then(|index| all.get_mut(*index)) {
                     known.versions.push(version.clone());
                     continue;
@@ -259,74 +290,43 @@ fn served(groups: impl Iterator<Item = Group>) -> Vec<Served> {
                     namespaced: resource.scope == "Namespaced",
                     versions: vec![version.clone()],
                     scalable,
+                    readable,
                 });
             }
         }
+        keep(&mut all, &group, &away, before);
     }
     // Stable: within a rank the document's order stays.
-    all.sort_by_key(|served| match served.group.as_str() {
-        "" => 0,
-        _ if !served.is_custom() => 1,
-        _ => 2,
+    all.sort_by_key(|served| {
+        let rank = match served.group.as_str() {
+            "" => 0,
+            _ if !served.is_custom() => 1,
+            _ => 2,
+        };
+        (!served.readable, rank)
     });
     all
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cluster() -> Vec<Served> {
-        let document = r#"{"kind": "APIGroupDiscoveryList", "items": [
-            {"metadata": {"name": "example.com"}, "versions": [{"version": "v1", "resources": [
-                {"resource": "pods", "responseKind": {"kind": "Pod"}, "scope": "Namespaced", "verbs": ["get"]},
-                {"resource": "widgets", "responseKind": {"kind": "Widget"}, "scope": "Cluster", "verbs": ["get"]}]}]},
-            {"metadata": {"name": "autoscaling"}, "versions": [
-                {"version": "v2", "resources": [{"resource": "horizontalpodautoscalers",
-                    "responseKind": {"kind": "HorizontalPodAutoscaler"}, "scope": "Namespaced", "verbs": ["get"]}]},
-                {"version": "v1", "resources": [{"resource": "horizontalpodautoscalers",
-                    "responseKind": {"kind": "HorizontalPodAutoscaler"}, "scope": "Namespaced", "verbs": ["get"]}]}]},
-            {"metadata": {"creationTimestamp": null}, "versions": [{"version": "v1", "resources": [
-                {"resource": "bindings", "responseKind": {"kind": "Binding"}, "scope": "Namespaced", "verbs": ["create"]},
-                {"resource": "odd", "scope": "Namespaced", "verbs": ["get"]},
-                {"resource": "pods", "responseKind": {"kind": "Pod"}, "scope": "Namespaced", "verbs": ["get", "list"]}]}]}]}"#;
-        let document: Document = serde_json::from_str(document).unwrap();
-        served(document.items.into_iter())
-    }
-
-    fn called(name: &str) -> Option<Served> {
-        cluster().into_iter().find(|served| served.is_called(name))
-    }
-
-    #[test]
-    fn an_ambiguous_kind_is_that_of_the_core_group() {
-        let pod = called("pod").unwrap();
-        assert_eq!(pod.collection("v1", Some("atlas")), "/api/v1/namespaces/atlas/pods");
-        assert_eq!(called("pods.example.com").unwrap().group, "example.com");
-    }
-
-    #[test]
-    fn the_preferred_version_is_the_first_of_the_document_and_others_are_known() {
-        let kind = called("horizontalpodautoscaler").unwrap();
-        assert_eq!(kind.versions, ["v2", "v1"]);
-        assert_eq!(kind.version(None), Some("v2"));
-        assert_eq!(kind.version(Some("v1")), Some("v1"));
-        assert_eq!(kind.version(Some("v9")), None);
-        assert_eq!(kind.shown(), "horizontalpodautoscaler");
-    }
-
-    #[test]
-    fn a_custom_kind_is_shown_by_its_full_name_and_found_by_both() {
-        let widget = called("widgets.example.com").unwrap();
-        assert_eq!(called("widget"), Some(widget.clone()));
-        assert_eq!(widget.shown(), "widgets.example.com");
-        assert_eq!(widget.collection("v1", Some("atlas")), "/apis/example.com/v1/widgets");
-    }
-
-    #[test]
-    fn what_cannot_be_read_by_name_is_unknown() {
-        assert_eq!(called("binding"), None);
-        assert_eq!(called("odd"), None);
-        assert_eq!(called("widgets.example.org"), None);
+/// Adds what was known of a group's versions whose server is away: only the API server can say that
+/// it is, to who asks there. Unknown, its objects would count as gone, and a name that another group
+/// has as well would mean that one's.
+fn keep(all: &mut Vec<Served>, group: &str, away: &[String], before: &[Served]) {
+    for known in before.iter().filter(|known| !away.is_empty() && known.group == group) {
+        let versions = known.versions.iter().filter(|version| away.contains(version));
+        let versions: Vec<String> = versions.cloned().collect();
+        if versions.is_empty() {
+            continue;
+        }
+        let mut there = all.iter_mut().filter(|now| now.group == known.group);
+        match there.find(|now| now.plural == known.plural && now.readable == known.readable) {
+            // Behind the versions that are served: the first is the one that is used.
+            Some(now) => now.versions.extend(versions),
+            None => all.push(Served { versions, ..known.clone() }),
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "discovery_tests.rs"]
+mod tests;
