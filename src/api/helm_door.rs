@@ -5,6 +5,7 @@
 //! carries no upgrade: helm needs none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,14 +13,28 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::caller::Asked;
 use super::error::ApiError;
 use super::{Gateway, Shared, body, passthrough, respond};
-use crate::upstream::{Failure, wanted_upgrade};
+use crate::upstream::{Failure, Identity, User, wanted_upgrade};
 
-/// A denial is a sentence; what is larger is none of the API server's.
+/// A denial is a sentence, and a version little more; what is larger is none of the API server's.
 const DENIAL: usize = 64 << 10;
+/// How long newer credentials of the same person are waited for when his are refused. Helm takes a
+/// 401 for its end, in the midst of what it does, and with it leaves the release `pending-*`: a 503
+/// with `Retry-After` is what client-go comes again after, ten times.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// Seconds. Ten times that is more than the patience, so that the last answer to a request is the
+/// 401, and less than the 32 s that client-go's discovery has for all of them.
+const RENEWED: &str = "3";
+/// Of the lock, which may be written at the next heartbeat.
+const WRITTEN: &str = "1";
+const LATE: &str = "the lock of this operation could not be renewed in time";
+/// Also for `classify`, should anybody give up sooner.
+const REFUSED: &str =
+    "the credentials of this operation are refused: unauthorized until newer ones come";
 
 /// Everything that the port answers.
 pub fn router(gateway: Arc<Gateway>) -> Router {
@@ -41,7 +56,9 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
         return Err(ApiError::with_status(StatusCode::FORBIDDEN, "error-host-refused", &args));
     }
     if doors.is_late(&token) {
-        return Ok(late());
+        // Another may hold the lock by now. Whose credentials are refused cannot renew it.
+        let since = doors.refused(&token);
+        return since.map_or_else(|| Ok(later(LATE, WRITTEN)), refused);
     }
     let target = request.uri().path_and_query().cloned();
     if let Some(target) = target {
@@ -53,7 +70,18 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
         return Err(ApiError::bad_request("error-upgrade-refused", &args));
     }
     let answer = passthrough::forward(gateway, &user, &info, request).await?;
-    if answer.status() != StatusCode::FORBIDDEN {
+    let code = answer.status();
+    // Nothing was done: whatever it is, it may come again.
+    if code == StatusCode::UNAUTHORIZED
+        && is_refused(gateway, &user).await
+        && let Some(since) = doors.refuse(&token, &user)
+    {
+        return refused(since);
+    }
+    if code.is_success() {
+        doors.taken(&token, &user);
+    }
+    if code != StatusCode::FORBIDDEN {
         return Ok(answer);
     }
     let (head, body) = answer.into_parts();
@@ -65,12 +93,26 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
     Ok(Response::from_parts(head, Body::from(body)))
 }
 
-/// Another may hold the lock by now. When it was renewed after all, client-go is back in a second.
-fn late() -> Response {
-    let words = "the lock of this operation could not be renewed in time";
+/// Whether a 401 is the API server's own. One behind it (`APIService`) may say that of anybody.
+async fn is_refused(gateway: &Gateway, user: &User) -> bool {
+    let asked = gateway.cluster.get(Identity::User(user), "/version", DENIAL).await;
+    // Whom it denies that it knows.
+    asked.is_err_and(|failure| failure.code() != Some(StatusCode::FORBIDDEN))
+}
+
+/// For credentials that are refused since then.
+fn refused(since: Instant) -> Result<Response, ApiError> {
+    if since.elapsed() < PATIENCE {
+        return Ok(later(REFUSED, RENEWED));
+    }
+    Err(ApiError::unauthorized())
+}
+
+/// What has client-go come again after so many seconds.
+fn later(words: &str, seconds: &'static str) -> Response {
     let failure = Failure::status(StatusCode::SERVICE_UNAVAILABLE, words.as_bytes());
     let mut response = ApiError::from(failure).into_status_response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     response
 }
 
@@ -84,12 +126,34 @@ fn token(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::helm::classify::classify;
+    use crate::helm::engine::Why;
 
     #[test]
     fn who_is_late_is_asked_to_come_again() {
-        let response = late();
+        let response = later(LATE, WRITTEN);
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn newer_credentials_are_waited_for_a_while_and_then_the_end_is_clear() {
+        let response = refused(Instant::now()).unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], RENEWED);
+        let since = Instant::now().checked_sub(PATIENCE).unwrap();
+        assert_eq!(refused(since).unwrap_err().status, StatusCode::UNAUTHORIZED);
+        // client-go asks ten times more, and its discovery within 32 s.
+        let last = 10 * RENEWED.parse::<u64>().unwrap();
+        assert!((PATIENCE.as_secs() + 1..32).contains(&last), "{last}");
+    }
+
+    #[test]
+    fn what_the_door_says_of_refused_credentials_is_told_as_that() {
+        for words in [REFUSED, "Unauthorized"] {
+            let said = format!("Error: UPGRADE FAILED: {words}\n");
+            assert_eq!(classify(Why::Itself, &said).class, "credentials", "{said}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -64,6 +65,7 @@ pub async fn read(
     let reader = Reader {
         told: found.watch(),
         was_over: user.is_over(),
+        ends: end_of(&user),
         gateway,
         user,
         locale,
@@ -227,12 +229,21 @@ fn last_seen(headers: &HeaderMap) -> u64 {
     last.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+/// When a token ends that has not ended yet.
+fn end_of(user: &User) -> Option<Instant> {
+    let left = user.expires()?.checked_sub(Timestamp::now().as_second())?;
+    Instant::now().checked_add(Duration::from_secs(u64::try_from(left).ok()?))
+}
+
 /// Somebody who looks on.
 struct Reader {
     gateway: Arc<Gateway>,
     user: User,
     /// His token was over by our clock when he came: then the API server alone decides.
     was_over: bool,
+    /// When his token ends, and the stream with it: at once, since a newer one comes with a new
+    /// request alone, and an operation of his waits for that no longer than `helm_door` says.
+    ends: Option<Instant>,
     locale: Locale,
     namespace: String,
     id: String,
@@ -260,7 +271,7 @@ impl Reader {
                 return None;
             }
             // Whoever reads slowly finds news each time, and never waits.
-            if self.looked + self.pause() <= Instant::now() {
+            if self.again() <= Instant::now() {
                 self.look().await;
                 if self.over {
                     continue;
@@ -300,15 +311,17 @@ impl Reader {
         self.state = told;
     }
 
-    /// Between two looks.
-    fn pause(&self) -> Duration {
-        if self.told.is_some() { self.gateway.follows.recheck() } else { POLL }
+    /// When to look again.
+    fn again(&self) -> Instant {
+        let pause = if self.told.is_some() { self.gateway.follows.recheck() } else { POLL };
+        let again = self.looked + pause;
+        self.ends.map_or(again, |ends| ends.min(again))
     }
 
     /// Until there may be news, or it is time to look again.
     async fn wait(&mut self) {
         let ending = self.gateway.streams.ending();
-        let again = self.looked + self.pause();
+        let again = self.again();
         let told = &mut self.told;
         let changed = async {
             match told {
@@ -333,6 +346,8 @@ impl Reader {
             return self.end(&ApiError::unauthorized());
         }
         self.looked = Instant::now();
+        // A clock that was set back meanwhile makes nobody look without a pause.
+        self.ends = self.ends.filter(|ends| *ends > self.looked);
         let most = self.gateway.follows.recheck() * UNJUDGED;
         match found(&self.gateway, &self.user, &self.namespace, &self.id).await {
             Ok(found) => {
@@ -420,6 +435,19 @@ mod tests {
         for denied in [401, 403, 404] {
             assert!(!passing(denied, true), "{denied}");
         }
+    }
+
+    #[test]
+    fn a_stream_ends_with_its_token_where_that_is_known_to_end() {
+        let ends = |token: &str| end_of(&User::bearer(token, &HeaderMap::new()).unwrap());
+        // {"exp":32503680000}, which is the year 3000, {"exp":1} and the last number that there is.
+        assert!(ends("e30.eyJleHAiOjMyNTAzNjgwMDAwfQ.x").is_some_and(|at| at > Instant::now()));
+        for token in ["opaque", "e30.eyJleHAiOjF9.x"] {
+            assert_eq!(ends(token), None, "{token}");
+        }
+        assert!(
+            ends("e30.eyJleHAiOjkyMjMzNzIwMzY4NTQ3NzU4MDd9.x").is_none_or(|at| at > Instant::now())
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Objects are not looked at one by one here; that is `release_dry`'s part.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::release_dry::{Problem, Way};
 use super::release_protect::refuse_if_protected;
 use super::release_run::{chart_of, fetched};
 use super::release_write::no_engine;
-use super::{Gateway, release};
+use super::{Gateway, release, target};
 use crate::charts::schema::{self, BadSchema};
 use crate::helm::act::{Act, Apply, Back, ChartFrom, Deploy};
 use crate::helm::argv::{CHART, VALUES, argv};
@@ -31,7 +32,7 @@ use crate::helm::record::{self, Record, Status};
 use crate::helm::rendered::{Hook, Rendered};
 use crate::helm::values;
 use crate::i18n::{self, Locale};
-use crate::upstream::{Turns, User};
+use crate::upstream::{Served, Turns, User};
 
 /// For one run of the engine: two of them and what comes after fit into a preview's time.
 const ENGINE_TIME: Duration = Duration::from_secs(30);
@@ -233,8 +234,32 @@ impl Asked<'_> {
         let last = release::readable(self.gateway, self.user, &newest).await?;
         way.migrates = way.server_side && method_of(&last) != SERVER_SIDE;
         let (old, unread) = release::objects(last.manifest).await?;
-        let (truncated, problem) = (!unread.is_empty(), self.refused(&history, false).await);
+        let problem = match self.refused(&history, false).await {
+            None => self.removed(&old).await,
+            refused => refused,
+        };
+        let truncated = !unread.is_empty();
         Ok(Plan { rendered, old, truncated, way, problem, ..Plan::default() })
+    }
+
+    /// Kinds of what is there that the cluster does not serve any more: the engine looks for them
+    /// before it does anything, whatever shall be there.
+    async fn removed(&self, old: &[Object]) -> Option<Problem> {
+        let kinds = old.iter().map(|object| ((&object.api_version, &object.kind), object));
+        let mut gone = Vec::new();
+        for ((version, kind), object) in kinds.collect::<BTreeMap<_, _>>() {
+            let is_it = |served: &Served| {
+                served.group == object.group()
+                    && served.kind == *kind
+                    && served.version(Some(object.version())).is_some()
+            };
+            // That nobody answers is told of each object.
+            if matches!(target::find(self.gateway, self.user, is_it).await, Ok(None)) {
+                gone.push(format!("{kind} ({version})"));
+            }
+        }
+        let problem = Problem::error("api-removed", self.sentence("api-removed"));
+        (!gone.is_empty()).then(|| Problem { detail: gone.join("\n"), ..problem })
     }
 
     /// What a rollback to this revision applies, and how. Of the record nothing else is kept.

@@ -356,7 +356,12 @@ async fn beats(gateway: &Gateway, live: &Live, held: &mut Held, door: Door) {
                 live.cancel();
                 return;
             }
-            Err(error) => tracing::debug!(%error, "a heartbeat was not written"),
+            Err(error) => {
+                if error.code() == Some(StatusCode::UNAUTHORIZED) {
+                    door.refused();
+                }
+                tracing::debug!(%error, "a heartbeat was not written");
+            }
         }
     }
 }

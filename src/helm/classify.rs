@@ -183,12 +183,20 @@ const RULES: &[Rule] = &[
     ("forbidden", &[&["\" is forbidden: "], &[" is forbidden: user "]]),
     ("namespace-missing", &[&["namespaces \"", "\" not found"]]),
     (
+        // Of what is there, not of what shall be: there is nothing to install. (Of an uninstall that
+        // ends so Helm does not say why.)
+        "api-removed",
+        &[
+            &["objects from current release manifest", "no matches for kind"],
+            &["removed kubernetes api(s)"],
+        ],
+    ),
+    (
         "crd-missing",
         &[
             &["no matches for kind"],
             &["resource mapping not found"],
             &["could not find the requested resource"],
-            &["removed kubernetes api(s)"],
         ],
     ),
     (

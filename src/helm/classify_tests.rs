@@ -67,6 +67,18 @@ const TEXTS: &[(&str, &str)] = &[
          \"Nope\" in version \"nope.io/v1\"\nensure CRDs are installed first",
     ),
     (
+        "api-removed",
+        "Error: UPGRADE FAILED: unable to build kubernetes objects from current release manifest: \
+         resource mapping not found for name: \"x\" namespace: \"\" from \"\": no matches for kind \
+         \"PodSecurityPolicy\" in version \"policy/v1beta1\"\nensure CRDs are installed first",
+    ),
+    (
+        "crd-missing",
+        "Error: UPGRADE FAILED: unable to build kubernetes objects from new release manifest: \
+         resource mapping not found for name: \"x\" namespace: \"\" from \"\": no matches for kind \
+         \"Nope\" in version \"nope.io/v1\"\nensure CRDs are installed first",
+    ),
+    (
         "invalid-object",
         "Error: INSTALLATION FAILED: server-side apply failed for object t4x/X_Y /v1, Kind=Service: \
          Service \"X_Y\" is invalid: [metadata.name: Invalid value: \"X_Y\": a lowercase RFC 1123 \

@@ -37,6 +37,8 @@ struct Behind {
     denial: Option<String>,
     /// When it is not sure any more that the operation's lock is still ours.
     until: Option<Instant>,
+    /// Since when the API server refuses the user's credentials.
+    refused: Option<Instant>,
 }
 
 /// Where the doors are.
@@ -121,6 +123,32 @@ impl Doors {
         until.is_some_and(|until| Instant::now() >= until)
     }
 
+    /// Since when the credentials behind this door are refused, and no newer ones have come.
+    pub fn refused(&self, token: &str) -> Option<Instant> {
+        self.0.doors().get(&hash(token)).and_then(|behind| behind.refused)
+    }
+
+    /// What came through this door as this user was refused: since when that is so. `None` where no
+    /// newer credentials will come, as for what has no lock that is renewed.
+    pub fn refuse(&self, token: &str, user: &User) -> Option<Instant> {
+        let mut doors = self.0.doors();
+        let behind = doors.get_mut(&hash(token)).filter(|behind| behind.until.is_some())?;
+        if behind.user.fingerprint() != user.fingerprint() {
+            // They came while it was on its way.
+            return Some(Instant::now());
+        }
+        Some(*behind.refused.get_or_insert_with(Instant::now))
+    }
+
+    /// What came through this door as this user was answered.
+    pub fn taken(&self, token: &str, user: &User) {
+        if let Some(behind) = self.0.doors().get_mut(&hash(token))
+            && behind.user.fingerprint() == user.fingerprint()
+        {
+            behind.refused = None;
+        }
+    }
+
     /// What came through this door was denied, in these words.
     pub fn denied(&self, token: &str, words: String) {
         if let Some(behind) = self.0.doors().get_mut(&hash(token)) {
@@ -146,13 +174,22 @@ impl Door {
         let mut doors = self.inner.doors();
         let known = doors.remove(&self.hash).map(|behind| (behind.denial, behind.until));
         let (denial, until) = known.unwrap_or_default();
-        doors.insert(self.hash, Behind { user, denial, until });
+        doors.insert(self.hash, Behind { user, denial, until, refused: None });
     }
 
-    /// Nothing goes through from then on, unless this is said again.
+    /// The lock was written with these credentials: nothing goes through from then on, unless this
+    /// is said again.
     pub fn until(&self, until: Instant) {
         if let Some(behind) = self.inner.doors().get_mut(&self.hash) {
             behind.until = Some(until);
+            behind.refused = None;
+        }
+    }
+
+    /// The lock was not written, since the user's credentials were refused.
+    pub fn refused(&self) {
+        if let Some(behind) = self.inner.doors().get_mut(&self.hash) {
+            behind.refused.get_or_insert_with(Instant::now);
         }
     }
 
@@ -235,6 +272,36 @@ mod tests {
         assert!(doors.is_late(&token));
         door.until(Instant::now() + std::time::Duration::from_secs(3600));
         assert!(!doors.is_late(&token));
+    }
+
+    #[test]
+    fn refused_credentials_are_known_until_newer_ones_come_or_the_lock_is_written_with_them() {
+        let doors = Doors::default();
+        let (preview, door) = (doors.open(user("a")), doors.open(user("a")));
+        let later = Instant::now() + std::time::Duration::from_secs(3600);
+        door.until(later);
+        let token = door.key().token;
+        assert_eq!(doors.refused(&token), None);
+        let since = doors.refuse(&token, &user("a")).unwrap();
+        door.refused();
+        assert_eq!(doors.refuse(&token, &user("a")), Some(since), "the first time counts");
+        assert_eq!(doors.refused(&token), Some(since));
+        doors.taken(&token, &user("b"));
+        assert_eq!(doors.refused(&token), Some(since), "another's");
+        doors.taken(&token, &user("a"));
+        assert_eq!(doors.refused(&token), None);
+        door.refused();
+        door.renew(user("b"));
+        assert_eq!(doors.refused(&token), None);
+        // What was on its way with the old ones says nothing of the new ones.
+        assert!(doors.refuse(&token, &user("a")).is_some());
+        assert_eq!(doors.refused(&token), None);
+        door.refused();
+        assert!(doors.refused(&token).is_some());
+        door.until(later);
+        assert_eq!(doors.refused(&token), None);
+        assert_eq!(doors.refuse(&preview.key().token, &user("a")), None, "nobody renews a preview");
+        assert_eq!(doors.refuse("", &user("a")), None);
     }
 
     #[test]

@@ -30,8 +30,8 @@ const LOG: (usize, usize) = (200, 64 << 10);
 const TAIL: usize = 16 << 10;
 /// After the grace, for children that were told to end, and for what is written of them.
 const LAST_WAIT: Duration = Duration::from_secs(30);
-/// Strangers' credentials remembered for one operation, so that each is asked about once.
-const STRANGERS: usize = 64;
+/// Credentials remembered for one operation, so that each is asked about once.
+const ASKED: usize = 64;
 
 /// An act's name, and the letter that an operation's id has for it behind the dot: so it is known
 /// of an operation that has left nothing but its id.
@@ -223,8 +223,8 @@ impl Operations {
             told: watch::Sender::new(0),
             cancel: CancellationToken::new(),
             key,
+            asked: Mutex::new(VecDeque::from([by.fingerprint()])),
             owner: watch::Sender::new(by),
-            strangers: Mutex::default(),
         });
         let mut all = locked(&self.all);
         sweep(&mut all);
@@ -311,7 +311,8 @@ pub struct Live {
     key: Option<String>,
     /// The credentials to go on with: the newest of the person who began it.
     owner: watch::Sender<User>,
-    strangers: Mutex<VecDeque<Fingerprint>>,
+    /// Strangers, and all that he has had: what is in an older window of his is not newer again.
+    asked: Mutex<VecDeque<Fingerprint>>,
 }
 
 #[derive(Default)]
@@ -446,29 +447,29 @@ impl Live {
     }
 
     /// Whether to ask who this is: other credentials, which may be newer ones of the same person.
+    /// Nobody is the same where his name was not told.
     pub fn is_unknown(&self, user: &User) -> bool {
-        !self.is_owner(user) && !locked(&self.strangers).contains(&user.fingerprint())
+        !self.is_owner(user)
+            && !locked(&self.asked).contains(&user.fingerprint())
+            && !locked(&self.now).operation.holder.user.is_empty()
     }
 
     /// Credentials of the same person, if `name` is his and he asks for the same impersonation:
-    /// gone on with unless they end earlier, or may.
+    /// gone on with unless they end earlier, or may. Without a name they are asked about again.
     pub fn renew(&self, user: &User, name: &str) {
-        let mut strangers = locked(&self.strangers);
-        if strangers.len() == STRANGERS {
-            strangers.pop_front();
+        if name.is_empty() {
+            return;
         }
-        strangers.push_back(user.fingerprint());
-        drop(strangers);
-        if name.is_empty() || locked(&self.now).operation.holder.user != name {
+        let mut asked = locked(&self.asked);
+        asked.truncate(ASKED - 1);
+        asked.push_front(user.fingerprint());
+        drop(asked);
+        if locked(&self.now).operation.holder.user != name {
             return;
         }
         self.owner.send_if_modified(|owner| {
-            let is_newer = match (owner.expires(), user.expires()) {
-                _ if !owner.impersonates_like(user) => false,
-                (Some(known), Some(new)) => new > known,
-                (None, Some(_)) => false,
-                (_, None) => true,
-            };
+            let is_later = |new: i64| owner.expires().is_some_and(|known| new > known);
+            let is_newer = owner.impersonates_like(user) && user.expires().is_none_or(is_later);
             if is_newer {
                 *owner = user.clone();
             }

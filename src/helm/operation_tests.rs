@@ -192,7 +192,34 @@ fn newer_credentials_of_the_same_person_are_gone_on_with_and_strangers_are_asked
     assert!(!live.is_unknown(&stranger) && live.is_owner(&user("jane-1")));
     live.renew(&newer, "jane");
     assert!(live.is_owner(&newer));
+    assert!(!live.is_unknown(&user("jane-1")), "an older window of hers is nothing newer");
     assert_eq!(owner.borrow().fingerprint(), newer.fingerprint());
     live.renew(&user("nobody"), "");
     assert!(live.is_owner(&newer));
+}
+
+#[test]
+fn credentials_whose_name_is_not_told_are_asked_about_again_and_are_gone_on_with_then() {
+    let operations = Operations::new("here");
+    let running = begun(&operations, "web.iaaaaaaa");
+    let (live, newer) = (&running.live, user("jane-2"));
+    live.renew(&newer, "");
+    assert!(live.is_unknown(&newer) && live.is_owner(&user("jane-1")));
+    live.renew(&newer, "jane");
+    assert!(live.is_owner(&newer));
+    // Where the API server tells nobody's name, nobody is asked about each time.
+    let nameless = Operation { id: "api.iaaaaaaa".into(), ..Operation::default() };
+    let seat = operations.seat("").unwrap();
+    let nameless = operations.begin(seat, nameless, None, user("jane-1"));
+    assert!(!nameless.live.is_unknown(&newer));
+}
+
+#[test]
+fn so_many_credentials_are_remembered_and_the_oldest_are_asked_about_again() {
+    let operations = Operations::new("here");
+    let running = begun(&operations, "web.iaaaaaaa");
+    let stranger = |at: usize| user(&format!("joe-{at}"));
+    (0..=ASKED).for_each(|at| running.live.renew(&stranger(at), "joe"));
+    assert!(running.live.is_unknown(&stranger(0)));
+    assert!((1..=ASKED).all(|at| !running.live.is_unknown(&stranger(at))));
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::gateway;
-use crate::helm_charts::{BOTH, Hand, archive, broken, chart, crd, options, web};
-use crate::people::{Person, create, grant};
+use crate::helm_charts::{BOTH, Hand, archive, broken, chart, crd, options, small, web};
+use crate::people::{Person, create, delete, grant};
 use crate::release_bad_input::{NUMBER, typed};
 use crate::writes::live;
 
@@ -291,6 +291,41 @@ fn odd(namespace: &str) -> Vec<u8> {
     let one = format!("apiVersion: {group}/v1\nkind: Oddity\nmetadata: {{name: one}}\n");
     let definition = definition.to_string();
     chart("odd", "1.0.0", &[("crds/odd.yaml", &definition), ("templates/odd.yaml", &one)])
+}
+
+#[tokio::test]
+async fn a_preview_says_that_the_release_has_a_kind_which_is_not_served_any_more() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("preview-removed").await;
+    let gateway = gateway::start(options(4)).await;
+    let hand = Hand { gateway: &gateway, token: cluster.token("admin"), namespace: &namespace };
+    let small = json!({"chart": archive(&small())});
+    hand.succeeds("install", "web", json!({"chart": archive(&odd(&namespace))})).await;
+    hand.succeeds("upgrade", "web", small.clone()).await;
+    hand.succeeds("rollback", "web", json!({"revision": 1})).await;
+
+    let group = format!("{namespace}.example.org");
+    let definition = format!("oddities.{group}");
+    let patch = r#"[{"op": "replace", "path": "/spec/versions/0/served", "value": false}]"#;
+    let args = ["patch", "crd", &definition, "--type", "json", "--patch", patch];
+    let patched = cluster.kubectl("admin", &args);
+    assert!(patched.status.success(), "{}", String::from_utf8_lossy(&patched.stderr));
+    let is_gone = || async {
+        let kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let headers = [("accept", kind)];
+        let asked = cluster.request(Method::GET, hand.token, "/apis", &headers, "").await;
+        asked.0 == 200 && !String::from_utf8_lossy(&asked.2).contains(&group)
+    };
+    Cluster::eventually("the kind is not served any more", is_gone).await;
+    for (act, body) in [("upgrade", small), ("rollback", json!({"revision": 2}))] {
+        let shown = preview(&hand, act, body).await;
+        let problem = &shown["problem"];
+        let is = (&problem["class"], &problem["severity"]);
+        assert_eq!(is, (&json!("api-removed"), &json!("error")), "{act}: {shown}");
+        assert!(problem["detail"].as_str().unwrap().contains("Oddity"), "{act}: {shown}");
+    }
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    delete(cluster, &format!("{definitions}/{definition}")).await;
 }
 
 #[tokio::test]
