@@ -145,10 +145,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let (cache, usage) = shared(&reads, &upstream, &tasks, &stop);
     let personal = chosen.personal && all_on_loopback(std::iter::once(&https).chain(&http))?;
     let local_token = personal.then(random_token).transpose()?;
+    let (snapshots, trusted) = (state_dir.join("charts/catalogues"), front.trusted_origins.clone());
     let demo_admin = chosen.demo.as_ref().map(|_| Demo::users()[0].token.to_owned());
-    let callers = Callers { local_token: local_token.clone(), demo_admin };
-    let (snapshots, watched) = (state_dir.join("charts/catalogues"), &upstream);
-    let extras = extras((web, local, charts, state_dir), &effective, &chosen, watched, usage)?;
+    let callers = Callers { local_token: local_token.clone(), demo_admin, trusted };
+    let extras = extras((web, local, charts, state_dir), &effective, &chosen, &upstream, usage)?;
     let refresher = refresh::start(&extras.catalogues, &snapshots, &tasks, &stop);
     tasks.spawn(extras.catalogues.clone().keep(stop.clone()));
     let server = Server::default();

@@ -93,6 +93,8 @@ pub struct Front {
     /// With a leading slash and without a trailing one; empty for the root.
     pub base_path: String,
     pub default_locale: Locale,
+    /// Of frontends elsewhere that bring their users' tokens.
+    pub trusted_origins: Vec<String>,
     /// Bytes.
     pub max_body: usize,
 }

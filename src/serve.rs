@@ -2,6 +2,7 @@
 //! service, and drains without losing an accepted request. It knows no route but those of probes and no
 //! credential; what a request means, and how large its body may be, is decided behind the service.
 
+mod limits;
 mod seats;
 mod stream;
 mod streams;
@@ -33,6 +34,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
+pub use limits::Limits;
 use seats::Seats;
 use stream::{Asked, Stream};
 use streams::Streams;
@@ -67,48 +69,6 @@ const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// Smallest buffer that hyper accepts.
 const MIN_BUFFER: usize = 8192;
-
-/// Limits of one listener.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Open connections, tunnels included. Above it probes are still answered, and all else with a 503,
-    /// each on a connection that ends with it; of those there are a few more (`seats::SPARE`).
-    pub connections: u32,
-    /// From accept to the end of the TLS handshake.
-    pub handshake: Duration,
-    /// From there to the first request's complete head.
-    pub header_time: Duration,
-    /// From an answer to the next request's complete head (HTTP/1; hyper has one timer for both), between
-    /// one and two of it without any stream (HTTP/2).
-    pub idle: Duration,
-    /// Request line and headers, in bytes; above it the answer is 431.
-    pub header_bytes: usize,
-    /// Requests and WebSockets at once on one HTTP/2 connection.
-    pub streams: u32,
-    /// Between two pings that find out whether an HTTP/2 client is still there; it has as long to answer.
-    pub ping: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            // At 30–40 KiB of TLS and HTTP buffers each, 80 MiB in the worst case, without what HTTP/2
-            // clients sent and nobody has read (`STREAM_WINDOW`); spare ones take 5.
-            connections: 2048,
-            // Ten round trips on the worst mobile network.
-            handshake: Duration::from_secs(10),
-            // The head of a request fits in a few packets; who needs longer holds a place for nothing.
-            header_time: Duration::from_secs(15),
-            // More than the 60 s after which common load balancers let go, so that they close first.
-            idle: Duration::from_secs(90),
-            // Kubernetes tokens with many groups reach 20 kB, and proxies add cookies.
-            header_bytes: 64 * 1024,
-            // As the API server; a dashboard's watches share one connection.
-            streams: 250,
-            ping: Duration::from_secs(30),
-        }
-    }
-}
 
 /// How listeners are told to end; clones are one and the same. `app` has the order of SIGTERM.
 #[derive(Debug, Clone, Default)]
@@ -382,7 +342,7 @@ impl Server {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.idle)
+            .header_read_timeout(self.limits.keep)
             .max_buf_size(self.hard_header_bytes());
         builder
     }

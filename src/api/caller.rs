@@ -3,6 +3,21 @@
 //!
 //! It finds credentials and never judges them: whether a token is good, the API server says. There
 //! is no ambient authority: without a token, being on this machine is worth nothing.
+//!
+//! Some credentials come with whatever any page asks of us: our cookie, the admin whom the demo's
+//! loopback takes everybody for, the user of `--proxy-listen`, and an `Authorization` that a proxy
+//! in front has added (oauth2-proxy, Pomerium). With these a page has to be our own. It is
+//! - when the browser says so: `Sec-Fetch-Site`, and nobody's script writes a header `Sec-…`;
+//! - else when its `Origin` is the name and port by which we were called: to us, or to a proxy that
+//!   tells of it (`X-Forwarded-Host`). A foreign page cannot say that header: it would have to be
+//!   asked for in a preflight, and we grant none. Another port of our host is another page.
+//!
+//! Whether a script or a proxy has set an `Authorization`, nobody says. But a foreign page sets none
+//! without a preflight either, so the doubt is about what needs none: GET and HEAD, which change
+//! nothing and whose answers it does not get to read, a POST of four types of content, and a
+//! WebSocket. The last two always have an `Origin`; those of others are refused, but for frontends
+//! of other origins that somebody has named (`--trusted-origins`). Links to us may stand anywhere:
+//! `passthrough` sees to it that what they show does not act as ours.
 
 use aws_lc_rs::hmac;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -20,6 +35,10 @@ use crate::upstream::{User, subprotocol_token};
 const COOKIE: &str = "binnacle-token";
 /// Names by which a browser may call a loopback listener; others are rebound names.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+/// What a page may post to any site without a preflight (Fetch, 2.2.2; of a link's pings: HTML,
+/// 4.6.7), as is what has no type.
+const UNASKED: [&str; 4] =
+    ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain", "text/ping"];
 
 /// How callers are told apart on this gateway.
 #[derive(Debug, Default)]
@@ -28,6 +47,8 @@ pub struct Callers {
     pub local_token: Option<String>,
     /// The demo cluster's admin: who has no credentials on loopback is this one.
     pub demo_admin: Option<String>,
+    /// Origins of frontends that bring their users' tokens themselves.
+    pub trusted: Vec<String>,
 }
 
 /// The parts of a request that tell who sends it.
@@ -62,6 +83,48 @@ impl<'a> Asked<'a> {
         let header = self.headers.get(header::HOST).and_then(|value| value.to_str().ok());
         self.uri.authority().map(Authority::as_str).or(header)
     }
+
+    /// Whether pages of this origin were called as we are, by us or by what a proxy in front tells:
+    /// a name with its port, or both apart.
+    fn is_own(&self, origin: &str) -> bool {
+        let Some((scheme, page)) = origin.split_once("://") else { return false };
+        // Clients that are no browsers write the server's whole address.
+        let page = page.split('/').next().unwrap_or_default();
+        let default = if scheme == "https" { ":443" } else { ":80" };
+        let page = page.strip_suffix(default).unwrap_or(page);
+        let is_page = |name: &str| name.strip_suffix(default).unwrap_or(name) == page;
+        let is_told = |name: &str| {
+            let port = page.strip_prefix(name).and_then(|rest| rest.strip_prefix(':'));
+            let is_port = |port: &str| self.told("x-forwarded-port").any(|one| one == port);
+            is_page(name) || port.is_some_and(is_port)
+        };
+        self.host().is_some_and(is_page) || self.told("x-forwarded-host").any(is_told)
+    }
+
+    /// What proxies tell by a header: several in a row make a list of it.
+    fn told(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let texts = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        texts.flat_map(|text| text.split(',')).map(str::trim).filter(|one| !one.is_empty())
+    }
+
+    /// Of what has an `Origin`: whether a page may have sent it without a preflight, and so with no
+    /// credentials of its own, though it does something.
+    fn is_unasked(&self) -> bool {
+        let is_simple = |value: &HeaderValue| {
+            let begins = |one: &str| {
+                let begin = value.as_bytes().get(..one.len());
+                begin.is_some_and(|begin| begin.eq_ignore_ascii_case(one.as_bytes()))
+            };
+            UNASKED.into_iter().any(begins)
+        };
+        let content = self.headers.get(header::CONTENT_TYPE);
+        match *self.method {
+            // A WebSocket over HTTP/2.
+            Method::CONNECT => true,
+            Method::POST => content.is_none_or(is_simple),
+            _ => self.headers.contains_key(header::UPGRADE),
+        }
+    }
 }
 
 impl Callers {
@@ -75,6 +138,11 @@ impl Callers {
     fn find(&self, asked: &Asked<'_>) -> Result<User, ApiError> {
         let headers = asked.headers;
         if let Some(token) = bearer(headers)? {
+            // One look-up for whoever is no browser, or only reads.
+            let origin = headers.get(header::ORIGIN);
+            if origin.is_some_and(|origin| !self.trusts(origin)) && asked.is_unasked() {
+                refuse_cross_site(asked)?;
+            }
             return self.with_token(token, headers);
         }
         if let Some(token) = subprotocol_token(asked.method, headers) {
@@ -101,6 +169,10 @@ impl Callers {
             }
             _ => Err(ApiError::unauthorized()),
         }
+    }
+
+    fn trusts(&self, origin: &HeaderValue) -> bool {
+        self.trusted.iter().any(|trusted| origin == trusted.as_str())
     }
 
     fn with_token(&self, token: &str, headers: &HeaderMap) -> Result<User, ApiError> {
@@ -166,20 +238,20 @@ pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item 
 }
 
 /// Refuses what a browser sends on behalf of another site's page: whatever it reads or writes, the
-/// person did not ask for it. Plain links to our pages (GET navigations) come as `none`.
+/// person did not ask for it. Addresses that were typed come as `none`.
 pub fn refuse_cross_site(asked: &Asked<'_>) -> Result<(), ApiError> {
     let text = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok());
-    let foreign_site = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
     let upgrade = asked.headers.contains_key(header::UPGRADE);
     let stream = text("accept").is_some_and(|accept| accept.contains("text/event-stream"));
-    let foreign_origin = match text("origin") {
-        Some(origin) if !asked.method.is_safe() || upgrade || stream => {
-            let host = origin.split_once("://").map(|(_, host)| host);
-            host.is_none() || host != asked.host()
-        }
+    let is_foreign = match (text("sec-fetch-site"), text("origin")) {
+        (Some("cross-site" | "same-site"), _) => true,
+        // Where a proxy gives us a name of its own, the browser knows better than we do. Not all
+        // of them say it of WebSockets.
+        (Some("same-origin"), _) => false,
+        (_, Some(origin)) if !asked.method.is_safe() || upgrade || stream => !asked.is_own(origin),
         _ => false,
     };
-    if foreign_site || foreign_origin {
+    if is_foreign {
         return Err(ApiError::with_status(StatusCode::FORBIDDEN, "error-cross-site", &[]));
     }
     Ok(())

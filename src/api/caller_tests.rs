@@ -20,11 +20,11 @@ fn peer(address: &str) -> Option<Peer> {
 }
 
 fn person() -> Callers {
-    Callers { local_token: Some(LOCAL.into()), demo_admin: None }
+    Callers { local_token: Some(LOCAL.into()), ..Callers::default() }
 }
 
 fn demo() -> Callers {
-    Callers { local_token: None, demo_admin: Some("demo-admin-token".into()) }
+    Callers { demo_admin: Some("demo-admin-token".into()), ..Callers::default() }
 }
 
 fn find(
@@ -163,4 +163,127 @@ fn a_token_among_subprotocols_has_nothing_behind_it_either() {
         let found = find(&person(), Method::CONNECT, &headers, None);
         assert_eq!(found.is_ok(), is_one, "{token:?}");
     }
+}
+
+/// What a request with an `Authorization` comes to, whoever has set it.
+fn lent(method: Method, more: &[(&'static str, &str)]) -> u16 {
+    let own = [("authorization", "Bearer a"), ("host", "dash.example")];
+    let headers = headers(&[&own[..], more].concat());
+    find(&Callers::default(), method, &headers, None).map_or_else(|e| e.status.as_u16(), |_| 200)
+}
+
+#[test]
+fn an_authorization_that_no_script_can_have_set_is_good_for_our_own_pages_alone() {
+    let (ours, theirs) = ("https://dash.example", "https://evil.example");
+    let upgrade = ("upgrade", "websocket");
+    for (origin, status) in
+        [(ours, 200), (theirs, 403), ("https://dash.example:8443", 403), ("null", 403)]
+    {
+        let origin = ("origin", origin);
+        assert_eq!(lent(Method::GET, &[upgrade, origin]), status, "{origin:?}");
+        assert_eq!(lent(Method::CONNECT, &[origin]), status, "{origin:?}");
+        assert_eq!(lent(Method::POST, &[origin]), status, "{origin:?}");
+        for content in ["text/plain;charset=UTF-8", "Multipart/Form-Data; boundary=x", "text/ping"]
+        {
+            let content = ("content-type", content);
+            assert_eq!(lent(Method::POST, &[origin, content]), status, "{content:?} {origin:?}");
+        }
+    }
+    let theirs = ("origin", theirs);
+    for site in ["same-site", "cross-site"] {
+        // Even where a proxy tells of a name that fits.
+        let told =
+            [upgrade, theirs, ("sec-fetch-site", site), ("x-forwarded-host", "evil.example")];
+        assert_eq!(lent(Method::GET, &told), 403, "{site}");
+    }
+    assert_eq!(lent(Method::GET, &[upgrade, theirs, ("sec-fetch-site", "same-origin")]), 200);
+}
+
+#[test]
+fn links_clients_without_pages_and_what_needs_a_preflight_are_taken_by_their_authorization() {
+    // kubectl, curl.
+    assert_eq!(lent(Method::GET, &[("upgrade", "websocket")]), 200);
+    assert_eq!(lent(Method::POST, &[]), 200);
+    // A link from elsewhere, or the way back from where one signs in.
+    let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")];
+    assert_eq!(lent(Method::GET, &link), 200);
+    // Who answered the preflight has answered for it. It was not us.
+    let theirs = ("origin", "https://other.example");
+    assert_eq!(lent(Method::GET, &[theirs]), 200);
+    assert_eq!(lent(Method::DELETE, &[theirs]), 200);
+    for content in ["application/json", "application/apply-patch+yaml", "text", "text/html"] {
+        assert_eq!(lent(Method::POST, &[theirs, ("content-type", content)]), 200, "{content}");
+    }
+}
+
+#[test]
+fn frontends_that_somebody_has_named_may_open_websockets_with_their_users_tokens() {
+    let trusted = vec!["https://headlamp.example".to_owned()];
+    let callers = Callers { trusted, ..Callers::default() };
+    let is_taken = |origin: &'static str| {
+        let own = [("host", "api:8000"), ("upgrade", "websocket"), ("authorization", "Bearer a")];
+        let headers = headers(&[&own[..], &[("origin", origin)]].concat());
+        let (method, uri) = (Method::GET, Uri::from_static("/"));
+        callers.user(&Asked { method: &method, uri: &uri, headers: &headers, peer: None }).is_ok()
+    };
+    assert!(is_taken("https://headlamp.example"));
+    // It writes the address of its cluster in place of an origin where it asks for all its pages.
+    assert!(is_taken("https://api:8000/clusters/main"));
+    for other in ["http://headlamp.example", "https://headlamp.example:8443", "https://a.example"] {
+        assert!(!is_taken(other), "{other}");
+    }
+}
+
+#[test]
+fn the_usual_port_may_be_said_or_left_out() {
+    for (host, origin, taken) in [
+        ("dash.example:443", "https://dash.example", true),
+        ("dash.example", "https://dash.example:443", true),
+        ("dash.example:80", "http://dash.example", true),
+        ("dash.example:443", "http://dash.example", false),
+        ("dash.example:80", "https://dash.example", false),
+    ] {
+        let headers = headers(&[("host", host), ("origin", origin)]);
+        let (method, uri) = (Method::POST, Uri::from_static("/"));
+        let asked = Asked { method: &method, uri: &uri, headers: &headers, peer: None };
+        assert_eq!(refuse_cross_site(&asked).is_ok(), taken, "{host} {origin}");
+    }
+}
+
+#[test]
+fn our_own_page_is_known_behind_a_proxy_that_calls_us_by_another_name() {
+    let is_ours = |more: &[(&'static str, &str)]| {
+        let own = [("host", "api:8000"), ("origin", "https://localhost:8443")];
+        let headers = headers(&[&own[..], more].concat());
+        let (method, uri) = (Method::POST, Uri::from_static("/"));
+        let asked = Asked { method: &method, uri: &uri, headers: &headers, peer: None };
+        refuse_cross_site(&asked).is_ok()
+    };
+    let (name, port) = (("x-forwarded-host", "localhost"), ("x-forwarded-port", "8443"));
+    assert!(is_ours(&[("sec-fetch-site", "same-origin")]));
+    assert!(is_ours(&[("x-forwarded-host", "localhost:8443")]));
+    assert!(is_ours(&[name, port]));
+    assert!(is_ours(&[("x-forwarded-host", "a.example, localhost:8443")]));
+    assert!(is_ours(&[name, ("x-forwarded-port", "443,8443")]));
+    assert!(is_ours(&[("sec-fetch-site", "none"), name, port]));
+    assert!(!is_ours(&[]));
+    assert!(!is_ours(&[name]), "another port is another page");
+    assert!(!is_ours(&[name, ("x-forwarded-port", "443")]));
+    assert!(!is_ours(&[("x-forwarded-host", ""), port]));
+    assert!(!is_ours(&[("x-forwarded-host", "evil.example, , local"), port]));
+    for site in ["cross-site", "same-site"] {
+        assert!(!is_ours(&[("x-forwarded-host", "localhost:8443"), ("sec-fetch-site", site)]));
+    }
+}
+
+#[test]
+fn what_a_proxy_tells_makes_no_rebound_name_ours() {
+    let cookie = format!("{COOKIE}={}", cookie_for(LOCAL));
+    let pairs = [
+        ("cookie", cookie.as_str()),
+        ("host", "evil.example"),
+        ("x-forwarded-host", "localhost"),
+        ("sec-fetch-site", "same-origin"),
+    ];
+    assert_eq!(status(&person(), &pairs, "127.0.0.1:1"), 403);
 }

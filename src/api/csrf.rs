@@ -43,9 +43,11 @@ const ROUNDS: usize = 5;
 /// How long a caller waits for the key, whoever reads it: as long as for any answer of the API
 /// server.
 const WAIT: Duration = Duration::from_secs(30);
-/// How long a key that is ours alone is taken before the Secret is asked for again: what denies it at
-/// first may be a role that is applied a moment after us.
-const ALONE: Duration = Duration::from_secs(60);
+/// How long a key is taken before the Secret is asked for again: somebody may have put another one
+/// there, and what denies it at first may be a role that is applied a moment after us.
+const AGAIN: Duration = Duration::from_secs(60);
+/// How long one caller waits for that. The others have the key of before, and so has he then.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Makes and checks tokens.
 pub struct Csrf {
@@ -54,14 +56,14 @@ pub struct Csrf {
     /// Namespace and name of the Secret that replicas share; `None`: the key is this process's own.
     secret: Option<(String, String)>,
     /// Had at the first token, not at start: an API server that is away must not keep us from it.
-    /// One reads the Secret while the others wait.
+    /// One reads the Secret while the others wait, until there is a key.
     held: Mutex<Option<Held>>,
 }
 
 /// A key that we have.
 struct Held {
     key: Arc<hmac::Key>,
-    /// Of one that is ours alone: until the Secret is asked for again.
+    /// Until the Secret is asked for again, where replicas share one.
     until: Option<Instant>,
 }
 
@@ -127,28 +129,36 @@ impl Csrf {
 
     async fn found(&self, cluster: &Cluster) -> Result<Arc<hmac::Key>, ApiError> {
         let mut held = self.held.lock().await;
-        if let Some(Held { key, until }) = &mut *held {
-            if until.is_none_or(|until| Instant::now() < until) {
-                return Ok(key.clone());
-            }
-            // Before we ask: while nobody answers, whoever comes next has the key that we have.
-            *until = Some(Instant::now() + ALONE);
-        }
-        let (key, until) = match &self.secret {
-            None => (Arc::new(new_key(&random_bytes()?)), None),
-            Some((namespace, name)) => match (shared_key(cluster, namespace, name).await, &*held) {
-                (Ok(Found::Key(key)), _) => (key, None),
-                (Err(_), Some(held)) => return Ok(held.key.clone()),
-                (Err(error), None) => return Err(error),
-                (Ok(Found::Denied(failure)), before) => {
-                    let before = before.as_ref().map(|held| held.key.clone());
-                    let key = alone(before, &failure, namespace, name)?;
-                    (key, Some(Instant::now() + ALONE))
-                }
-            },
+        let Some(Held { key, until }) = &mut *held else {
+            let first = self.asked(cluster, None).await?;
+            return Ok(held.insert(first).key.clone());
         };
-        *held = Some(Held { key: key.clone(), until });
-        Ok(key)
+        if until.is_none_or(|until| Instant::now() < until) {
+            return Ok(key.clone());
+        }
+        // Before we ask: while nobody answers, whoever comes next has the key that we have.
+        *until = Some(Instant::now() + AGAIN);
+        let before = key.clone();
+        drop(held);
+        let asked = timeout(LOOK, self.asked(cluster, Some(before.clone()))).await;
+        let Ok(Ok(now)) = asked else { return Ok(before) };
+        Ok(self.held.lock().await.insert(now).key.clone())
+    }
+
+    /// The key that the Secret has now; while we are denied it, the one of before or one of our own.
+    async fn asked(
+        &self,
+        cluster: &Cluster,
+        before: Option<Arc<hmac::Key>>,
+    ) -> Result<Held, ApiError> {
+        let Some((namespace, name)) = &self.secret else {
+            return Ok(Held { key: Arc::new(new_key(&random_bytes()?)), until: None });
+        };
+        let key = match shared_key(cluster, namespace, name).await? {
+            Found::Key(key) => key,
+            Found::Denied(failure) => alone(before, &failure, namespace, name)?,
+        };
+        Ok(Held { key, until: Some(Instant::now() + AGAIN) })
     }
 
     /// Whether the request may be done, seen from here.

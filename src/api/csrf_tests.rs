@@ -1,8 +1,7 @@
 //! Tokens, whom they let through, and whose key they are made with.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use futures::future::join_all;
+use tokio::net::TcpListener;
 
 use super::*;
 
@@ -72,14 +71,53 @@ fn a_key_is_base64_and_long_enough() {
     }
 }
 
+/// What the Secret holds that a cluster answers with; without one it is denied.
+type Kept = Arc<std::sync::Mutex<Option<String>>>;
+
+/// A cluster at this listener.
+fn cluster_at(listener: &TcpListener) -> Cluster {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    Cluster::new("test", kube::Config::new(url)).unwrap()
+}
+
+async fn keeping(kept: &Kept) -> Cluster {
+    let kept = kept.clone();
+    let answer = move || async move {
+        let secret = kept.lock().unwrap().clone();
+        match secret {
+            Some(secret) => (StatusCode::OK, secret),
+            None => (StatusCode::FORBIDDEN, "{}".to_owned()),
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cluster = cluster_at(&listener);
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    cluster
+}
+
+/// A Secret and its key.
+fn secret() -> (String, hmac::Key) {
+    let secret = made("binnacle", "binnacle-csrf").unwrap().to_string();
+    let key = key_in(secret.as_bytes()).unwrap();
+    (secret, key)
+}
+
+fn shared() -> Csrf {
+    Csrf::shared("binnacle".into(), "binnacle-csrf".into())
+}
+
+/// Has the Secret asked for again.
+async fn is_due(csrf: &Csrf) {
+    csrf.held.lock().await.as_mut().unwrap().until = Some(Instant::now());
+}
+
 #[tokio::test]
 async fn who_waits_behind_others_for_the_key_waits_no_longer_than_for_his_own() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // Connections are made and nothing is ever said.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
-    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
-    let csrf = Csrf::shared("binnacle".into(), "binnacle-csrf".into());
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (cluster, csrf) = (cluster_at(&silent), shared());
     let (wait, begun) = (Duration::from_millis(200), Instant::now());
     // One after the other they would take 6 s.
     let all = join_all((0..30).map(|_| csrf.key_within(&cluster, wait))).await;
@@ -91,39 +129,53 @@ async fn who_waits_behind_others_for_the_key_waits_no_longer_than_for_his_own() 
 }
 
 #[tokio::test]
+async fn while_the_secret_is_asked_for_again_nobody_else_waits() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (cluster, csrf) = (cluster_at(&silent), shared());
+    let key = Arc::new(new_key(&[1; KEY_LENGTH]));
+    *csrf.held.lock().await = Some(Held { key, until: Some(Instant::now()) });
+    tokio::select! {
+        biased;
+        _ = csrf.key(&cluster) => panic!("it has asked, and nobody answers"),
+        found = csrf.key(&cluster) => assert!(found.is_ok()),
+    }
+}
+
+#[tokio::test]
 async fn a_key_of_our_own_stands_in_only_until_the_secret_is_allowed() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let secret = made("binnacle", "binnacle-csrf").unwrap().to_string();
-    let shared = key_in(secret.as_bytes()).unwrap();
-    let is_allowed = Arc::new(AtomicBool::new(false));
-    let allowed = is_allowed.clone();
-    let answer = move || async move {
-        match allowed.load(Ordering::SeqCst) {
-            true => (StatusCode::OK, secret),
-            false => (StatusCode::FORBIDDEN, "{}".to_owned()),
-        }
-    };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let router = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
-    let csrf = Csrf::shared("binnacle".into(), "binnacle-csrf".into());
+    let ((secret, shared_key), kept, csrf) = (secret(), Kept::default(), shared());
+    let cluster = keeping(&kept).await;
     let issued = async || token(&csrf.key(&cluster).await.unwrap(), "login", AT);
-    let is_due = async || {
-        csrf.held.lock().await.as_mut().unwrap().until = Some(Instant::now());
-    };
 
     let alone = issued().await;
-    assert!(!is_valid(&shared, "login", &alone, AT));
-    is_due().await;
+    assert!(!is_valid(&shared_key, "login", &alone, AT));
+    is_due(&csrf).await;
     assert_eq!(issued().await, alone, "what it gave out stays good while it is denied");
 
-    is_allowed.store(true, Ordering::SeqCst);
+    *kept.lock().unwrap() = Some(secret);
     assert_eq!(issued().await, alone, "it does not ask for each token");
-    is_due().await;
-    assert!(is_valid(&shared, "login", &issued().await, AT));
-    assert!(csrf.held.lock().await.as_ref().unwrap().until.is_none(), "for good");
+    is_due(&csrf).await;
+    assert!(is_valid(&shared_key, "login", &issued().await, AT));
+}
+
+#[tokio::test]
+async fn a_key_that_somebody_replaced_is_taken_over_and_stays_while_no_other_is_told() {
+    let ((one, first), (other, second)) = (secret(), secret());
+    let (kept, csrf) = (Kept::default(), shared());
+    let cluster = keeping(&kept).await;
+    let issued = async || token(&csrf.key(&cluster).await.unwrap(), "login", AT);
+
+    *kept.lock().unwrap() = Some(one);
+    assert!(is_valid(&first, "login", &issued().await, AT));
+    *kept.lock().unwrap() = Some(other);
+    assert!(is_valid(&first, "login", &issued().await, AT), "it does not ask for each token");
+    is_due(&csrf).await;
+    assert!(is_valid(&second, "login", &issued().await, AT));
+    for (odd, what) in [(Some("{}".to_owned()), "without a key"), (None, "denied")] {
+        *kept.lock().unwrap() = odd;
+        is_due(&csrf).await;
+        assert!(is_valid(&second, "login", &issued().await, AT), "{what}");
+    }
 }
 
 #[test]

@@ -2,6 +2,9 @@
 //! paths, asks for `create` before an upgrade into something that runs, then passes all on.
 //!
 //! It reads no body and rewrites no answer. Its own errors are `metav1.Status`, as kubectl reads.
+//!
+//! What services, pods and nodes serve through the API server is other people's, in our origin: it
+//! gets none of what signs a browser in at this address, and a browser shows it in a sandbox.
 
 use std::borrow::Cow;
 
@@ -9,7 +12,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
@@ -25,6 +28,26 @@ use crate::auth::Attributes;
 use crate::upstream::{self, BadPath, Identity, RequestInfo, User, classify, wanted_upgrade};
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+/// By which a proxy tells what it has taken off the path.
+static PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// In which proxies that sign people in hand their tokens on, beside `Authorization`: oauth2-proxy,
+/// Pomerium, Teleport, Cloudflare Access, Google's IAP, AWS's load balancer, Azure, authentik, Vouch.
+const TOKENS: [&str; 14] = [
+    "x-forwarded-access-token",
+    "x-auth-request-access-token",
+    "x-pomerium-jwt-assertion",
+    "teleport-jwt-assertion",
+    "cf-access-jwt-assertion",
+    "x-goog-iap-jwt-assertion",
+    "x-amzn-oidc-accesstoken",
+    "x-amzn-oidc-data",
+    "x-ms-token-aad-access-token",
+    "x-ms-token-aad-id-token",
+    "x-ms-token-aad-refresh-token",
+    "x-authentik-jwt",
+    "x-vouch-idp-accesstoken",
+    "x-vouch-idp-idtoken",
+];
 
 /// Any method on `/clusters/{cluster}` and below.
 pub async fn passthrough(State(gateway): Shared, request: Request) -> Response {
@@ -48,18 +71,24 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
     // From here on a WebSocket over HTTP/2 is the upgrade that the API server knows, reviewed as one.
     let bridge = Bridge::open(&mut request)?;
     let info = read(&request)?;
-    let by_cookie = !request.headers().contains_key(header::AUTHORIZATION);
+    let is_foreign = info.subresource == "proxy" || info.verb == "proxy";
+    let is_fenced = is_foreign && is_shown(request.headers());
     // Cookies are between the browser, us, and whatever else signs people in at this address.
     request.headers_mut().remove(header::COOKIE);
+    if is_foreign {
+        drop_tokens(request.headers_mut());
+    }
+    let prefix = request.headers().get(&PREFIX).cloned();
     let mut response = forward(gateway, &user, &info, request).await?;
     if let Some(bridge) = bridge {
         response = bridge.answer(response)?;
     }
     if response.headers().contains_key(header::LOCATION) {
-        let root = format!("{}/clusters/{}", gateway.base_path, encoded(own));
+        let told: HeaderMap = prefix.map(|text| (PREFIX.clone(), text)).into_iter().collect();
+        let root = gateway.seen_at(&told, &format!("/clusters/{}", encoded(own)));
         prefix_location(response.headers_mut(), gateway.cluster.prefix(), &root);
     }
-    if by_cookie && (info.subresource == "proxy" || info.verb == "proxy") {
+    if is_fenced {
         fence_off(response.headers_mut());
     }
     Ok(response)
@@ -83,8 +112,29 @@ pub(super) fn prefix_location(headers: &mut HeaderMap, prefix: &str, root: &str)
     }
 }
 
+/// Whether the answer may become a page that asks as the person who sees it, or leave cookies: it
+/// came by a cookie, or by an `Authorization` that a proxy adds to what a browser asks. Old browsers,
+/// and all of them over plain HTTP, only say that they would show a page. To scripts, which read
+/// the answer, the fence is nothing.
+fn is_shown(headers: &HeaderMap) -> bool {
+    let html = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/html"));
+    // As all of them begin, and kubectl, curl and the like do not.
+    let is_browser = |agent: &HeaderValue| agent.as_bytes().starts_with(b"Mozilla/");
+    !headers.contains_key(header::AUTHORIZATION)
+        || headers.contains_key("sec-fetch-site")
+        || headers.get(header::USER_AGENT).is_some_and(is_browser)
+        || headers.get_all(header::ACCEPT).iter().any(html)
+}
+
+/// Whoever serves something would have the tokens of all who look at it.
+fn drop_tokens(headers: &mut HeaderMap) {
+    for name in TOKENS {
+        headers.remove(name);
+    }
+}
+
 /// A page that a service, pod or node serves through us is somebody else's, in our origin: a
-/// browser that came by a cookie must neither lend it that cookie nor let it set one.
+/// browser must neither lend it what it is signed in by nor let it set a cookie.
 fn fence_off(headers: &mut HeaderMap) {
     headers.remove(header::SET_COOKIE);
     let sandbox = HeaderValue::from_static("sandbox allow-scripts allow-forms allow-popups");
@@ -277,6 +327,39 @@ mod tests {
             let (found, rest) = split(&uri, "", "arn:aws/x").unwrap();
             assert_eq!((&*found, rest.as_str()), (name, target), "{uri}");
         }
+    }
+
+    #[test]
+    fn what_a_browser_may_show_is_told_from_what_a_client_reads() {
+        let shown = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            is_shown(&pairs.collect())
+        };
+        let token = ("authorization", "Bearer a");
+        assert!(shown(&[]), "by the cookie");
+        assert!(shown(&[token, ("sec-fetch-site", "cross-site"), ("accept", "*/*")]));
+        assert!(shown(&[token, ("accept", "*/*"), ("user-agent", "Mozilla/5.0")]));
+        assert!(shown(&[token, ("accept", "text/html,application/xhtml+xml,*/*;q=0.8")]));
+        for accept in ["*/*", "application/json, */*"] {
+            assert!(!shown(&[token, ("accept", accept)]));
+        }
+        assert!(!shown(&[token]));
+    }
+
+    #[test]
+    fn tokens_of_proxies_that_sign_people_in_are_dropped_and_names_stay() {
+        let mut headers = HeaderMap::new();
+        for name in TOKENS.into_iter().chain(["x-forwarded-user", "x-auth-request-email"]) {
+            // As whoever has two proxies in front has them.
+            headers.append(name, HeaderValue::from_static("a"));
+            headers.append(name, HeaderValue::from_static("b"));
+        }
+        drop_tokens(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-auth-request-email", "x-forwarded-user"]);
     }
 
     #[test]

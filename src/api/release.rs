@@ -6,7 +6,9 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use bytes::Bytes;
 use compact_str::CompactString;
+use http::request::Parts;
 use http::{HeaderValue, StatusCode, Uri, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -22,6 +24,7 @@ use super::release_urls::{services, urls};
 use super::respond::{Freshness, Reply};
 use super::target::{Target, encoded};
 use super::{Caller, Gateway, Shared};
+use crate::helm::act::{Act, BadAct};
 use crate::helm::blob::{BadRelease, Hook, Release, computed};
 use crate::helm::facts::{Fact, Read};
 use crate::helm::manifest::{self, Object};
@@ -34,6 +37,8 @@ use crate::upstream::User;
 
 /// Manifests read at once, each document by document: the tree of one takes 60 MiB at worst.
 static READING: Semaphore = Semaphore::const_new(4);
+/// What is read at once: 64 KiB of YAML are some 3 ms.
+const AT_ONCE: usize = 64 << 10;
 /// What a detail shows of `Chart.yaml`.
 const OF_CHART: [&str; 14] = [
     "name",
@@ -181,6 +186,21 @@ pub async fn parsed<T: Send + 'static>(
         read()
     });
     read.await.map_err(|error| ApiError::internal(&error))
+}
+
+/// What a person asks of the engine. Values may be 1 MiB of YAML, and charts come as base64: they
+/// are read where nobody waits for the thread.
+pub async fn act(
+    head: &Parts,
+    body: &Bytes,
+    read: fn(&str, &[u8]) -> Result<Act, BadAct>,
+) -> Result<Act, ApiError> {
+    let query = head.uri.query().unwrap_or_default();
+    if body.len() <= AT_ONCE {
+        return Ok(read(query, body)?);
+    }
+    let (query, body) = (query.to_owned(), body.clone());
+    Ok(parsed(move || read(&query, &body)).await??)
 }
 
 /// `GET /api/v1/release/{namespace}/{name}`.

@@ -89,7 +89,9 @@ pub async fn preview(
         view::verified(&gateway, &user).await?;
     }
     let caller = whose(&caller, &user);
-    let act = act::preview(&body::with_chart(&user, &head.headers, body).await?.0)?;
+    let (body, large) = body::with_chart(&user, &head.headers, body).await?;
+    let act = release::act(&head, &body, |_, body| act::preview(body)).await?;
+    drop((body, large));
     let _seat = seat(&caller)?;
     let asked = Asked {
         gateway: &gateway,

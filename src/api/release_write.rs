@@ -21,7 +21,7 @@ use super::body::{self, JSON, TURN, send};
 use super::error::ApiError;
 use super::operation::shown;
 use super::passthrough::user_name;
-use super::release::{Asked, content, found};
+use super::release::{self, Asked, content, found};
 use super::release_plan::back_to;
 use super::release_protect::refuse_if_protected;
 use super::release_run::{self, Task, chart_of, fetched};
@@ -128,7 +128,7 @@ async fn write(
         }
     }
     let (body, place) = body::with_chart(&user, &head.headers, body).await?;
-    let act = read(head.uri.query().unwrap_or_default(), &body)?;
+    let act = release::act(&head, &body, read).await?;
     let key = idempotent.map(|key| {
         let target = head.uri.path_and_query().map_or("", |target| target.as_str());
         let method = head.method.as_str().as_bytes();
@@ -380,9 +380,9 @@ impl Wanted {
     fn accepted(&self, operation: &Operation) -> Response {
         let locale = self.gateway.locale_of(&self.head.headers);
         let mut response = body::answer(StatusCode::ACCEPTED, &shown(operation, locale));
-        let base = &self.gateway.base_path;
         let (namespace, id) = (encoded(&operation.namespace), encoded(&operation.id));
-        let location = format!("{base}{CONTRACT}/operation/{namespace}/{id}");
+        let below = format!("{CONTRACT}/operation/{namespace}/{id}");
+        let location = self.gateway.seen_at(&self.head.headers, &below);
         if let Ok(location) = HeaderValue::from_str(&location) {
             response.headers_mut().insert(header::LOCATION, location);
         }

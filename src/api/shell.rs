@@ -168,7 +168,7 @@ fn seat(places: &Places, user: &User, most: (usize, usize)) -> Result<Seat, ApiE
     })
 }
 
-/// Derived each time: a CSRF key that is ours alone may give way to the shared one.
+/// Derived each time: the CSRF key may give way to another, as one that is ours alone to the shared one.
 async fn keys(gateway: &Gateway) -> Result<Keys, ApiError> {
     Keys::derived(&gateway.csrf, &gateway.cluster).await
 }

@@ -25,6 +25,8 @@ use crate::upstream::Cluster;
 /// Our Service, and the Secret that the first replica makes beside it.
 const IN_CLUSTER_NAME: &str = "binnacle";
 const IN_CLUSTER_SECRET: &str = "binnacle-tls";
+/// What every container has in its environment, also one without a service account.
+const IN_POD: &str = "KUBERNETES_SERVICE_HOST";
 /// Between attempts to read our certificate while the API server is away at start.
 const RETRY: Duration = Duration::from_secs(2);
 /// From the first attempt until probes are answered without it: sooner than any probe gives up, and
@@ -67,9 +69,12 @@ pub(super) fn source(
     let config::Certificate { files, names, secret } = certificate;
     let own_namespace = chosen.config.default_namespace.as_str();
     let service = chosen.in_cluster.then_some((own_namespace, IN_CLUSTER_NAME));
-    let wanted = tls::wanted_names(names, listeners.https.ip(), service)?;
     let in_cluster = || (own_namespace.to_owned(), IN_CLUSTER_SECRET.to_owned());
     let secret = secret.clone().or_else(|| chosen.in_cluster.then(in_cluster));
+    // A pod's own names go with it, and what replicas share would keep those of all of them.
+    let is_pod = is_in_pod() || std::env::var_os(IN_POD).is_some();
+    let is_own = secret.is_none() || !is_pod;
+    let wanted = tls::wanted_names(names, is_own.then_some(listeners.https.ip()), service)?;
     let source = match (files.clone(), secret) {
         (Some((cert, key)), _) => Source::Files { cert, key },
         (None, Some((namespace, name))) => {

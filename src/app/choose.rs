@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::refused;
 use crate::config::{ClusterChoice, Effective, Exit};
@@ -226,13 +226,16 @@ async fn from_kubeconfig(
     why: &str,
 ) -> Result<Chosen, KubeconfigError> {
     let name = context.clone().or_else(|| read.current_context.clone()).unwrap_or_default();
-    let named = named_proxy(&read, &name);
+    let cluster = cluster_of(&read, &name);
+    let (proxy, authority) = (cluster.and_then(named_proxy), cluster.and_then(named_authority));
     let options = KubeConfigOptions { context, ..Default::default() };
     let mut config = kube::Config::from_custom_kubeconfig(read, &options).await?;
+    // Read again each minute, as kube has it in a pod: a new authority needs no restart.
+    config.root_cert_file = authority;
     // Not kube's: with its features for proxies, which we leave off, it would look for the proxy's
     // own address among the exceptions, and end where one of them is empty.
-    config.proxy_url = match named {
-        Some(named) => Some(named.parse().map_err(KubeconfigError::ParseProxyUrl)?),
+    config.proxy_url = match proxy {
+        Some(proxy) => Some(proxy.parse().map_err(KubeconfigError::ParseProxyUrl)?),
         None => proxy_of(&config.cluster_url, &said(PROXY), &said(NO_PROXY)),
     };
     Ok(Chosen {
@@ -245,11 +248,22 @@ async fn from_kubeconfig(
     })
 }
 
-/// What the context's cluster has as `proxy-url`: for all that goes there, without exceptions.
-fn named_proxy(read: &Kubeconfig, context: &str) -> Option<String> {
+/// The cluster of a context.
+fn cluster_of<'a>(read: &'a Kubeconfig, context: &str) -> Option<&'a Cluster> {
     let context = read.contexts.iter().find(|one| one.name == context)?.context.as_ref()?;
-    let named = read.clusters.iter().find(|one| one.name == context.cluster)?;
-    named.cluster.as_ref()?.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+    read.clusters.iter().find(|one| one.name == context.cluster)?.cluster.as_ref()
+}
+
+/// What a cluster has as `proxy-url`: for all that goes there, without exceptions.
+fn named_proxy(cluster: &Cluster) -> Option<String> {
+    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+}
+
+/// The file of a cluster's authority, where the kubeconfig does not hold the authority itself.
+fn named_authority(cluster: &Cluster) -> Option<PathBuf> {
+    let is_held = cluster.certificate_authority_data.as_ref().is_some_and(|data| !data.is_empty());
+    let file = cluster.certificate_authority.as_ref().filter(|file| !is_held && !file.is_empty());
+    file.map(PathBuf::from)
 }
 
 fn said(names: [&str; 2]) -> String {

@@ -1,5 +1,8 @@
 //! Which kubeconfig and which of its contexts, what is said where there is none, and the proxy.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::*;
 
 const CORP: &str = "http://me:a%40b@proxy.corp.example:3128";
@@ -65,6 +68,28 @@ async fn a_kubeconfigs_own_proxy_is_that_of_the_contexts_cluster() {
     assert_eq!(chosen.config.proxy_url, Some(Uri::from_static("http://other:1")));
     let chosen = from_kubeconfig(read, Some("three".into()), "").await.unwrap();
     assert_eq!(chosen.config.proxy_url, None);
+}
+
+#[tokio::test]
+async fn an_authority_in_a_file_is_read_again_and_one_in_the_kubeconfig_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    let pem = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap().cert.pem();
+    std::fs::write(&file, &pem).unwrap();
+    let read_again = async |authority: &str| {
+        let text = format!(
+            "current-context: one\n\
+             clusters: [{{name: a, cluster: {{server: 'https://[::1]:1', {authority}}}}}]\n\
+             contexts: [{{name: one, context: {{cluster: a}}}}]\n"
+        );
+        let read = Kubeconfig::from_yaml(&text).unwrap();
+        from_kubeconfig(read, None, "").await.unwrap().config.root_cert_file
+    };
+    let named = format!("certificate-authority: '{}'", file.display());
+    let held = format!("certificate-authority-data: {}", STANDARD.encode(&pem));
+    assert_eq!(read_again(&format!("{named}, {held}")).await, None);
+    assert_eq!(read_again(&held).await, None);
+    assert_eq!(read_again(&named).await, Some(file));
 }
 
 #[test]

@@ -66,6 +66,16 @@ pub(super) struct Layer {
     #[arg(long, env = "BINNACLE_DEFAULT_LOCALE", hide_env_values = true, value_name = "LOCALE")]
     pub(super) default_locale: Option<String>,
 
+    /// Origins of frontends elsewhere that bring their users' tokens, such as Headlamp: WebSockets and forms of their pages are not refused; separated by commas
+    #[arg(
+        long,
+        env = "BINNACLE_TRUSTED_ORIGINS",
+        hide_env_values = true,
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub(super) trusted_origins: Option<Vec<String>>,
+
     /// Certificate chain in PEM to serve instead of our own; needs --tls-key too
     #[arg(long, env = "BINNACLE_TLS_CERT", hide_env_values = true, value_name = "FILE")]
     pub(super) tls_cert: Option<String>,

@@ -227,10 +227,12 @@ impl Reader {
 
     fn front(&mut self, from: &mut Layer) -> Result<Front, Exit> {
         let locale = from.default_locale.take();
+        let origins = from.trusted_origins.take();
         Ok(Front {
             static_dir: self.optional("static-dir", from.static_dir.take(), values::directory)?,
             base_path: self.one("base-path", from.base_path.take(), "", values::base_path)?,
             default_locale: self.one("default-locale", locale, "en", values::locale)?,
+            trusted_origins: self.many("trusted-origins", origins, &[], values::origin)?,
             max_body: self.one("max-body", from.max_body.take(), "3Mi", values::body_size)?,
         })
     }

@@ -207,6 +207,22 @@ pub(super) fn certificate_name(text: &str) -> Parsed<String> {
         .map_err(|_| "not a host name or IP address; use e.g. dashboard.example.com".to_owned())
 }
 
+/// Where pages come from, as browsers write it.
+pub(super) fn origin(text: &str) -> Parsed<String> {
+    let parts = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
+    let is_host = |host: &str| {
+        let uri = host.parse::<http::uri::Authority>();
+        uri.is_ok_and(|uri| uri.as_str() == host && !host.contains('@') && host != "*")
+            && !host.bytes().any(|byte| byte.is_ascii_uppercase())
+    };
+    match parts {
+        Some((_, host)) if is_host(host) => Ok(text.to_owned()),
+        _ => Err("not an origin; use a scheme and a host in small letters, without a path, e.g. \
+                  https://headlamp.example.com"
+            .to_owned()),
+    }
+}
+
 /// Namespace and name of releases, in both of which `*` stands for anything.
 pub(super) fn releases(text: &str) -> Parsed<String> {
     let part = |part: &str| {

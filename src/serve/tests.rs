@@ -24,3 +24,11 @@ fn only_errors_of_one_client_are_passed_over() {
     let no_files = io::Error::from_raw_os_error(24);
     assert!(!only_this_one(&no_files));
 }
+
+#[test]
+fn whoever_is_in_front_of_us_lets_go_of_an_idle_connection_before_we_do() {
+    let Limits { keep, header_time, .. } = Limits::default();
+    assert!(keep > Duration::from_secs(600), "Google's load balancers, fixed");
+    // What has asked nothing yet is no connection that a proxy keeps.
+    assert!(header_time < Duration::from_secs(60));
+}

@@ -31,35 +31,34 @@ impl Wanted {
 
 /// What our certificate should carry: the configured names, `localhost` and the loopback addresses, and
 ///
-/// - on a machine (`service` is `None`): the host name, the address the server listens on, or, when that
-///   is unspecified, the addresses of the interfaces that hold the default routes. Other interfaces
+/// - in a cluster: the names of the Service (namespace, name).
+/// - else, where `listen` says the address the server listens on: it or, when that is unspecified, the
+///   addresses of the interfaces that hold the default routes, and the host name. Other interfaces
 ///   are not found without asking the operating system in its own way for each; name them.
-/// - in a cluster: the names of the Service (namespace, name) instead. Host name and addresses of
-///   a pod stay out, because all replicas share one certificate.
+///
+/// Neither is known where pods before another cluster share it. Host name and addresses of a pod stay
+/// out of what all replicas share: each new pod would add its own.
 ///
 /// # Errors
 /// [`TlsError::Name`] for a configured name that no certificate can carry.
 pub fn wanted_names(
     configured: &[String],
-    listen: IpAddr,
+    listen: Option<IpAddr>,
     service: Option<(&str, &str)>,
 ) -> Result<Wanted, TlsError> {
     let mut names = Vec::new();
     for name in configured {
         names.push(normalized(name).ok_or_else(|| TlsError::Name(name.clone()))?);
     }
-    match service {
-        Some((namespace, service)) => {
-            let full = format!("{service}.{namespace}.svc");
-            names.push(full.clone());
-            names.push(service.to_owned());
-            names.push(format!("{service}.{namespace}"));
-            names.push(format!("{full}.cluster.local"));
-        }
-        None => {
-            names.extend(host_name().as_deref().and_then(normalized));
-            names.extend(addresses(listen).iter().map(IpAddr::to_string));
-        }
+    if let Some((namespace, service)) = service {
+        let full = format!("{service}.{namespace}.svc");
+        names.push(full.clone());
+        names.push(service.to_owned());
+        names.push(format!("{service}.{namespace}"));
+        names.push(format!("{full}.cluster.local"));
+    } else if let Some(listen) = listen {
+        names.extend(host_name().as_deref().and_then(normalized));
+        names.extend(addresses(listen).iter().map(IpAddr::to_string));
     }
     names.push("localhost".to_owned());
     names.push(Ipv4Addr::LOCALHOST.to_string());
@@ -122,7 +121,7 @@ fn source_address(any: IpAddr, target: SocketAddr) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const LOOPBACK: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
     fn names(configured: &[&str], service: Option<(&str, &str)>) -> Vec<String> {
         let configured: Vec<String> = configured.iter().map(|name| (*name).to_owned()).collect();
@@ -158,8 +157,14 @@ mod tests {
     #[test]
     fn a_specific_listen_address_is_a_name() {
         let listen: IpAddr = "192.0.2.7".parse().unwrap();
-        let wanted = wanted_names(&[], listen, None).unwrap();
+        let wanted = wanted_names(&[], Some(listen), None).unwrap();
         assert!(wanted.names.contains(&"192.0.2.7".to_owned()));
+    }
+
+    #[test]
+    fn what_pods_share_without_a_service_has_no_name_of_a_pod() {
+        let wanted = wanted_names(&["dash.example.com".to_owned()], None, None).unwrap();
+        assert_eq!(wanted.names, ["dash.example.com", "localhost", "127.0.0.1", "::1"]);
     }
 
     #[test]

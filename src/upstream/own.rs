@@ -178,13 +178,22 @@ impl Source {
     /// Takes it out of what is known of the user, where nothing else there goes before it.
     fn of(info: &mut AuthInfo) -> Self {
         let password = info.username.is_some() && info.password.is_some();
-        if password || info.token.is_some() || info.auth_provider.is_some() {
+        if password || info.auth_provider.is_some() {
             return Self::Fixed;
         }
-        match (info.token_file.take(), info.exec.take()) {
-            (Some(path), _) => Self::File(path),
-            (None, Some(exec)) => Self::Plugin(Box::new(exec)),
-            (None, None) => Self::pair(info),
+        // A token beside a file is what that once held: as client-go has it, the file goes before
+        // it unless there is nothing to read.
+        let file = info.token_file.clone().map(Self::File);
+        if let Some(file) = file.filter(|file| info.token.is_none() || file.ask().is_ok()) {
+            (info.token, info.token_file, info.exec) = (None, None, None);
+            return file;
+        }
+        if info.token.is_some() {
+            return Self::Fixed;
+        }
+        match info.exec.take() {
+            Some(exec) => Self::Plugin(Box::new(exec)),
+            None => Self::pair(info),
         }
     }
 

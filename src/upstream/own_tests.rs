@@ -141,6 +141,21 @@ async fn a_token_file_is_read_without_its_line_end_and_again_after_a_while() {
 }
 
 #[tokio::test]
+async fn a_token_beside_its_file_counts_only_where_that_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let user = json!({"token": "stale", "tokenFile": path});
+    let sent = async || {
+        let (cluster, seen) = cluster(user.clone()).await;
+        ask(&cluster, Identity::Server).await.unwrap();
+        last(&seen, header::AUTHORIZATION)
+    };
+    assert_eq!(sent().await, ["Bearer stale"]);
+    fs::write(&path, "new\n").unwrap();
+    assert_eq!(sent().await, ["Bearer new"]);
+}
+
+#[tokio::test]
 async fn a_certificate_in_files_is_read_again_after_a_while_and_one_half_written_is_not_taken() {
     let folder = tempfile::tempdir().unwrap();
     let [certificate, key] = ["tls.crt", "tls.key"].map(|name| folder.path().join(name));

@@ -41,7 +41,7 @@ pub fn trusting(ca_pem: &str) -> ClientConfig {
 
 /// A keeper of a state directory, as on a person's machine.
 pub async fn on_a_machine(dir: &Path) -> Keeper {
-    let wanted = wanted_names(&[], LOOPBACK, None).unwrap();
+    let wanted = wanted_names(&[], Some(LOOPBACK), None).unwrap();
     let source = Source::StateDir(dir.to_owned());
     Keeper::open(source, wanted).await.unwrap()
 }
@@ -166,7 +166,7 @@ async fn given_files_are_swapped_and_a_broken_replacement_keeps_the_old_one() {
     let first = put();
     let first_pem = pem();
     let source = Source::Files { cert: cert.clone(), key: key.clone() };
-    let wanted = wanted_names(&[], LOOPBACK, None).unwrap();
+    let wanted = wanted_names(&[], Some(LOOPBACK), None).unwrap();
     let keeper = Keeper::open(source, wanted).await.unwrap();
     let seen = handshake(keeper.server_config(), &first_pem, "localhost").await;
     assert_eq!(seen.unwrap(), first);
@@ -249,7 +249,7 @@ async fn client(user: &str) -> kube::Client {
 }
 
 fn of_service(namespace: &str) -> Wanted {
-    wanted_names(&[], LOOPBACK, Some((namespace, "binnacle"))).unwrap()
+    wanted_names(&[], Some(LOOPBACK), Some((namespace, "binnacle"))).unwrap()
 }
 
 /// A replica: its client and its names are its own.
@@ -310,6 +310,25 @@ async fn replicas_that_renew_at_once_agree_and_keep_the_authority() {
     assert_eq!((one.ca_pem(), two.ca_pem()), (ca.clone(), ca));
     assert_eq!((one.reloads(), two.reloads()), (1, 1));
     assert_eq!((one.failures(), two.failures()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_pods_share_before_another_cluster_has_no_names_of_theirs() {
+    let cluster = cluster::shared().await;
+    let namespace = cluster.namespace("tls-pods").await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut pod = command(dir.path());
+    pod.env("KUBERNETES_SERVICE_HOST", "192.0.2.1");
+    let kubeconfig = cluster.kubeconfig("admin").display().to_string();
+    let secret = format!("{namespace}/binnacle-tls");
+    let args = ["--kubeconfig", &kubeconfig, "--tls-secret", &secret];
+    let mut spoken = Spoken::start(pod, dir.path(), &args);
+    spoken.listens().await;
+    let kept = secrets(&namespace).await.get("binnacle-tls").await.unwrap().data.unwrap();
+    let leaf = CertificateDer::from_pem_slice(&kept["tls.crt"].0).unwrap();
+    let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
+    let names = leaf.subject_alternative_name().unwrap().unwrap().value;
+    assert_eq!(names.general_names.len(), 3, "localhost and two addresses: {names:?}");
 }
 
 #[tokio::test]

@@ -74,6 +74,8 @@ fn every_sort_of_bad_value_is_refused_by_name() {
         ("--tls-key", "/no/such/file"),
         ("--tls-key", "/dev/null"),
         ("--tls-names", "a b"),
+        ("--trusted-origins", "headlamp.example.com"),
+        ("--trusted-origins", "https://headlamp.example.com/"),
         ("--tls-secret", "no-namespace"),
         ("--log-level", "loud"),
         ("--log-format", "xml"),

@@ -268,7 +268,7 @@ async fn a_client_that_never_finishes_its_first_head_is_cut_off() {
 
 #[tokio::test]
 async fn a_client_that_never_finishes_its_second_head_is_cut_off_too() {
-    let limits = Limits { idle: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { keep: Duration::from_millis(200), ..Limits::default() };
     let listener = Listener::plain(limits).await;
     let mut stream = listener.connect().await;
     send(&mut stream, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\nGET /hel").await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use futures::{SinkExt as _, StreamExt as _};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use rustls_pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -339,10 +339,36 @@ async fn echo(listener: TcpListener) {
     }
 }
 
-/// Gives everybody the same page.
+/// Gives everybody the same page with a cookie, and says which headers came.
 async fn page(listener: TcpListener) {
-    let page = || async { "a page of a service" };
+    let page = |headers: HeaderMap| async move {
+        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        ([("set-cookie", "theirs=1")], format!("a page of a service, by {}", names.join(" ")))
+    };
     axum::serve(listener, axum::Router::new().fallback(page)).await.unwrap();
+}
+
+/// A page that is shown by an `Authorization` which a proxy may have added acts as nobody, its server
+/// gets no token, and what a prefix was taken off leads back behind it.
+async fn is_fenced_for_browsers(gateway: &Gateway, path: &str) {
+    let token = ("x-forwarded-access-token", "secret");
+    let link = ("sec-fetch-site", "cross-site");
+    for browser in [&[link, ("sec-fetch-mode", "navigate")][..], &[("accept", "text/html, */*")]] {
+        let headers = [browser, &[token, ("x-forwarded-user", "jane")]].concat();
+        let answer = gateway.request(Method::GET, Some("admin"), path, &headers, Vec::new()).await;
+        let (fence, text) = (answer.header("content-security-policy"), answer.text());
+        assert!(fence.starts_with("sandbox ") && !fence.contains("same-origin"), "{fence}");
+        assert_eq!((answer.status, answer.header("set-cookie")), (200, ""), "{text}");
+        assert!(text.contains("x-forwarded-user") && !text.contains(token.0), "{text}");
+    }
+    let slashless = path.split_once("/proxy/").unwrap().0.to_owned() + "/proxy";
+    for (prefix, begin) in [("/k8s", "/k8s/clusters/"), ("//evil.example", "/clusters/")] {
+        let headers = [("x-forwarded-prefix", prefix)];
+        let user = Some("admin");
+        let answer = gateway.request(Method::GET, user, &slashless, &headers, Vec::new()).await;
+        let location = answer.header("location");
+        assert!(location.starts_with(begin) && location.ends_with("/proxy/"), "{location}");
+    }
 }
 
 /// Behind a service are pods' addresses, and the API server proxies to none of loopback.
@@ -381,7 +407,11 @@ async fn pages_and_websockets_of_a_service_come_through() {
 
     let path = format!("/clusters/test{in_it}/services/site:pages/proxy/some/page?q=1");
     let answer = ask(&gateway, admin, &path).await;
-    assert_eq!((answer.status, answer.text().as_str()), (200, "a page of a service"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().starts_with("a page of a service, by "), "{}", answer.text());
+    assert_eq!(answer.header("set-cookie"), "theirs=1", "no browser, no fence");
+    assert_eq!(answer.header("content-security-policy"), "");
+    is_fenced_for_browsers(&gateway, &path).await;
     let path = format!("/clusters/test{in_it}/services/site:sockets/proxy/");
     let mut socket = log_streams::socket(&gateway, admin, &path).await;
     for word in ["welcome", "there and back 💧"] {

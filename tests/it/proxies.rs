@@ -1,5 +1,6 @@
 //! Behind a real nginx with the configuration that we ship: one replica or two that take turns, at
-//! the root or under a base path, what streams arrives as it is said, and kubectl works.
+//! the root or under a base path, what streams arrives as it is said, and kubectl works. And what
+//! other proxies do, said by hand: they add an `Authorization`, or call us by a name of their own.
 //!
 //! It is NOT where streams, shells and the passthrough are tested in all their cases (`live.rs`,
 //! `log_streams.rs`, `shells.rs`, `terminals.rs`, `kubectl.rs`).
@@ -308,6 +309,61 @@ async fn behind_nginx_our_own_pages_are_known_by_their_origin_and_others_refused
     let (log, link) = (front.nginx.access_log(), gateway.local_token.clone().unwrap());
     assert!(log.contains("GET /dashboard/ ") && !log.contains(&link), "{log}");
     front.stop().await;
+}
+
+#[tokio::test]
+async fn no_other_sites_page_acts_by_an_authorization_that_a_proxy_adds() {
+    let gateway = gateway::start(Options::default()).await;
+    let (ours, theirs) = (("origin", gateway.url.as_str()), ("origin", "https://evil.example"));
+    let json_type = ("content-type", "application/json");
+    let by_browser = ("sec-fetch-site", "same-origin");
+    let socket = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-protocol", "v5.channel.k8s.io"),
+    ];
+    // Nobody is there: who is told so would have had a shell.
+    let exec = "/clusters/test/api/v1/namespaces/default/pods/nobody-made-this/exec?command=id";
+    let cases: [(&[(&str, &str)], u16); 4] =
+        [(&[], 404), (&[ours], 404), (&[theirs, by_browser], 404), (&[theirs], 403)];
+    for (more, status) in cases {
+        let headers = [&socket[..], more].concat();
+        let answer = gateway.request(Method::GET, Some("admin"), exec, &headers, Vec::new()).await;
+        assert_eq!(answer.status, status, "{more:?}: {}", answer.text());
+    }
+    let path = "/clusters/test/api/v1/namespaces?dryRun=All";
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "posted"}});
+    // Other sites' pages post JSON only after a preflight, in which we let them have nothing.
+    let cases: [(&[(&str, &str)], u16); 4] =
+        [(&[], 201), (&[ours], 201), (&[theirs], 403), (&[theirs, json_type], 201)];
+    for (headers, status) in cases {
+        let body = object.to_string().into_bytes();
+        let answer = gateway.request(Method::POST, Some("admin"), path, headers, body).await;
+        assert_eq!(answer.status, status, "{headers:?}: {}", answer.text());
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_shell_opens_behind_a_proxy_that_calls_us_by_another_name() {
+    let gateway = gateway::start(Options::default()).await;
+    let page = [("host", "dashboard-api:8000"), ("origin", "https://localhost:8443")];
+    let told = [("x-forwarded-host", "localhost"), ("x-forwarded-port", "8443")];
+    let cases: [(&[(&str, &str)], u16); 4] = [
+        (&[("sec-fetch-site", "same-origin")], 200),
+        (&told, 200),
+        (&told[..1], 403),
+        (&[("sec-fetch-site", "same-site"), told[0], told[1]], 403),
+    ];
+    for (at, (more, status)) in cases.into_iter().enumerate() {
+        let (path, headers) =
+            (format!("/api/sockjs/000/named-{at}/xhr"), [&page[..], more].concat());
+        let answer = gateway.request(Method::POST, None, &path, &headers, Vec::new()).await;
+        assert_eq!(answer.status, status, "{more:?}: {}", answer.text());
+    }
+    gateway.stop().await;
 }
 
 #[tokio::test]
