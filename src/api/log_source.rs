@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::error::ApiError;
 use super::log_follow::Taken;
 use super::log_lines::parameter;
+use super::log_source_end::is_over;
 use super::log_source_filter::Filter;
 use super::log_stream::{End, Entry, Line, Mark, Reader, Reason};
 use super::logs::{file_options, log_path, open};
@@ -448,39 +449,6 @@ impl Filtering {
             }
         }
         Ok(kept)
-    }
-}
-
-/// Whether a container has ended for good.
-fn is_over(pod: &Value, container: &str) -> bool {
-    let text = |at: &Value, pointer: &str| {
-        at.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    if matches!(&*text(pod, "/status/phase"), "Succeeded" | "Failed") {
-        return true;
-    }
-    let find = |list: String| {
-        let mut all = pod.pointer(&list).and_then(Value::as_array).into_iter().flatten();
-        all.find(|one| text(one, "/name") == container)
-    };
-    let [main, init, debug] = ["c", "initC", "ephemeralC"]
-        .map(|kind| (format!("/spec/{kind}ontainers"), format!("/status/{kind}ontainerStatuses")))
-        .map(|(spec, status)| find(spec).map(|spec| (spec, find(status))));
-    let is_init = main.is_none() && init.is_some();
-    let is_debug = main.is_none() && init.is_none();
-    // Who is asked for a container that the pod has not says so himself, and will go on to.
-    let Some((spec, status)) = main.or(init).or(debug) else { return true };
-    let ended = status.and_then(|status| status.pointer("/state/terminated"));
-    let Some(ended) = ended else { return false };
-    if is_debug || pod.pointer("/metadata/deletionTimestamp").is_some() {
-        return true;
-    }
-    let well = ended.pointer("/exitCode").and_then(Value::as_i64) == Some(0);
-    let own = text(spec, "/restartPolicy");
-    match (&*own, &*text(pod, "/spec/restartPolicy")) {
-        ("Always", _) => false,
-        (_, "Never") => true,
-        (_, policy) => well && (is_init || policy == "OnFailure"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! When a container is over, what is asked of the API server, and how a line is told.
+//! What is asked of the API server, and how a line is told.
 
 use std::iter;
 
@@ -7,53 +7,6 @@ use serde_json::json;
 
 use super::*;
 use crate::api::log_stream::QUEUE;
-
-fn pod(phase: &str, policy: &str, state: &Value) -> Value {
-    let is = |name: &str| json!({"name": name, "state": state});
-    json!({
-        "metadata": {"name": "web"},
-        "spec": {
-            "restartPolicy": policy,
-            "initContainers": [{"name": "init"}, {"name": "side", "restartPolicy": "Always"}],
-            "containers": [{"name": "main"}],
-            "ephemeralContainers": [{"name": "debug"}],
-        },
-        "status": {
-            "phase": phase,
-            "initContainerStatuses": [is("init"), is("side")],
-            "containerStatuses": [is("main")],
-            "ephemeralContainerStatuses": [is("debug")],
-        },
-    })
-}
-
-#[test]
-fn a_container_is_over_when_nobody_will_start_it_again() {
-    let running = json!({"running": {}});
-    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-    let ended = |code: i64| json!({"terminated": {"exitCode": code}});
-    for (policy, state, over) in [
-        ("Always", &running, ""),
-        ("Never", &running, ""),
-        ("Always", &waiting, ""),
-        ("Always", &ended(0), "init debug"),
-        ("Always", &ended(1), "debug"),
-        ("OnFailure", &ended(0), "init main debug"),
-        ("OnFailure", &ended(1), "debug"),
-        ("Never", &ended(1), "init main debug"),
-    ] {
-        let pod = pod("Running", policy, state);
-        let names = ["init", "side", "main", "debug"].into_iter();
-        let found: Vec<&str> = names.filter(|name| is_over(&pod, name)).collect();
-        assert_eq!(found.join(" "), over, "{policy} {state}");
-    }
-    assert!(is_over(&pod("Succeeded", "Never", &running), "main"));
-    assert!(is_over(&pod("Running", "Always", &running), "other"));
-    let mut leaving = pod("Running", "Always", &ended(0));
-    leaving["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
-    assert!(is_over(&leaving, "main"));
-    assert!(!is_over(&json!({"spec": {"containers": [{"name": "main"}]}}), "main"));
-}
 
 fn user() -> User {
     User::bearer("a", &HeaderMap::new()).unwrap()

@@ -38,6 +38,7 @@ mod log_follow;
 pub(crate) mod log_lines;
 mod log_merge;
 mod log_source;
+mod log_source_end;
 mod log_source_filter;
 pub(crate) mod log_stream;
 mod logs;

@@ -1,10 +1,12 @@
 //! A deployment's replica sets: the new one, whose template is the deployment's own, and the old
 //! ones that still have replicas.
 //!
-//! Read live as the caller: only whole objects tell templates apart.
+//! Read live as the caller: only whole objects tell templates apart. All of them are read, since
+//! they come by name and the new one may be the last.
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,10 +17,16 @@ use super::error::ApiError;
 use super::related::{Subject, known};
 use super::target::{encoded, live};
 use crate::kinds::Row;
+use crate::kinds::detail::whole;
 use crate::upstream::User;
 
-/// Sets of one deployment that are looked at; Kubernetes keeps ten old ones unless told otherwise.
-const SETS: usize = 500;
+/// Sets of one answer: it is as long as one may be when they have 80 KiB each.
+const PAGE: usize = 100;
+/// Answers that are read one after the other. Kubernetes keeps ten old sets unless told otherwise,
+/// but some deployments were told to keep them all: a set a day for five years.
+const PAGES: usize = 20;
+/// Bytes of a deployment's own sets after which no more are read: they are kept until all are.
+const BYTES: usize = 8 << 20;
 /// The label that tells the sets of a deployment apart: not a part of the deployment's template.
 pub const HASH: &str = "pod-template-hash";
 
@@ -31,8 +39,17 @@ pub struct Sets {
 
 #[derive(Deserialize)]
 struct List<'a> {
+    #[serde(default)]
+    metadata: ListMeta,
     #[serde(borrow, default)]
     items: Vec<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ListMeta {
+    /// Empty when this is the end.
+    r#continue: String,
 }
 
 /// The sets that the subject, a deployment, controls.
@@ -41,7 +58,10 @@ pub async fn sets(subject: &Subject<'_>) -> Result<Sets, ApiError> {
     Ok(choose(subject.object, all))
 }
 
-/// The sets that a deployment controls, whole.
+/// The sets that a deployment controls, whole but for their `managedFields`.
+///
+/// # Errors
+/// Also when there are too many to read them all: the one that is looked for may be any of them.
 pub async fn owned(
     gateway: &Gateway,
     user: &User,
@@ -51,19 +71,35 @@ pub async fn owned(
     let selector = selector(deployment);
     let selector = utf8_percent_encode(&selector, NON_ALPHANUMERIC);
     let collection = kind.resource.collection(Some(&encoded(text(deployment, "namespace"))));
-    let path = format!("{collection}?labelSelector={selector}&limit={SETS}");
-    let json = live(gateway, user, &path).await?;
-    let list: List = serde_json::from_str(&json).map_err(|error| ApiError::internal(&error))?;
-    let mut all = Vec::new();
-    for item in list.items {
-        let row = (kind.row)(item.get())?;
-        if row.owner().is_some_and(|uid| uid == text(deployment, "uid")) {
-            let set =
-                serde_json::from_str(item.get()).map_err(|error| ApiError::internal(&error))?;
-            all.push((Arc::new(row), set));
+    let first = format!("{collection}?labelSelector={selector}&limit={PAGE}");
+    let (mut all, mut bytes, mut path) = (Vec::new(), 0, first.clone());
+    for _ in 0..PAGES {
+        let json = live(gateway, user, &path).await?;
+        let list: List = serde_json::from_str(&json).map_err(|error| ApiError::internal(&error))?;
+        for item in list.items {
+            let row = (kind.row)(item.get())?;
+            if row.owner().is_some_and(|uid| uid == text(deployment, "uid")) {
+                bytes += item.get().len();
+                if bytes > BYTES {
+                    return Err(too_many());
+                }
+                let set = whole(item.get()).map_err(|error| ApiError::internal(&error))?;
+                all.push((Arc::new(row), set));
+            }
         }
+        if list.metadata.r#continue.is_empty() {
+            return Ok(all);
+        }
+        let token = utf8_percent_encode(&list.metadata.r#continue, NON_ALPHANUMERIC);
+        path = format!("{first}&continue={token}");
     }
-    Ok(all)
+    Err(too_many())
+}
+
+fn too_many() -> ApiError {
+    let most = (PAGE * PAGES).to_string();
+    let args = [("most", most.as_str())];
+    ApiError::with_status(StatusCode::BAD_GATEWAY, "error-too-many-sets", &args)
 }
 
 /// A text of an object's metadata.

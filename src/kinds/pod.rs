@@ -30,6 +30,8 @@ pub const KIND: KindDef = KindDef {
 };
 
 pub const NAME: &str = "pod";
+/// The annotation by which the mirror of a static pod tells the uid of its file.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 #[derive(Deserialize)]
 pub struct Pod<'a> {
@@ -102,7 +104,7 @@ struct State<'a> {
 fn row(json: &str) -> Result<Row, Malformed> {
     let pod: Pod = decode(NAME, json)?;
     let status = pod_status::printable(&pod);
-    let allocated_resources = pod_resources::allocated(&pod.spec);
+    let allocated_resources = pod_resources::allocated(&pod);
     let facts = PodFacts {
         phase: pod.status.phase(),
         up: pod.status.up(),
@@ -124,9 +126,16 @@ fn row(json: &str) -> Result<Row, Malformed> {
         allocated_resources,
     };
     let node = Some(CompactString::new(&*pod.spec.node_name)).filter(|node| !node.is_empty());
-    let links = pod.metadata.owner_link().into_iter().chain(node.map(Link::Node)).collect();
+    let own = pod.metadata.owner_link().into_iter().chain(node.map(Link::Node));
+    let links = own.chain(file(&pod.metadata)).collect();
     let cells = vec![Cell::Text(CompactString::new(&*status))];
     pod.metadata.row(NAME, &item, cells, links, Facts::from(facts))
+}
+
+/// How events point to a static pod: by the uid of its file, not of its mirror.
+fn file(meta: &Meta) -> Option<Link> {
+    let (_, uid) = meta.annotations.iter().flatten().find(|(key, _)| ***key == *MIRROR)?;
+    Some(Link::Involved((&**uid).into()))
 }
 
 fn state<'a>(status: &'a ContainerStatus<'_>) -> State<'a> {
@@ -136,6 +145,14 @@ fn state<'a>(status: &'a ContainerStatus<'_>) -> State<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_static_pod_points_to_the_uid_that_its_events_name() {
+        let row = row(r#"{"metadata": {"name": "etcd-node-0",
+            "annotations": {"kubernetes.io/config.mirror": "f1"}}}"#)
+        .unwrap();
+        assert_eq!(*row.links, [Link::Involved("f1".into())]);
+    }
 
     #[test]
     fn a_pod_shows_status_images_containers_and_what_it_asks_for() {

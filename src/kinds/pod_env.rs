@@ -53,7 +53,8 @@ pub fn resolve<'a>(
     single.chain(whole.flat_map(|source| expand(source, references))).collect()
 }
 
-/// Text of a config map's key, base64 of a secret's, the pod's own field, or a resource.
+/// Text of a config map's key, base64 of a secret's, the pod's own field, or a resource of
+/// this container, or of the one that is named.
 fn value(pod: &Value, container: &Value, from: &Value, all: &References) -> Option<String> {
     if let Some((reference, key)) = key_reference(from) {
         let data = all.get(&reference)?.get("data")?;
@@ -62,7 +63,16 @@ fn value(pod: &Value, container: &Value, from: &Value, all: &References) -> Opti
     if let Some(field) = from.get("fieldRef") {
         return field_value(pod, text(field, "/fieldPath"));
     }
-    resource_value(container, from.get("resourceFieldRef")?)
+    let field = from.get("resourceFieldRef")?;
+    let named = match text(field, "/containerName") {
+        "" => container,
+        name => {
+            let all = list(pod, "/spec/containers").iter();
+            let mut all = all.chain(list(pod, "/spec/initContainers"));
+            all.find(|one| text(one, "/name") == name)?
+        }
+    };
+    resource_value(named, field)
 }
 
 /// All keys of the config map or secret that an `envFrom` element names.

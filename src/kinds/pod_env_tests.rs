@@ -98,6 +98,24 @@ fn resources_are_divided_and_rounded_up() {
 }
 
 #[test]
+fn a_resource_is_that_of_the_container_which_is_named() {
+    let mut pod = pod();
+    pod["spec"]["containers"] = json!([{"name": "app", "resources": {"limits": {"cpu": "2"}}}]);
+    pod["spec"]["initContainers"] =
+        json!([{"name": "init", "resources": {"limits": {"cpu": "3"}}}]);
+    for (name, expected) in [("", "200"), ("app", "2000"), ("init", "3000"), ("other", "")] {
+        let field = json!({"containerName": name, "resource": "limits.cpu", "divisor": "1m"});
+        let container = json!({
+            "name": "proxy",
+            "env": [{"name": "V", "valueFrom": {"resourceFieldRef": field}}],
+            "resources": {"limits": {"cpu": "200m"}},
+        });
+        let all = json!(resolve(&pod, &container, &read()));
+        assert_eq!(all[0]["value"], expected, "{name}");
+    }
+}
+
+#[test]
 fn whole_sources_follow_the_single_variables_by_key_and_with_their_prefix() {
     let container = json!({
         "env": [{"name": "PLAIN", "value": "1"}, {"name": "NONE"}],

@@ -1,5 +1,7 @@
-//! A pod's status: what is read of it, and the one word that people see (`kubectl get pods` shows
-//! the same, but for blanks in the words of init containers, where the contract is followed).
+//! A pod's status: what is read of it, and the one word that people see. The contract is followed
+//! where `kubectl get pods` shows another: it has no blanks in the words for signals, exit codes and
+//! init containers, and where a container that completed stands before one that failed it shows the
+//! failure, not `Completed` or `NotReady`.
 //!
 //! Whether a pod counts as failed depends on its warnings too: that is decided above.
 
@@ -10,7 +12,8 @@ use serde::de::IgnoredAny;
 
 use super::Phase;
 use super::meta::Text;
-use super::pod::Pod;
+use super::pod::{Pod, Resources};
+use super::pod_resources::ResourceList;
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -50,6 +53,12 @@ pub struct ContainerStatus<'a> {
     started: Option<bool>,
     #[serde(borrow, default)]
     pub state: State<'a>,
+    /// What it has.
+    #[serde(borrow, default)]
+    pub resources: Option<Resources<'a>>,
+    /// What the kubelet has set aside for it.
+    #[serde(borrow, default)]
+    pub allocated_resources: Option<ResourceList<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -131,6 +140,20 @@ impl Status<'_> {
         const GATED: &str = "SchedulingGated";
         let mut conditions = self.conditions.iter().flatten();
         conditions.any(|one| &*one.kind == "PodScheduled" && &*one.reason == GATED)
+    }
+
+    /// Whether what is asked for now is more than the node can ever give.
+    pub fn infeasible(&self) -> bool {
+        let mut conditions = self.conditions.iter().flatten();
+        let pending = conditions.find(|one| &*one.kind == "PodResizePending");
+        pending.is_some_and(|one| &*one.reason == "Infeasible")
+    }
+
+    /// What is said of the container, or init container, of this name.
+    pub fn container(&self, name: &str) -> Option<&ContainerStatus<'_>> {
+        let normal = self.container_statuses.iter().flatten();
+        let mut all = normal.chain(self.init_container_statuses.iter().flatten());
+        all.find(|status| *status.name == *name)
     }
 }
 

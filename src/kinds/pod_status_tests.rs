@@ -108,6 +108,8 @@ fn the_first_container_has_the_last_word() {
         (vec![terminated(143, 15, "")], "Signal: 15"),
         (vec![terminated(2, 0, "")], "ExitCode: 2"),
         (vec![waiting("")], "Running"),
+        // kubectl: Error.
+        (vec![terminated(0, 0, "Completed"), terminated(1, 0, "Error")], "Completed"),
     ] {
         assert_eq!(shown(&with(&containers, &[])), expected);
     }

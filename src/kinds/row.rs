@@ -47,7 +47,7 @@ pub enum Link {
     /// `spec.nodeName` of a pod.
     Node(CompactString),
     /// UID of the involved object: of warnings, and of events about what is in no namespace. Other
-    /// events are found by name alone.
+    /// events are found by name alone. Of a static pod's mirror: the uid that its events name.
     Involved(Uid),
     /// Name of an event's involved object in the event's own namespace: the contract finds events
     /// by name. They are looked for by [`Link::InvolvedAt`].
