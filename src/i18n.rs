@@ -87,7 +87,8 @@ pub fn script(asked: &LanguageIdentifier) -> &str {
 
 /// The best locale for an `Accept-Language` header; absent, empty, broken or overlong ones give the default (RFC 9110 §12.5.4).
 pub fn negotiate(accept_language: Option<&str>, default: Locale) -> Locale {
-    let wishes = wishes(accept_language.unwrap_or_default()).into_iter();
+    let Some(header) = accept_language else { return default };
+    let wishes = wishes(header).into_iter();
     let mut found = wishes.filter_map(|range| match range {
         "*" => Some(default),
         range => range.parse().ok().and_then(|asked| Locale::nearest(&asked)),

@@ -8,6 +8,8 @@ mod labels;
 
 pub use labels::Selector;
 
+use std::borrow::Cow;
+
 use compact_str::CompactString;
 
 use crate::kinds::{Cell, KindDef, Row};
@@ -88,7 +90,7 @@ impl ListQuery {
     pub fn parse(raw: Option<&str>, kind: &KindDef) -> Result<Self, BadQuery> {
         let mut query = Self::default();
         let (mut size, mut number, mut sort, mut filter) = (None, None, None, None);
-        for (name, value) in url::form_urlencoded::parse(raw.unwrap_or_default().as_bytes()) {
+        for (name, value) in pairs(raw.unwrap_or_default()) {
             match name.as_ref() {
                 "itemsPerPage" => size = Some(value),
                 "page" => number = Some(value),
@@ -165,6 +167,17 @@ impl ListQuery {
         }
         pairs.map(|pair| Filter::of(pair[0], pair[1], kind)).collect()
     }
+}
+
+/// Names and values of a query string. Most have nothing to decode, which is seen sooner than done.
+fn pairs(raw: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    raw.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+        if pair.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+            return url::form_urlencoded::parse(pair.as_bytes()).next();
+        }
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((Cow::Borrowed(name), Cow::Borrowed(value)))
+    })
 }
 
 impl Key {
@@ -253,6 +266,14 @@ mod tests {
 
     fn pods(raw: &str) -> ListQuery {
         ListQuery::parse(Some(raw), crate::kinds::by_name("pod").unwrap()).unwrap()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_query_string_is_taken_apart_as_a_form_is(raw in "[a=&%+2é]{0,24}") {
+            let form: Vec<_> = url::form_urlencoded::parse(raw.as_bytes()).collect();
+            proptest::prop_assert_eq!(pairs(&raw).collect::<Vec<_>>(), form);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ahash::RandomState;
 use dashmap::DashMap;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -121,7 +122,7 @@ pub struct Charts {
 pub struct Metrics {
     registry: Registry,
     /// By route template: as many as there are routes.
-    handles: DashMap<String, Handles>,
+    handles: DashMap<String, Handles, RandomState>,
     requests: Family<Route, Counter>,
     seconds: Family<RouteOnly, Histogram>,
     upstream: Family<Outcome, Counter>,
@@ -188,7 +189,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("binnacle"),
-            handles: DashMap::new(),
+            handles: DashMap::default(),
             requests: Family::default(),
             seconds: Family::<RouteOnly, Histogram>::new_with_constructor(|| {
                 Histogram::new(SECONDS)

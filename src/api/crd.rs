@@ -58,8 +58,8 @@ pub async fn list(
     let [namespace, name] = last(request.uri().path(), 1)?;
     let query = ListQuery::parse(request.uri().query(), &CUSTOM)?;
     let locale = gateway.locale_of(request.headers());
-    let place = Place::of(&gateway, &user, namespace, name).await?;
-    let (body, denied) = place.listed(&gateway, &user, &query, locale).await?;
+    let mut place = Place::of(&gateway, &user, namespace, name).await?;
+    let (body, denied) = place.listed(&gateway, &user, (&query, None), locale).await?;
     let reply = Reply::json(body, Freshness::default().with_live()).denied(denied);
     Ok(reply.warned(&query.warnings).respond(&gateway, request.headers()))
 }
@@ -71,8 +71,8 @@ pub async fn detail(
     request: Request,
 ) -> Result<Response, ApiError> {
     let [namespace, name, object] = last(request.uri().path(), 0)?;
-    let place = Place::of(&gateway, &user, namespace, name).await?;
-    let json = live(&gateway, &user, &place.path(&gateway, &user, &object).await?).await?;
+    let mut place = Place::of(&gateway, &user, namespace, name).await?;
+    let json = place.object(&gateway, &user, &object).await?;
     let mut fields = own(&json)?;
     fields.insert("typeMeta".into(), place.type_meta());
     fields.insert("errors".into(), json!([]));
@@ -91,9 +91,8 @@ pub async fn events(
     let kind = related::known("event")?;
     let query = ListQuery::parse(request.uri().query(), kind)?;
     let locale = gateway.locale_of(request.headers());
-    let place = Place::of(&gateway, &user, namespace, name).await?;
-    let path = place.path(&gateway, &user, &object).await?;
-    let row = bare(&live(&gateway, &user, &path).await?)?;
+    let mut place = Place::of(&gateway, &user, namespace, name).await?;
+    let row = bare(&place.object(&gateway, &user, &object).await?)?;
     // Events are found by the row; the object itself may be of any depth.
     let subject = Subject {
         gateway: &gateway,
@@ -109,14 +108,15 @@ pub async fn events(
     Ok(reply.respond(&gateway, request.headers()))
 }
 
-/// `objects` of a definition's detail.
+/// `objects` of a definition's detail: a page of them, however many there are.
 pub async fn objects(subject: &Subject<'_>) -> Result<Part, ApiError> {
     let Subject { gateway, user, locale, row, .. } = *subject;
     let page = query::Page { size: FIRST, index: 0 };
     let query = ListQuery { page: Some(page), ..ListQuery::default() };
     let body = async {
-        let place = Place::of(gateway, user, CompactString::default(), row.name.clone()).await?;
-        place.listed(gateway, user, &query, locale).await
+        let name = row.name.clone();
+        let mut place = Place::of(gateway, user, CompactString::default(), name).await?;
+        place.listed(gateway, user, (&query, Some(FIRST)), locale).await
     };
     match body.await {
         Ok((body, _)) => Ok(Part::of("objects", &body)),
@@ -185,46 +185,110 @@ impl Place {
         Ok(format!("{collection}/{}", encoded(name)))
     }
 
-    /// The contract's list, and beyond it the columns that the server prints with the rows' cells.
-    async fn listed(
+    /// One object as the caller, where it is now should the remembered version be gone.
+    async fn object(
+        &mut self,
+        gateway: &Gateway,
+        user: &User,
+        name: &str,
+    ) -> Result<String, ApiError> {
+        let path = self.path(gateway, user, name).await?;
+        match live(gateway, user, &path).await {
+            Ok(json) => Ok(json),
+            Err(failure) => {
+                self.served = target::moved(gateway, user, &self.served, failure).await?;
+                let path = self.path(gateway, user, name).await?;
+                Ok(live(gateway, user, &path).await?)
+            }
+        }
+    }
+
+    /// The namespaces to list in; none where the kind has none.
+    fn asked(&self) -> &[CompactString] {
+        if self.served.namespaced { &self.namespaces } else { &[] }
+    }
+
+    /// `most`: the first of all objects are enough, if the API server tells how many there are.
+    async fn all(
         &self,
         gateway: &Gateway,
         user: &User,
-        query: &ListQuery,
+        most: Option<usize>,
+    ) -> Result<Listing, ListError> {
+        let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
+        if let Some(most) = most
+            && let Some(first) = view::first(gateway, user, &CUSTOM, &at(None), most).await?
+        {
+            return Ok(first);
+        }
+        view::listed(gateway, user, &CUSTOM, &at, self.asked()).await
+    }
+
+    /// The contract's list, and beyond it the columns that the server prints with the rows' cells.
+    /// `most`: so many of all objects are enough.
+    async fn listed(
+        &mut self,
+        gateway: &Gateway,
+        user: &User,
+        (query, most): (&ListQuery, Option<usize>),
         locale: Locale,
     ) -> Result<(Vec<u8>, Option<ApiError>), ApiError> {
-        let Found { listing, denied, partly } = Box::pin(self.found(gateway, user)).await?;
+        let Found { listing, denied, partly } = Box::pin(self.found(gateway, user, most)).await?;
         let (page, columns) = match listing {
-            Some(Listing { store, scope, columns, .. }) => (store.select(&scope, query), columns),
+            Some(Listing { store, scope, columns, remaining, .. }) => {
+                let mut page = store.select(&scope, query);
+                page.total = page.total.saturating_add(remaining);
+                (page, columns)
+            }
             None => (Page::default(), Vec::new()),
         };
         let errors = denied.iter().chain(&partly).map(|error| error.as_item(locale));
-        let errors: Vec<Value> = errors.collect();
-        let items = page.rows.iter().map(|row| {
-            let mut item: Value = serde_json::from_slice(&row.json)?;
-            item["typeMeta"] = self.type_meta();
-            Ok(item)
+        let (errors, rows): (Vec<Value>, _) = (errors.collect(), page.rows.len());
+        let of_items = self.type_meta();
+        let of_list = json!({
+            "kind": format!("{}List", self.served.kind),
+            "apiVersion": self.served.api_version(self.version()),
         });
-        let items: serde_json::Result<Vec<Value>> = items.collect();
-        let list = json!({
-            "typeMeta": {
-                "kind": format!("{}List", self.served.kind),
-                "apiVersion": self.served.api_version(self.version()),
-            },
-            "listMeta": { "totalItems": page.total },
-            "columns": columns,
-            "items": items.map_err(|error| ApiError::internal(&error))?,
-            "errors": errors,
-        });
-        Ok((list.to_string().into_bytes(), denied))
+        let make = move || -> Result<Vec<u8>, ApiError> {
+            let items = page.rows.iter().map(|row| {
+                let mut item: Value = serde_json::from_slice(&row.json)?;
+                item["typeMeta"] = of_items.clone();
+                Ok(item)
+            });
+            let items: serde_json::Result<Vec<Value>> = items.collect();
+            let list = json!({
+                "typeMeta": of_list,
+                "listMeta": { "totalItems": page.total },
+                "columns": columns,
+                "items": items.map_err(|error| ApiError::internal(&error))?,
+                "errors": errors,
+            });
+            Ok(list.to_string().into_bytes())
+        };
+        Ok((list::made(rows, make).await?, denied))
     }
 
     /// All that was asked for, or else what of it is in namespaces in which the caller may list.
-    async fn found(&self, gateway: &Gateway, user: &User) -> Result<Found, ApiError> {
-        let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
-        let namespaces = if self.served.namespaced { self.namespaces.as_slice() } else { &[] };
+    async fn found(
+        &mut self,
+        gateway: &Gateway,
+        user: &User,
+        most: Option<usize>,
+    ) -> Result<Found, ApiError> {
         let turn = gateway.live.turn(user).await?;
-        let denied = match view::listed(gateway, user, &CUSTOM, &at, namespaces).await {
+        let mut listed = self.all(gateway, user, most).await;
+        if let Err(ListError::Failed(failure)) = listed {
+            listed = match target::moved(gateway, user, &self.served, failure).await {
+                Ok(now) => {
+                    self.served = now;
+                    self.all(gateway, user, most).await
+                }
+                Err(failure) => Err(ListError::Failed(failure)),
+            };
+        }
+        let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
+        let namespaces = self.asked();
+        let denied = match listed {
             Ok(mut listing) => {
                 let partly = listing.refused.take().map(ApiError::from);
                 return Ok(Found { listing: Some(listing), partly, ..Found::default() });
@@ -261,7 +325,7 @@ impl Place {
         user: &User,
     ) -> Result<(Vec<CompactString>, Option<ApiError>), ApiError> {
         let mut candidates = match self.namespaces.as_slice() {
-            [] => view::known_namespaces(gateway, user).await,
+            [] => view::known_namespaces(gateway, user).await?,
             named => named.to_vec(),
         };
         let mut partly = None;

@@ -195,8 +195,9 @@ impl ApiError {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
-        // Places are given back within seconds (RFC 6585, 4).
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
+        // Places are given back, and caches filled, within seconds (RFC 6585, 4).
+        let is_filling = matches!(self.text, Text::Message { id: "error-cache-filling", .. });
+        if is_filling || self.status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         response

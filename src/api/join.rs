@@ -27,25 +27,18 @@ pub struct Joins {
     pub usage: Option<Usages>,
 }
 
-/// The other kinds that a kind's joins read.
-pub fn kinds_joined(kind: &KindDef) -> Vec<&'static str> {
-    let mut names = Vec::new();
-    for join in kind.joins {
-        match join {
-            Join::Warnings => names.push("event"),
-            Join::PodInfo { pods, .. } => {
-                names.extend(["event", "pod"]);
-                if *pods == PodsOf::ReplicaSets {
-                    names.push("replicaset");
-                }
-            }
-            Join::Allocation => names.push("pod"),
-            Join::Metrics => {}
-        }
-    }
-    names.sort_unstable();
-    names.dedup();
-    names
+/// Whether a kind's joins read the other kind of this name.
+pub fn is_joined(kind: &KindDef, name: &str) -> bool {
+    kind.joins.iter().any(|join| match join {
+        Join::Warnings => name == "event",
+        Join::PodInfo { pods, .. } => match name {
+            "event" | "pod" => true,
+            "replicaset" => *pods == PodsOf::ReplicaSets,
+            _ => false,
+        },
+        Join::Allocation => name == "pod",
+        Join::Metrics => false,
+    })
 }
 
 /// The contract's `Event` with only the keys of a warning filled.
@@ -249,12 +242,13 @@ impl Joins {
         if pod.pod().is_none_or(|facts| facts.ready_or_succeeded) {
             return;
         }
-        let link = Link::Involved(pod.uid.clone());
-        events.store().linked(&events.scope, &link, |event| {
-            if event.warning().is_some() && event.namespace == pod.namespace {
-                found.insert((event.namespace.clone(), event.name.clone()), event.clone());
-            }
-        });
+        for link in involved(pod) {
+            events.store().linked(&events.scope, &link, |event| {
+                if event.warning().is_some() && event.namespace == pod.namespace {
+                    found.insert((event.namespace.clone(), event.name.clone()), event.clone());
+                }
+            });
+        }
     }
 
     fn is_warned(&self, pod: &Row) -> bool {
@@ -263,10 +257,11 @@ impl Joins {
             return false;
         }
         let mut warned = false;
-        let link = Link::Involved(pod.uid.clone());
-        events.store().linked(&events.scope, &link, |event| {
-            warned |= event.warning().is_some() && event.namespace == pod.namespace;
-        });
+        for link in involved(pod) {
+            events.store().linked(&events.scope, &link, |event| {
+                warned |= event.warning().is_some() && event.namespace == pod.namespace;
+            });
+        }
         warned
     }
 
@@ -377,6 +372,14 @@ impl Joins {
             }
         }
     }
+}
+
+/// How events point to the pod: by its uid, and to a static one by that of its file, to which its
+/// row has a link.
+fn involved(pod: &Row) -> impl Iterator<Item = Link> {
+    let own = Link::Involved(pod.uid.clone());
+    let file = pod.links.iter().filter(|link| matches!(link, Link::Involved(_)));
+    std::iter::once(own).chain(file.cloned())
 }
 
 fn cron_job_status(primary: &View) -> Status {

@@ -6,11 +6,12 @@
 //! rows, live ones and answers with `errors` never get here.
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::RandomState;
 use bytes::Bytes;
 use compact_str::CompactString;
+use http::HeaderMap;
 
 use super::join::Joins;
 use super::usage::Usages;
@@ -64,11 +65,12 @@ impl<'a> Recipe<'a> {
     }
 }
 
-/// A body and its ETag.
-#[derive(Clone)]
+/// A body, its ETag, and all headers that speak of it: it is kept only if and while it is current,
+/// so that they stay true.
 pub struct Baked {
     pub body: Bytes,
     pub tag: CompactString,
+    pub head: HeaderMap,
 }
 
 struct Entry {
@@ -76,7 +78,7 @@ struct Entry {
     query: CompactString,
     scopes: [Option<Scope>; SOURCES],
     revisions: [u64; SOURCES],
-    baked: Baked,
+    baked: Arc<Baked>,
 }
 
 impl Entry {
@@ -102,13 +104,13 @@ impl Default for Kept {
 }
 
 impl Kept {
-    pub fn get(&self, recipe: &Recipe<'_>) -> Option<Baked> {
+    pub fn get(&self, recipe: &Recipe<'_>) -> Option<Arc<Baked>> {
         let page = self.place(recipe)?.lock().unwrap_or_else(PoisonError::into_inner);
         page.as_ref().filter(|entry| entry.is_of(recipe)).map(|entry| entry.baked.clone())
     }
 
     /// Keeps what was made by a recipe whose revisions were read before.
-    pub fn put(&self, recipe: &Recipe<'_>, baked: &Baked) {
+    pub fn put(&self, recipe: &Recipe<'_>, baked: &Arc<Baked>) {
         if baked.body.len() > LONGEST {
             return;
         }
@@ -154,13 +156,17 @@ mod tests {
         }
     }
 
+    fn baked(body: impl Into<Bytes>) -> Arc<Baked> {
+        Arc::new(Baked { body: body.into(), tag: "\"1\"".into(), head: HeaderMap::new() })
+    }
+
     #[test]
     fn a_page_is_given_only_for_the_same_query_scopes_and_revisions() {
         let (pod, event) = (by_name("pod").unwrap(), by_name("event").unwrap());
         let all = [Scope::for_tests(pod, None), Scope::for_tests(event, None)];
         let some = [&["a", "b"][..], &["a", "c"]].map(|names| Scope::for_tests(pod, Some(names)));
         let kept = Kept::default();
-        let baked = Baked { body: "{}".into(), tag: "\"1\"".into() };
+        let baked = baked("{}");
         let same = || recipe("page=1", [&all[0], &all[1]], [7, 9]);
         assert!(kept.get(&same()).is_none());
         kept.put(&same(), &baked);
@@ -183,7 +189,7 @@ mod tests {
     fn a_long_page_is_not_kept() {
         let scope = Scope::for_tests(by_name("pod").unwrap(), None);
         let kept = Kept::default();
-        let baked = Baked { body: vec![b' '; LONGEST + 1].into(), tag: "\"1\"".into() };
+        let baked = baked(vec![b' '; LONGEST + 1]);
         kept.put(&recipe("", [&scope, &scope], [1, 1]), &baked);
         assert!(kept.get(&recipe("", [&scope, &scope], [1, 1])).is_none());
     }

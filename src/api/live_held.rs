@@ -88,6 +88,16 @@ impl Held {
 }
 
 impl Answers {
+    /// Whether an answer of at least so many bytes would have room now: asked before it is made.
+    ///
+    /// # Errors
+    /// Those that [`Self::hold`] answers with.
+    pub(super) fn has_room(&self, who: Fingerprint, least: usize) -> Result<(), ApiError> {
+        let held = lock(&self.0);
+        let own = held.each.get(&who).copied().unwrap_or_default();
+        no_plain_room(held.all, own, least).map_or(Ok(()), Err)
+    }
+
     /// The answer, whose bytes have room until they are taken or given up; 429 where the caller has
     /// left too many of his, 503 where all have. One of no known length is bounded by what it
     /// comes from.
@@ -117,15 +127,7 @@ impl Room {
     }
 
     fn of_plain(sums: &Arc<Mutex<Sums>>, who: Fingerprint, bytes: usize) -> Result<Self, ApiError> {
-        Self::take(sums, who, bytes, |all, own| {
-            if own > 0 && own + bytes > PLAIN_OF_ONE {
-                Some(of_one("error-answers-too-much-of-one", PLAIN_OF_ONE))
-            } else if all >= PLAIN_IN_ALL {
-                Some(in_all("error-answers-too-much"))
-            } else {
-                None
-            }
-        })
+        Self::take(sums, who, bytes, |all, own| no_plain_room(all, own, bytes))
     }
 
     /// `refused`: by what all hold, and of that this caller.
@@ -143,6 +145,17 @@ impl Room {
         held.all += bytes;
         held.each.insert(who, own + bytes);
         Ok(Self { bytes, who, sums: sums.clone() })
+    }
+}
+
+/// Why there is no room for a plain answer, by what all hold and of that its caller.
+fn no_plain_room(all: usize, own: usize, bytes: usize) -> Option<ApiError> {
+    if own > 0 && own + bytes > PLAIN_OF_ONE {
+        Some(of_one("error-answers-too-much-of-one", PLAIN_OF_ONE))
+    } else if all >= PLAIN_IN_ALL {
+        Some(in_all("error-answers-too-much"))
+    } else {
+        None
     }
 }
 
@@ -264,6 +277,11 @@ mod tests {
         assert_eq!((first.0, ask("a", 1 << 20).0), (200, 429));
         let others = ["b", "c", "d"].map(|token| ask(token, PLAIN_OF_ONE));
         assert!(others.iter().all(|other| other.0 == 200));
+        let early = |token: &str| {
+            let user = User::bearer(token, &http::HeaderMap::new()).unwrap();
+            answers.has_room(user.fingerprint(), 1).err().map(|error| error.status.as_u16())
+        };
+        assert_eq!((early("b"), early("e")), (Some(429), Some(503)));
         assert_eq!((ask("b", 1).0, ask("e", 1 << 20).0), (429, 503));
         drop((first, others));
         while lock(&answers.0).all > 0 {

@@ -21,7 +21,7 @@ use super::{Caller, Gateway, Shared};
 use crate::cache::{Series, Standing};
 use crate::i18n::Locale;
 use crate::kinds::usage::{NODE_USAGE, POD_USAGE};
-use crate::kinds::{Allocated, Facts, Link, Phase, Row};
+use crate::kinds::{Allocated, Facts, KindDef, Link, Phase, Row};
 use crate::upstream::User;
 
 /// Discovery of the version that metrics-server has had for years; everybody may read it.
@@ -189,7 +189,7 @@ pub async fn pod(
     let locale = gateway.locale_of(request.headers());
     let (kind, wanted) = (known("pod")?, std::slice::from_ref(&namespace));
     let (usages, pods) = tokio::join!(
-        required(&gateway, &user, POD_USAGE.name, wanted),
+        required(&gateway, &user, &POD_USAGE, wanted),
         view::open(&gateway, &user, kind, wanted),
     );
     let usages = usages?;
@@ -217,7 +217,7 @@ pub async fn node(
     let locale = gateway.locale_of(request.headers());
     let (of_nodes, of_pods) = (known("node")?, known("pod")?);
     let (usages, nodes, pods) = tokio::join!(
-        required(&gateway, &user, NODE_USAGE.name, &[]),
+        required(&gateway, &user, &NODE_USAGE, &[]),
         view::open(&gateway, &user, of_nodes, &[]),
         view::open_all(&gateway, &user, of_pods),
     );
@@ -256,7 +256,7 @@ pub async fn namespace(
     let name = place(request.uri().path().rsplit('/').next())?;
     let (kind, wanted) = (known("pod")?, std::slice::from_ref(&name));
     let (usages, pods) = tokio::join!(
-        required(&gateway, &user, POD_USAGE.name, wanted),
+        required(&gateway, &user, &POD_USAGE, wanted),
         view::open(&gateway, &user, kind, wanted),
     );
     let (usages, pods) = (usages?, pods.map_err(NoView::error)?);
@@ -286,10 +286,10 @@ fn place(raw: Option<&str>) -> Result<CompactString, ApiError> {
 async fn required(
     gateway: &Gateway,
     user: &User,
-    name: &str,
+    kind: &'static KindDef,
     wanted: &[CompactString],
 ) -> Result<Usages, ApiError> {
-    if let Some(usages) = usage::open(gateway, user, name, wanted).await? {
+    if let Some(usages) = usage::open(gateway, user, kind, wanted).await? {
         return Ok(usages);
     }
     let error = ApiError::with_status(StatusCode::NOT_FOUND, "error-no-metrics-source", &[]);

@@ -5,6 +5,7 @@
 //! It reads the shared stores and lists nothing where those are current.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -26,6 +27,8 @@ use crate::upstream::User;
 
 /// Reasons of warnings that are shown, the most frequent first.
 const REASONS: usize = 20;
+/// Warnings that are counted before others have their turn.
+const STEP: usize = 500;
 
 /// `GET /api/v1/overview[/{namespace}]`.
 pub async fn overview(
@@ -74,21 +77,18 @@ pub async fn overview(
         errors.extend(left_out.map(|why| ApiError::from(why.clone()).as_item(locale)));
     }
     let errors = distinct(errors);
-    let mut kubelets: BTreeMap<String, usize> = BTreeMap::new();
-    rows(&rest, "node", |node| {
-        let column = by_name("node").and_then(|kind| kind.column("version"));
-        if let Some(Cell::Text(version)) = column.and_then(|at| node.cells.get(at)) {
-            *kubelets.entry(version.to_string()).or_default() += 1;
-        }
-    });
+    // The store is left before they are counted: writers wait for it, and readers behind those.
+    let events = joins.events.as_ref().map(|view| view.store().troubled(&view.scope));
+    let warnings = warnings(&events.unwrap_or_default()).await;
     let body = json!({
         "namespaces": wanted,
         "workloads": workloads(&rest, &joins),
         "objects": objects,
         "capacity": capacity,
-        "warnings": warnings(joins.events.as_ref()),
+        "warnings": warnings,
         "versions": {
-            "kubernetes": version, "kubelets": kubelets, "binnacle": env!("CARGO_PKG_VERSION"),
+            "kubernetes": version, "kubelets": kubelets(&rest),
+            "binnacle": env!("CARGO_PKG_VERSION"),
         },
         "errors": errors,
     });
@@ -140,10 +140,22 @@ fn workloads(rest: &Views, joins: &Joins) -> Map<String, Value> {
         .collect()
 }
 
-fn rows(views: &Views, name: &str, visit: impl FnMut(&std::sync::Arc<Row>)) {
+fn rows(views: &Views, name: &str, visit: impl FnMut(&Arc<Row>)) {
     if let Some((_, view)) = views.iter().find(|(kind, _)| kind.name == name) {
         view.store().each(&view.scope, visit);
     }
+}
+
+/// How many nodes have a kubelet of each version.
+fn kubelets(views: &Views) -> BTreeMap<String, usize> {
+    let mut kubelets: BTreeMap<String, usize> = BTreeMap::new();
+    let column = by_name("node").and_then(|kind| kind.column("version"));
+    rows(views, "node", |node| {
+        if let Some(Cell::Text(version)) = column.and_then(|at| node.cells.get(at)) {
+            *kubelets.entry(version.to_string()).or_default() += 1;
+        }
+    });
+    kubelets
 }
 
 /// What the nodes have, and what of it the pods ask for and use: sums over all pods, or nothing.
@@ -189,47 +201,99 @@ async fn capacity(
 }
 
 #[derive(Default)]
-struct Group {
+struct Group<'a> {
     count: usize,
-    objects: HashSet<(CompactString, CompactString)>,
+    objects: HashSet<(&'a str, &'a str)>,
     newest: Option<i64>,
-    example: Option<std::sync::Arc<Row>>,
+    example: Option<&'a Arc<Row>>,
 }
 
 /// Warning events by their reason.
-fn warnings(events: Option<&View>) -> Vec<Value> {
-    let mut groups: BTreeMap<Box<str>, Group> = BTreeMap::new();
+async fn warnings(events: &[Arc<Row>]) -> Vec<Value> {
+    let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
     let last_seen = by_name("event").and_then(|kind| kind.column("lastSeen"));
-    if let Some(view) = events {
-        view.store().each(&view.scope, |event| {
-            let Some(warning) = event.warning() else { return };
-            let group = groups.entry(warning.reason.clone()).or_default();
-            group.count += 1;
-            let about = event.involved();
-            group.objects.extend(about.map(|(namespace, name)| (namespace.into(), name.into())));
-            let seen = match last_seen.and_then(|at| event.cells.get(at)) {
-                Some(Cell::Time(seen)) => *seen,
-                _ => None,
-            };
-            if group.example.is_none() || seen > group.newest {
-                group.newest = seen;
-                group.example = Some(event.clone());
-            }
-        });
+    for (before, event) in events.iter().enumerate() {
+        if before > 0 && before.is_multiple_of(STEP) {
+            tokio::task::yield_now().await;
+        }
+        let Some(warning) = event.warning() else { continue };
+        let group = groups.entry(&warning.reason).or_default();
+        group.count += 1;
+        group.objects.extend(event.involved());
+        let seen = match last_seen.and_then(|at| event.cells.get(at)) {
+            Some(Cell::Time(seen)) => *seen,
+            _ => None,
+        };
+        if group.example.is_none() || seen > group.newest {
+            group.newest = seen;
+            group.example = Some(event);
+        }
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.count));
     groups.truncate(REASONS);
     let shown = groups.into_iter().map(|(reason, group)| {
-        let example = group.example.as_ref();
         json!({
             "reason": reason, "count": group.count, "objects": group.objects.len(),
             "lastSeen": group.newest.and_then(time),
-            "example": example.map(|event| json!({
+            "example": group.example.map(|event| json!({
                 "namespace": event.namespace, "name": event.name,
                 "message": event.warning().map(|warning| &warning.message),
             })),
         })
     });
     shown.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn event(name: &str, reason: &str, about: &str, seen: &str) -> Arc<Row> {
+        let event = json!({
+            "metadata": {"name": name, "namespace": "atlas"}, "type": "Warning",
+            "reason": reason, "message": format!("said by {name}"), "lastTimestamp": seen,
+            "involvedObject": {"kind": "Pod", "namespace": "atlas", "name": about},
+        });
+        Arc::new((by_name("event").unwrap().row)(&event.to_string()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn warnings_are_shown_by_reason_with_the_newest_as_an_example() {
+        let (older, newer) = ("2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z");
+        let events = [
+            event("a", "Unhealthy", "web", newer),
+            event("b", "BackOff", "web", older),
+            event("c", "BackOff", "web", newer),
+            event("d", "BackOff", "api", older),
+        ];
+        let back_off = json!({
+            "reason": "BackOff", "count": 3, "objects": 2, "lastSeen": newer,
+            "example": {"namespace": "atlas", "name": "c", "message": "said by c"},
+        });
+        let unhealthy = json!({
+            "reason": "Unhealthy", "count": 1, "objects": 1, "lastSeen": newer,
+            "example": {"namespace": "atlas", "name": "a", "message": "said by a"},
+        });
+        assert_eq!(warnings(&events).await, [back_off, unhealthy]);
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_while_many_warnings_are_counted() {
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let event = event("a", "BackOff", "web", "2026-01-02T03:04:05Z");
+        let shown = warnings(&vec![event; 2 * STEP]).await;
+        assert_ne!(turns.load(Ordering::Relaxed), 0);
+        assert_eq!((&shown[0]["count"], &shown[0]["objects"]), (&json!(2 * STEP), &json!(1)));
+        other.abort();
+    }
 }

@@ -33,7 +33,7 @@ pub async fn page(
     query: &ListQuery,
 ) -> Result<Option<(Page, Option<ApiError>)>, ApiError> {
     let kind = known("namespace")?;
-    let candidates = view::known_namespaces(gateway, user).await;
+    let candidates = view::known_namespaces(gateway, user).await?;
     let (everywhere, mut visible) =
         gateway.authorizer.visible(&gateway.cluster, user, &candidates).await?;
     let mut inhabited = HashSet::new();

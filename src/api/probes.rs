@@ -20,6 +20,9 @@ use crate::telemetry;
 
 /// Ready at the latest after this long, synced or not: what is not cached is served live.
 const SYNC_DEADLINE: Duration = Duration::from_secs(10);
+/// The same while some kinds are synced, others not: an API server that answers takes its time for
+/// many rows (15 s for 150,000 pods), and so many cannot be served live.
+const LARGE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A latch: released by the first sync or its deadline, kept until we drain.
 pub struct Readiness {
@@ -51,7 +54,9 @@ impl Readiness {
         if self.released.load(Ordering::Acquire) {
             return true;
         }
-        let released = cache.settled() || self.begun.elapsed() > SYNC_DEADLINE;
+        let is_answered = cache.feeds().any(|feed| feed.state() != FeedState::Starting);
+        let deadline = if is_answered { LARGE_DEADLINE } else { SYNC_DEADLINE };
+        let released = cache.settled() || self.begun.elapsed() > deadline;
         if released {
             self.released.store(true, Ordering::Release);
         }
@@ -125,4 +130,50 @@ pub async fn home(State(gateway): Shared, request: Request) -> Response {
          {base}/readyz?verbose  how the cache stands\n",
     )
     .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::upstream::Cluster;
+
+    fn begun(ago: Duration) -> Readiness {
+        let begun = Instant::now().checked_sub(ago).unwrap();
+        Readiness { begun, ..Readiness::default() }
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_takes_long_is_waited_for_while_others_are_there_and_not_for_ever() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // It denies everything but pods, for which it takes for ever.
+        let answer = |uri: http::Uri| async move {
+            if uri.path() == "/api/v1/pods" {
+                std::future::pending::<()>().await;
+            }
+            StatusCode::FORBIDDEN
+        };
+        let router = axum::Router::new().fallback(answer);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let cache = Cache::start(&cluster, &tasks, &stop);
+        let later = begun(LARGE_DEADLINE * 2);
+        assert!(!begun(Duration::ZERO).is_ready(&cache));
+        assert!(begun(SYNC_DEADLINE * 2).is_ready(&cache), "nobody has answered yet");
+        let starting = || cache.feeds().filter(|feed| feed.state() == FeedState::Starting).count();
+        let others = async {
+            while starting() > 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), others).await.unwrap();
+        assert!(!begun(SYNC_DEADLINE * 2).is_ready(&cache), "there are no pods yet");
+        assert!(later.is_ready(&cache) && later.is_ready(&cache));
+        stop.cancel();
+    }
 }

@@ -41,8 +41,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VARY: &str = "Authorization, Cookie, Accept, Accept-Language, Accept-Encoding, Impersonate-User, Impersonate-Group, Impersonate-Uid";
 /// Longest request id of a client's that we repeat.
 const REQUEST_ID_LIMIT: usize = 64;
+/// Entries of an answer's header map: those of [`head`], warnings, and what is added around it.
+const HEADERS: usize = 12;
 /// Longest body that leaves without room of its own: a page of some 600 pods.
-const SHORT: usize = 1 << 20;
+pub(super) const SHORT: usize = 1 << 20;
 
 /// What is random for each process: the key of the ETags, since an ETag must tell nothing of its
 /// content, and the numbers that request ids are made of.
@@ -132,8 +134,8 @@ struct Long(Fingerprint);
 /// A JSON answer before it has headers.
 pub struct Reply {
     body: Bytes,
-    /// The body's, where it is known already.
-    tag: Option<CompactString>,
+    /// The body's ETag and the headers, where they are known already.
+    made: Option<(CompactString, HeaderMap)>,
     freshness: Freshness,
     warnings: Vec<String>,
     /// May hold secrets: no cache keeps it, the browser's on disk neither.
@@ -143,13 +145,14 @@ pub struct Reply {
 
 impl Reply {
     pub fn json(body: impl Into<Bytes>, freshness: Freshness) -> Self {
-        let (body, tag) = (body.into(), None);
-        Self { body, tag, freshness, warnings: Vec::new(), secret: false, denied: None }
+        let (body, made) = (body.into(), None);
+        Self { body, made, freshness, warnings: Vec::new(), secret: false, denied: None }
     }
 
     /// A body that may serve others, too.
-    pub fn baked(baked: Baked, freshness: Freshness) -> Self {
-        Self { tag: Some(baked.tag), ..Self::json(baked.body, freshness) }
+    pub fn baked(baked: &Baked) -> Self {
+        let made = Some((baked.tag.clone(), baked.head.clone()));
+        Self { made, ..Self::json(baked.body.clone(), Freshness::default()) }
     }
 
     /// Why there is nothing in it, for those who would wait for more.
@@ -174,7 +177,11 @@ impl Reply {
     }
 
     pub fn respond(self, gateway: &Gateway, request: &HeaderMap) -> Response {
-        let tag = self.tag.unwrap_or_else(|| gateway.tags.of(&self.body));
+        let (tag, mut headers) = self.made.unwrap_or_else(|| {
+            let tag = gateway.tags.of(&self.body);
+            let headers = head(self.freshness, &tag, self.secret);
+            (tag, headers)
+        });
         let known = request.get_all(header::IF_NONE_MATCH).iter();
         let known = known.filter_map(|value| value.to_str().ok());
         let same = known.flat_map(|list| list.split(',')).any(|one| {
@@ -183,6 +190,7 @@ impl Reply {
         });
         let long = (!same && self.body.len() > SHORT).then(|| Long(asker(gateway, request)));
         let mut response = if same {
+            headers.remove(header::CONTENT_TYPE);
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             Response::new(Body::from(self.body))
@@ -193,26 +201,6 @@ impl Reply {
         if let Some(error) = self.denied {
             response.extensions_mut().insert(Denied(Arc::new(error)));
         }
-        let headers = response.headers_mut();
-        if !same {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        let caching = if self.secret { "no-store" } else { "private, no-cache" };
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
-        headers.insert(header::VARY, HeaderValue::from_static(VARY));
-        headers.insert(SOURCE, HeaderValue::from_static(self.freshness.source()));
-        if self.freshness.age.is_zero() {
-            headers.insert(AGE, HeaderValue::from_static("0.000"));
-        } else {
-            let age = format!("{:.3}", self.freshness.age.as_secs_f64());
-            headers.extend(HeaderValue::try_from(age).ok().map(|age| (AGE, age)));
-            let stale = HeaderValue::from_static("110 binnacle \"Response is Stale\"");
-            headers.append(header::WARNING, stale);
-        }
-        headers.extend(HeaderValue::from_str(&tag).ok().map(|tag| (header::ETAG, tag)));
-        let sources = Some(self.freshness.sources).filter(|sources| !sources.is_empty());
-        let sources = sources.and_then(|sources| HeaderValue::try_from(sources).ok());
-        headers.extend(sources.map(|sources| (SOURCES, sources)));
         for warning in self.warnings {
             let text: String =
                 warning.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
@@ -221,15 +209,51 @@ impl Reply {
                 headers.append(header::WARNING, value);
             }
         }
+        *response.headers_mut() = headers;
         response
+    }
+}
+
+/// What an answer says of itself.
+fn head(freshness: Freshness, tag: &str, secret: bool) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let caching = if secret { "no-store" } else { "private, no-cache" };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    headers.insert(header::VARY, HeaderValue::from_static(VARY));
+    headers.insert(SOURCE, HeaderValue::from_static(freshness.source()));
+    if freshness.age.is_zero() {
+        headers.insert(AGE, HeaderValue::from_static("0.000"));
+    } else {
+        let age = format!("{:.3}", freshness.age.as_secs_f64());
+        headers.extend(HeaderValue::try_from(age).ok().map(|age| (AGE, age)));
+        let stale = HeaderValue::from_static("110 binnacle \"Response is Stale\"");
+        headers.append(header::WARNING, stale);
+    }
+    headers.extend(HeaderValue::from_str(tag).ok().map(|tag| (header::ETAG, tag)));
+    let sources = Some(freshness.sources).filter(|sources| !sources.is_empty());
+    let sources = sources.and_then(|sources| HeaderValue::try_from(sources).ok());
+    headers.extend(sources.map(|sources| (SOURCES, sources)));
+    headers
+}
+
+impl Baked {
+    /// Of what holds no secrets. Only what is current may be kept: there is a recipe for nothing else.
+    pub fn of(gateway: &Gateway, body: Bytes, freshness: Freshness) -> Self {
+        let tag = gateway.tags.of(&body);
+        let head = head(freshness, &tag, false);
+        Self { body, tag, head }
     }
 }
 
 impl Gateway {
     /// The caller's language.
     pub fn locale_of(&self, headers: &HeaderMap) -> Locale {
-        let wanted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
-        i18n::negotiate(wanted, self.locale)
+        self.locale_in(headers.get(header::ACCEPT_LANGUAGE))
+    }
+
+    fn locale_in(&self, wanted: Option<&HeaderValue>) -> Locale {
+        i18n::negotiate(wanted.and_then(|value| value.to_str().ok()), self.locale)
     }
 }
 
@@ -268,7 +292,7 @@ pub async fn observed<A: Future<Output = Response>>(
 ) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
-    let locale = gateway.locale_of(request.headers());
+    let language = request.headers().get(header::ACCEPT_LANGUAGE).cloned();
     let known = known_id(request.headers());
     // Kept for writes alone: an answer may add to what the client already carries.
     let carried = (!method.is_safe()).then(|| request.headers().clone());
@@ -292,6 +316,7 @@ pub async fn observed<A: Future<Output = Response>>(
         }
         if let Some(error) = error {
             told(&error, &id);
+            let locale = gateway.locale_in(language.as_ref());
             if locale != Locale::EN {
                 response = error.as_ref().clone().into_text_response(locale);
             }

@@ -17,7 +17,6 @@ use super::Gateway;
 use super::error::ApiError;
 use super::join::Joins;
 use super::metrics::pod_metrics;
-use super::related::known;
 use super::view::{self, NoView, View};
 use crate::auth::Scope;
 use crate::cache::{Series, Standing, Usage};
@@ -189,8 +188,8 @@ pub async fn shown(
     if !gateway.usage.begun(BEGINNING).await {
         return (None, None);
     }
-    let name = if kind.name == "node" { NODE_USAGE.name } else { POD_USAGE.name };
-    match open(gateway, user, name, wanted).await {
+    let source = if kind.name == "node" { &NODE_USAGE } else { &POD_USAGE };
+    match open(gateway, user, source, wanted).await {
         Ok(usages) => {
             let view = usages.as_ref().and_then(Usages::view);
             let refused = view.and_then(|view| view.refused.clone());
@@ -205,10 +204,9 @@ pub async fn shown(
 pub async fn open(
     gateway: &Gateway,
     user: &User,
-    name: &str,
+    kind: &'static KindDef,
     wanted: &[CompactString],
 ) -> Result<Option<Usages>, ApiError> {
-    let kind = known(name)?;
     let standing = gateway.usage.standing();
     match standing {
         Standing::Absent => return Ok(None),

@@ -233,9 +233,23 @@ async fn own(
     let at = served(gateway, user, kind).await.map_err(NoView::Failed)?;
     let at = move |namespace: Option<&str>| at.collection(namespace);
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
-    let Listing { store, refused, .. } = listed(gateway, user, kind, &at, &namespaces).await?;
+    let state = gateway.cache.feed(kind).map(|feed| feed.state());
+    let listing = listed(gateway, user, kind, &at, &namespaces).await;
+    let listing = listing.map_err(|error| unlisted(error, kind, state))?;
+    let Listing { store, refused, .. } = listing;
     // The listing's own scope reaches no further, and knows nothing of the rest.
     Ok(View { scope, rows: Rows::Own(Box::new(store)), age: Duration::ZERO, refused })
+}
+
+/// Why there is no list as the caller. That one is too long to be read live is not for its caller to
+/// mend where the cache, which has room for it, is being filled, or has yet to hear of a write.
+fn unlisted(error: ListError, kind: &KindDef, state: Option<State>) -> NoView {
+    let is_kept = state.is_some_and(|state| state != State::Refused);
+    if is_kept && matches!(error, ListError::TooMany(_)) {
+        let (code, args) = (StatusCode::SERVICE_UNAVAILABLE, [("kind", kind.name)]);
+        return NoView::Failed(ApiError::with_status(code, "error-cache-filling", &args));
+    }
+    error.into()
 }
 
 /// A list as the caller; credentials that it refuses end what is remembered of them, and what is
@@ -260,6 +274,24 @@ pub async fn listed(
         Err(_) => {}
     }
     listing
+}
+
+/// The first objects of a collection as the caller, and how many are behind them; `None` where
+/// nobody tells that.
+pub async fn first(
+    gateway: &Gateway,
+    user: &User,
+    kind: &'static KindDef,
+    collection: &str,
+    most: usize,
+) -> Result<Option<Listing>, ListError> {
+    let first = Listing::first(&gateway.cluster, user, kind, collection, most).await;
+    if let Err(failure) = &first
+        && failure.code() == Some(StatusCode::UNAUTHORIZED)
+    {
+        gateway.authorizer.refused(user).await;
+    }
+    Ok(first?)
 }
 
 /// Where the cluster serves a kind: for kinds of several versions the first served one that shows
@@ -320,19 +352,51 @@ pub async fn verified(gateway: &Gateway, user: &User) -> Result<(), ApiError> {
 }
 
 /// The namespaces to ask about one by one when a caller has no cluster-wide right: those that we
-/// watch, else those that the caller may list, else the configured ones.
-pub async fn known_namespaces(gateway: &Gateway, user: &User) -> Vec<CompactString> {
+/// watch, else those that the caller may list, else the configured ones. A list that fails for
+/// another reason than a lack of rights says nothing of the caller's, and is not "none".
+pub async fn known_namespaces(
+    gateway: &Gateway,
+    user: &User,
+) -> Result<Vec<CompactString>, Failure> {
     if let Some(names) = gateway.cache.namespace_names() {
-        return names;
+        return Ok(names);
     }
-    let Some(namespaces) = by_name("namespace") else { return Vec::new() };
+    let Some(namespaces) = by_name("namespace") else { return Ok(Vec::new()) };
     let at = |namespace: Option<&str>| namespaces.resource.collection(namespace);
     match listed(gateway, user, namespaces, &at, &[]).await {
         Ok(Listing { store, scope, .. }) => {
             let mut names = Vec::new();
             store.each(&scope, |row| names.push(row.name.clone()));
-            names
+            Ok(names)
         }
-        Err(_) => gateway.namespaces.clone(),
+        Err(ListError::Failed(failure))
+            if failure.code() != Some(StatusCode::FORBIDDEN) && gateway.namespaces.is_empty() =>
+        {
+            Err(failure)
+        }
+        Err(_) => Ok(gateway.namespaces.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header;
+
+    use super::*;
+    use crate::i18n::Locale;
+
+    #[test]
+    fn what_is_too_long_to_be_read_live_is_to_be_asked_for_again_if_the_cache_will_have_it() {
+        let kind = by_name("pod").unwrap();
+        let error = |state| unlisted(ListError::TooMany("pods"), kind, state).error();
+        for state in [State::Starting, State::Current, State::Stale(Duration::from_secs(900))] {
+            let filling = error(Some(state));
+            assert_eq!(filling.status, StatusCode::SERVICE_UNAVAILABLE, "{state:?}");
+            let answer = filling.into_text_response(Locale::EN);
+            assert!(answer.headers().contains_key(header::RETRY_AFTER), "{state:?}");
+        }
+        for state in [None, Some(State::Refused)] {
+            assert_eq!(error(state).status, StatusCode::PAYLOAD_TOO_LARGE, "{state:?}");
+        }
     }
 }

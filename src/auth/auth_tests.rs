@@ -28,6 +28,18 @@ fn refusal(code: u16) -> Arc<Failure> {
     Arc::new(Failure::status(StatusCode::from_u16(code).unwrap(), b""))
 }
 
+#[test]
+fn verdicts_stand_as_long_as_the_readme_says() {
+    let readme = include_str!("../../README.md");
+    let (allowed, denied) = (ALLOWED_FOR.as_secs(), DENIED_FOR.as_secs());
+    // A set may rest on a denial that is as old as one may be.
+    let several = 2 * denied;
+    let words = format!("{allowed} s (allowed) or {denied} s (denied; {several} s over several");
+    assert!(readme.contains(&words), "{words}");
+    let words = format!("else after {} s at most", UNCHANGED_FOR.as_secs());
+    assert!(readme.contains(&words), "{words}");
+}
+
 #[tokio::test]
 async fn a_confirmed_right_bridges_an_api_server_that_is_away_but_not_refused_credentials() {
     let authorizer = authorizer();
@@ -68,7 +80,8 @@ async fn a_denial_ends_the_set_that_it_contradicts_confirmed_or_not() {
     let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     let (who, names) = (user.fingerprint(), [CompactString::from("a")]);
-    authorizer.sets.put(who, "pod", (&names, None), &BTreeSet::from(names.clone())).await;
+    let set = (&BTreeSet::from(names.clone()), Instant::now() + ALLOWED_FOR);
+    authorizer.sets.put(who, "pod", (&names, None), set).await;
     let denied = Question { namespace: Some("a".into()), ..question(&user) };
     authorizer.deny(&denied).await;
     assert_eq!(authorizer.sets.get(who, "pod", (&names, None)).await, None);
@@ -138,8 +151,8 @@ async fn one_rules_review_confirms_each_kind_that_has_waited_for_it() {
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     for (kind, allowed) in [("pod", true), ("event", true), ("service", false)] {
         let kind = by_name(kind).unwrap();
-        let verdict = authorizer.permitted_in(&cluster, &user, kind, (&name, None)).await;
-        assert_eq!(verdict.unwrap(), (allowed, true), "{}", kind.name);
+        let verdict = authorizer.permitted_in(&cluster, &user, kind, (&name, None)).await.unwrap();
+        assert_eq!((verdict.0, verdict.1.is_some()), (allowed, true), "{}", kind.name);
         let asked = Question { kind: kind.name, namespace: Some(name.clone()), ..question(&user) };
         assert_eq!(authorizer.is_confirmed(&asked), allowed, "{}", kind.name);
     }
@@ -196,11 +209,24 @@ async fn a_token_that_is_over_by_our_clock_alone_is_judged_by_the_api_server_eac
         let authorizer = authorizer();
         let user = User::bearer(token, &HeaderMap::new()).unwrap();
         for _ in 0..2 {
-            let scope = authorizer.scope(&cluster, &user, pod, &[], async || Vec::new()).await;
+            let scope = authorizer.scope(&cluster, &user, pod, &[], async || Ok(Vec::new())).await;
             assert!(scope.is_ok(), "{token}");
         }
         assert_eq!(authorizer.counts.allowed.load(Ordering::Relaxed), asked, "{token}");
     }
+}
+
+#[tokio::test]
+async fn namespaces_that_cannot_be_named_for_a_moment_are_no_denial() {
+    let cluster = answering(StatusCode::CREATED, r#"{"status":{"allowed":false}}"#).await;
+    let (authorizer, pod) = (authorizer(), by_name("pod").unwrap());
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    let none = async || Ok(Vec::new());
+    let denied = authorizer.scope(&cluster, &user, pod, &[], none).await.err();
+    assert!(matches!(denied, Some(Refusal::Denied(_))), "{denied:?}");
+    let away = async || Err(Failure::status(StatusCode::SERVICE_UNAVAILABLE, b""));
+    let unknown = authorizer.scope(&cluster, &user, pod, &[], away).await.err();
+    assert!(matches!(unknown, Some(Refusal::Unknown(_))), "{unknown:?}");
 }
 
 #[tokio::test]
@@ -232,7 +258,8 @@ async fn a_denial_ends_the_rules_that_it_contradicts_and_a_revocation_all_of_the
     let within = |name: &str| Question { namespace: Some(name.into()), ..question(&user) };
     let known = [ruled(&user, "a"), ruled(&user, "b"), ruled(&other, "a")];
     for ruled in &known {
-        authorizer.rules.insert(ruled.clone(), Arc::default()).await;
+        let rules = rules::Listable::for_tests(true, &[]);
+        authorizer.rules.insert(ruled.clone(), rules.into()).await;
     }
     let left = async || {
         let mut left = Vec::new();
@@ -248,4 +275,57 @@ async fn a_denial_ends_the_rules_that_it_contradicts_and_a_revocation_all_of_the
     authorizer.confirmed.insert(within("c"), Instant::now()).await;
     authorizer.contradict(&within("c")).await;
     assert_eq!(left().await, [false, false, true]);
+}
+
+#[tokio::test]
+async fn a_denial_ends_all_sets_on_the_rules_that_it_contradicts_and_no_rules_that_are_silent() {
+    let authorizer = authorizer();
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    let (who, names) = (user.fingerprint(), ["a", "b"].map(CompactString::from));
+    let ruled = |name: &CompactString| Ruled { who, namespace: name.clone(), epoch: None };
+    let all = BTreeSet::from(names.clone());
+    for (name, complete, kinds) in [("a", true, &["pod", "event"][..]), ("b", false, &[][..])] {
+        let rules = rules::Listable::for_tests(complete, kinds);
+        authorizer.rules.insert(ruled(&name.into()), rules.into()).await;
+    }
+    for kind in ["pod", "event", "service"] {
+        let set = (&all, Instant::now() + ALLOWED_FOR);
+        authorizer.sets.put(who, kind, (&names, None), set).await;
+    }
+    for (name, left) in names.iter().zip([false, true]) {
+        let denied = Question { namespace: Some(name.clone()), ..question(&user) };
+        authorizer.contradict(&denied).await;
+        assert_eq!(authorizer.rules.contains_key(&ruled(name)), left, "{name}");
+    }
+    for (kind, left) in [("pod", false), ("event", false), ("service", true)] {
+        let set = authorizer.sets.get(who, kind, (&names, None)).await;
+        assert_eq!(set.is_some(), left, "{kind}");
+    }
+    // A revocation.
+    authorizer.confirmed.insert(question(&user), Instant::now()).await;
+    authorizer.contradict(&question(&user)).await;
+    assert_eq!(authorizer.sets.get(who, "service", (&names, None)).await, None);
+}
+
+#[tokio::test]
+async fn there_is_room_for_dozens_of_callers_in_thousands_of_namespaces() {
+    let authorizer = authorizer();
+    let rules = authorizer.rules.policy().max_capacity();
+    let confirmed = authorizer.confirmed.policy().max_capacity();
+    for room in [rules, confirmed] {
+        assert!(room >= Some(30 * 5_000), "{room:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_the_rights_that_were_confirmed_last_stand() {
+    let confirmed = confirmed(10, Duration::from_secs(60));
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    let within = |at: u32| Question { namespace: Some(at.to_string().into()), ..question(&user) };
+    for at in 0..20 {
+        confirmed.insert(within(at), Instant::now()).await;
+        confirmed.run_pending_tasks().await;
+    }
+    let standing: Vec<u32> = (0..20).filter(|at| confirmed.contains_key(&within(*at))).collect();
+    assert_eq!(standing, (10..20).collect::<Vec<_>>());
 }

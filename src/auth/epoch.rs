@@ -14,15 +14,29 @@ type Count = Box<dyn Fn() -> Option<u64> + Send + Sync>;
 
 pub(super) struct Epoch {
     count: Count,
-    /// The last number, and since when.
-    seen: Mutex<(Option<u64>, Instant)>,
+    seen: Mutex<Seen>,
     settles: Duration,
+}
+
+struct Seen {
+    /// The last number, and since when.
+    now: Option<u64>,
+    since: Instant,
+    /// The one before it that had settled.
+    before: Option<u64>,
 }
 
 impl Epoch {
     /// `count` moves with each change, and is `None` while nobody would hear of one.
     pub fn of(count: Count) -> Self {
-        Self { count, seen: Mutex::new((None, Instant::now())), settles: SETTLES }
+        let seen = Seen { now: None, since: Instant::now(), before: None };
+        Self { count, seen: Mutex::new(seen), settles: SETTLES }
+    }
+
+    /// One in which every number has settled at once.
+    #[cfg(test)]
+    pub fn at_once(count: Count) -> Self {
+        Self { settles: Duration::ZERO, ..Self::of(count) }
     }
 
     /// A number that stands as long as no right has changed; `None` when that cannot be said, or
@@ -30,10 +44,18 @@ impl Epoch {
     pub fn settled(&self) -> Option<u64> {
         let now = (self.count)();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.0 != now {
-            *seen = (now, Instant::now());
+        if seen.now != now {
+            let settled = seen.now.filter(|_| seen.since.elapsed() >= self.settles);
+            let before = settled.or(seen.before);
+            *seen = Seen { now, since: Instant::now(), before };
         }
-        now.filter(|_| seen.1.elapsed() >= self.settles)
+        now.filter(|_| seen.since.elapsed() >= self.settles)
+    }
+
+    /// The last number that was given out before the one of now: what is remembered under it is of
+    /// use no more, but where nobody could tell of changes for a while and none has come.
+    pub fn outdated(&self) -> Option<u64> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).before
     }
 }
 
@@ -57,6 +79,22 @@ mod tests {
         assert_eq!(epoch.settled(), None);
         epoch.settles = Duration::ZERO;
         assert_eq!(epoch.settled(), Some(8));
+    }
+
+    #[test]
+    fn a_number_that_never_settled_takes_no_place_of_one_that_did() {
+        let changes = Arc::new(AtomicU64::new(1));
+        let count = changes.clone();
+        let mut epoch = Epoch::at_once(Box::new(move || Some(count.load(Ordering::Relaxed))));
+        assert_eq!((epoch.settled(), epoch.outdated()), (Some(1), None));
+        changes.store(2, Ordering::Relaxed);
+        // Seen, and settled at once: it would be outdated next.
+        assert_eq!((epoch.settled(), epoch.outdated()), (Some(2), Some(1)));
+        epoch.settles = SETTLES;
+        changes.store(3, Ordering::Relaxed);
+        assert_eq!((epoch.settled(), epoch.outdated()), (None, Some(1)), "two was not old enough");
+        epoch.settles = Duration::ZERO;
+        assert_eq!((epoch.settled(), epoch.outdated()), (Some(3), Some(1)));
     }
 
     #[test]

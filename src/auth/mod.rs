@@ -4,6 +4,7 @@
 //! It holds no tokens (only their keyed hash), knows no roles, and never uses our own rights.
 
 mod epoch;
+mod permitted;
 mod review;
 mod rules;
 mod scope;
@@ -18,9 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use compact_str::CompactString;
-use futures::StreamExt as _;
 use http::StatusCode;
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 
 use self::epoch::Epoch;
 use self::sets::Sets;
@@ -35,16 +36,15 @@ const DENIED_FOR: Duration = Duration::from_secs(5);
 /// a caller of a thousand namespaces would otherwise cost a thousand reviews every five seconds. It
 /// has an end because a dead watch tells nothing (for up to 90 s), and groups may come from outside.
 const UNCHANGED_FOR: Duration = Duration::from_secs(30);
-/// Verdicts kept: 2,000 users with 30 kinds; each is about 200 bytes.
+/// Answers to single questions kept: 2,000 users with 30 kinds; each takes about 450 bytes.
 const VERDICTS: u64 = 60_000;
-/// Reviews at once for one request: a user with rights in many namespaces must not crowd out others.
-const REVIEWS_AT_ONCE: usize = 16;
-
-/// Verdicts that were collected within this are of one time.
-const AT_ONCE: Duration = Duration::from_secs(1);
-
-/// No namespace can have this name: what may be listed in it may be listed in all.
-const NOWHERE: &str = "-";
+/// Denials in words kept: what 1,000 callers are told of 20 kinds; each takes about 900 bytes.
+const WORDS: u64 = 20_000;
+/// Rules reviews kept, and rights that were confirmed: 60 callers at once in a cluster of 5,000
+/// namespaces, and 50 of them with rights to 20 kinds in 300. Who finds no room asks about each
+/// namespace anew with every list, thousands of reviews. A review takes some 590 bytes, a right
+/// 400, most of it the store's own lists and table: 180 and 120 MB at most, for seconds.
+const BY_NAMESPACE: u64 = 300_000;
 
 /// One question: may this caller list this kind here (`None`: in all namespaces)?
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -60,13 +60,6 @@ struct Ruled {
     who: Fingerprint,
     namespace: CompactString,
     epoch: Option<u64>,
-}
-
-#[derive(Clone)]
-enum Verdict {
-    Allowed,
-    /// The API server's own words to this caller.
-    Denied(Arc<Failure>),
 }
 
 /// Why there is no scope.
@@ -89,7 +82,10 @@ pub struct Visible {
 
 #[derive(Clone)]
 pub struct Authorizer {
-    fresh: Cache<Question, Verdict>,
+    /// Whether the caller may.
+    fresh: Cache<Question, bool>,
+    /// The API server's own words where it may not, for whoever has to be told.
+    words: Cache<Question, Arc<Failure>>,
     /// When a right was last confirmed: bridges an API server that is away, never a denial.
     confirmed: Cache<Question, Instant>,
     rules: Cache<Ruled, Arc<rules::Listable>>,
@@ -97,7 +93,7 @@ pub struct Authorizer {
     epoch: Arc<Epoch>,
     /// How often callers were denied something; each counts at one of these places.
     denials: Arc<[AtomicU64; 64]>,
-    /// Callers of whom the four above may know something.
+    /// Callers of whom the five above may know something.
     known: Cache<Fingerprint, ()>,
     pub counts: Arc<Counts>,
 }
@@ -116,18 +112,19 @@ impl Authorizer {
     pub fn new(away: Duration, changes: impl Fn() -> Option<u64> + Send + Sync + 'static) -> Self {
         // Closures are how `forget` finds everything of one caller.
         let fresh = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
-        let confirmed = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
-        let rules = Cache::builder().support_invalidation_closures().max_capacity(VERDICTS);
+        let words = Cache::builder().support_invalidation_closures().max_capacity(WORDS);
+        let rules = Cache::builder().support_invalidation_closures().max_capacity(BY_NAMESPACE);
         let fresh = fresh.expire_after(review::Expiry).build();
-        let confirmed = confirmed.time_to_live(ALLOWED_FOR + away).build();
+        let words = words.time_to_live(DENIED_FOR).build();
         let rules = rules.expire_after(review::Expiry).build();
+        let confirmed = confirmed(BY_NAMESPACE, away);
         // As long as anything of a caller is remembered.
-        let longest = ALLOWED_FOR + away + UNCHANGED_FOR + sets::KEPT_FOR;
+        let longest = ALLOWED_FOR + away + UNCHANGED_FOR;
         let known = Cache::builder().max_capacity(VERDICTS).time_to_live(longest).build();
         let epoch = Arc::new(Epoch::of(Box::new(changes)));
         let denials = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
         let (sets, counts) = (Sets::default(), Arc::default());
-        Self { fresh, confirmed, rules, sets, epoch, denials, known, counts }
+        Self { fresh, words, confirmed, rules, sets, epoch, denials, known, counts }
     }
 
     /// What `user` may list of `kind` among `wanted` namespaces (empty: all of them). `known`
@@ -139,7 +136,7 @@ impl Authorizer {
         user: &User,
         kind: &'static KindDef,
         wanted: &[CompactString],
-        known: impl AsyncFnOnce() -> Vec<CompactString>,
+        known: impl AsyncFnOnce() -> Result<Vec<CompactString>, Failure>,
     ) -> Result<Scope, Refusal> {
         let everywhere = wanted.is_empty() || !kind.resource.namespaced;
         if let [namespace] = wanted
@@ -160,7 +157,8 @@ impl Authorizer {
         if !kind.resource.namespaced || !(is_denied || refusal.is_absence() && is_known) {
             return Err(refusal);
         }
-        let candidates = if everywhere { Box::pin(known()).await } else { wanted.to_vec() };
+        let candidates = if everywhere { Box::pin(known()).await } else { Ok(wanted.to_vec()) };
+        let candidates = candidates.map_err(|failure| Refusal::Unknown(failure.into()))?;
         let permitted = match is_denied {
             true => Box::pin(self.permitted(cluster, user, kind, &candidates)).await,
             false => Err(refusal.clone()),
@@ -210,13 +208,16 @@ impl Authorizer {
         if self.known.remove(&who).await.is_none() {
             return;
         }
+        // Whoever puts something meanwhile has counted before.
+        self.denials(who).fetch_add(1, Ordering::AcqRel);
         let forgotten = [
             self.fresh.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
+            self.words.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
             self.confirmed.invalidate_entries_if(move |question, _| question.who == who).is_ok(),
             self.forget_rules(who),
             self.sets.forget(who),
         ];
-        debug_assert_eq!(forgotten, [true; 4], "the caches are built to forget by closures");
+        debug_assert_eq!(forgotten, [true; 5], "the caches are built to forget by closures");
     }
 
     fn forget_rules(&self, who: Fingerprint) -> bool {
@@ -230,7 +231,7 @@ impl Authorizer {
 
     async fn listed_everywhere(&self, user: &User, kind: &'static KindDef) -> bool {
         let question = Question { who: user.fingerprint(), kind: kind.name, namespace: None };
-        matches!(self.fresh.get(&question).await, Some(Verdict::Allowed))
+        self.fresh.get(&question).await == Some(true)
     }
 
     async fn ask(
@@ -241,19 +242,29 @@ impl Authorizer {
         namespace: Option<CompactString>,
     ) -> Result<(), Refusal> {
         let question = Question { who: user.fingerprint(), kind: kind.name, namespace };
+        match self.verdict(cluster, user, kind, &question).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Box::pin(self.in_words(cluster, user, kind, question)).await),
+            Err(failure) => Box::pin(self.bridge(user, &question, failure)).await,
+        }
+    }
+
+    /// Whether the caller may, as it is remembered or as the API server says.
+    async fn verdict(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+        question: &Question,
+    ) -> Result<bool, Arc<Failure>> {
         if user.is_over() {
             // By our clock, which may be ahead: nothing is remembered, the API server decides.
-            Box::pin(self.fresh.invalidate(&question)).await;
+            Box::pin(self.fresh.invalidate(question)).await;
         }
-        let verdict = match self.fresh.get(&question).await {
-            Some(verdict) => Ok(verdict),
+        match self.fresh.get(question).await {
+            Some(allowed) => Ok(allowed),
             // Rare, and large futures: boxed, so that the common way stays small.
-            None => Box::pin(self.ask_anew(cluster, user, kind, &question)).await,
-        };
-        match verdict {
-            Ok(Verdict::Allowed) => Ok(()),
-            Ok(Verdict::Denied(words)) => Err(Refusal::Denied(words)),
-            Err(failure) => Box::pin(self.bridge(user, &question, failure)).await,
+            None => Box::pin(self.ask_anew(cluster, user, kind, question)).await,
         }
     }
 
@@ -264,10 +275,9 @@ impl Authorizer {
         user: &User,
         kind: &'static KindDef,
         question: &Question,
-    ) -> Result<Verdict, Arc<Failure>> {
+    ) -> Result<bool, Arc<Failure>> {
         let asking = async {
-            let namespace = question.namespace.as_deref();
-            let attributes = Attributes::list(kind, namespace);
+            let attributes = Attributes::list(kind, question.namespace.as_deref());
             let answer = review::ask(cluster, user, &attributes).await;
             let count = match answer {
                 Ok(true) => &self.counts.allowed,
@@ -275,30 +285,60 @@ impl Authorizer {
                 Err(_) => &self.counts.failed,
             };
             count.fetch_add(1, Ordering::Relaxed);
-            if answer? {
-                self.known.insert(question.who, ()).await;
-                self.confirmed.insert(question.clone(), Instant::now()).await;
-                return Ok(Verdict::Allowed);
-            }
+            let allowed = answer?;
             self.known.insert(question.who, ()).await;
-            self.contradict(question).await;
-            review::words_of_denial(cluster, user, kind, namespace).await
+            if allowed {
+                self.confirmed.insert(question.clone(), Instant::now()).await;
+            } else {
+                self.contradict(question).await;
+            }
+            Ok::<_, Failure>(allowed)
         };
         self.fresh.try_get_with(question.clone(), asking).await
     }
 
-    /// A denial that no rules review has told: it is younger than those that are remembered.
+    /// What was denied a moment ago, in the API server's words. They cost a list, so that they are
+    /// asked for only where somebody reads them: of many namespaces nobody does.
+    async fn in_words(
+        &self,
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+        question: Question,
+    ) -> Refusal {
+        let namespace = question.namespace.clone();
+        let asking = review::words_of_denial(cluster, user, kind, namespace.as_deref());
+        match self.words.try_get_with(question, asking).await {
+            Ok(words) => Refusal::Denied(words),
+            // This question is not bridged: the answer was no, and only its words are missing.
+            Err(failure) => {
+                if failure.code() == Some(StatusCode::UNAUTHORIZED) {
+                    self.forget(user.fingerprint()).await;
+                }
+                Refusal::Unknown(failure)
+            }
+        }
+    }
+
+    /// A denial that no rules review has told: it is younger than those that are remembered. One
+    /// that is silent it does not contradict; where all are, each would be asked for again.
     async fn contradict(&self, question: &Question) {
+        let who = question.who;
         if let Some(namespace) = &question.namespace {
-            self.denials(question.who).fetch_add(1, Ordering::AcqRel);
-            for epoch in [None, self.epoch.settled()] {
-                let ruled = Ruled { who: question.who, namespace: namespace.clone(), epoch };
+            self.denials(who).fetch_add(1, Ordering::AcqRel);
+            for epoch in [None, self.epoch.settled(), self.epoch.outdated()] {
+                let ruled = Ruled { who, namespace: namespace.clone(), epoch };
+                let known = self.rules.get(&ruled).await;
+                let Some(known) = known.filter(|known| !known.is_silent()) else { continue };
                 self.rules.invalidate(&ruled).await;
+                for kind in known.kinds().collect::<Vec<_>>() {
+                    self.sets.end(who, kind.name).await;
+                }
             }
         }
         if self.deny(question).await {
-            let forgotten = self.forget_rules(question.who);
-            debug_assert!(forgotten, "the cache is built to forget by closures");
+            let forgotten = self.forget_rules(who) && self.sets.forget(who);
+            debug_assert!(forgotten, "the caches are built to forget by closures");
         }
     }
 
@@ -308,7 +348,10 @@ impl Authorizer {
     /// API server that is away.
     async fn deny(&self, question: &Question) -> bool {
         let everywhere = Question { namespace: None, ..question.clone() };
-        self.sets.end(question.who, question.kind).await;
+        // None rests on a right to all namespaces.
+        if question.namespace.is_some() {
+            self.sets.end(question.who, question.kind).await;
+        }
         let own = self.confirmed.remove(question).await;
         let wide = self.confirmed.remove(&everywhere).await;
         if own.is_none() && wide.is_none() {
@@ -347,147 +390,14 @@ impl Authorizer {
         }
         Err(Refusal::Unknown(failure))
     }
+}
 
-    /// Those of `candidates` in which the caller may list: by one rules review a namespace where
-    /// that is trustworthy, by access reviews else.
-    async fn permitted(
-        &self,
-        cluster: &Cluster,
-        user: &User,
-        kind: &'static KindDef,
-        candidates: &[CompactString],
-    ) -> Result<BTreeSet<CompactString>, Refusal> {
-        let (who, epoch) = (user.fingerprint(), self.epoch.settled());
-        let among = (candidates, epoch);
-        if let Some(known) = self.sets.get(who, kind.name, among).await
-            && !user.is_over()
-        {
-            return Ok(known);
-        }
-        let (begun, denials) = (Instant::now(), self.denials(who).load(Ordering::Acquire));
-        let verdicts = futures::stream::iter(candidates.iter().cloned()).map(|namespace| async {
-            let verdict = self.permitted_in(cluster, user, kind, (&namespace, epoch)).await;
-            verdict.map(|(allowed, by_rules)| (allowed.then_some(namespace), by_rules))
-        });
-        let mut verdicts = verdicts.buffer_unordered(REVIEWS_AT_ONCE);
-        let (mut permitted, mut by_rules) = (BTreeSet::new(), true);
-        while let Some(verdict) = verdicts.next().await {
-            let (namespace, of_rules) = verdict?;
-            permitted.extend(namespace);
-            by_rules &= of_rules;
-        }
-        // An access review is believed in for twice as long as a rules review: too long for a set,
-        // as are verdicts that took their time.
-        if by_rules && begun.elapsed() < AT_ONCE {
-            self.sets.put(who, kind.name, among, &permitted).await;
-            // What was denied meanwhile found no set to end.
-            if self.denials(who).load(Ordering::Acquire) != denials {
-                self.sets.end(who, kind.name).await;
-            }
-        }
-        Ok(permitted)
-    }
-
-    /// What the caller may list in all namespaces, and, in the order of their names, what the
-    /// candidates are to the caller.
-    pub async fn visible(
-        &self,
-        cluster: &Cluster,
-        user: &User,
-        candidates: &[CompactString],
-    ) -> Result<(Vec<&'static KindDef>, Vec<Visible>), Refusal> {
-        let epoch = self.epoch.settled();
-        let review = async |namespace: CompactString| {
-            let listable = self.listable(cluster, user, (&namespace, epoch)).await;
-            listable.map_err(Refusal::Unknown).map(|listable| (namespace, listable))
-        };
-        let (_, everywhere) = review(NOWHERE.into()).await?;
-        let reviews = futures::stream::iter(candidates.iter().cloned()).map(review);
-        let mut reviews = reviews.buffer_unordered(REVIEWS_AT_ONCE);
-        let mut visible = Vec::new();
-        while let Some(answer) = reviews.next().await {
-            let (name, listable) = answer?;
-            let may_get = listable.may_get_namespace();
-            visible.push(Visible { name, is_own: listable.is_beyond(&everywhere), may_get });
-        }
-        visible.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok((everywhere.kinds().collect(), visible))
-    }
-
-    /// What a rules review says of a namespace.
-    async fn listable(
-        &self,
-        cluster: &Cluster,
-        user: &User,
-        (namespace, epoch): (&CompactString, Option<u64>),
-    ) -> Result<Arc<rules::Listable>, Arc<Failure>> {
-        let who = user.fingerprint();
-        let ruled = Ruled { who, namespace: namespace.clone(), epoch };
-        // Whoever asks about a namespace has just been told that the token is good.
-        if user.is_over() && namespace == NOWHERE {
-            self.rules.invalidate(&ruled).await;
-        }
-        let denials = self.denials(who).load(Ordering::Acquire);
-        let asking = rules::review(cluster, user, namespace, denials);
-        let entry = match self.rules.entry(ruled.clone()).or_try_insert_with(asking).await {
-            Ok(entry) => entry,
-            Err(failure) => {
-                if failure.code() == Some(StatusCode::UNAUTHORIZED) {
-                    self.forget(who).await;
-                }
-                return Err(failure);
-            }
-        };
-        if entry.is_fresh() {
-            self.known.insert(who, ()).await;
-            // What was denied meanwhile found nothing to end: this answer may be older than it.
-            if self.denials(who).load(Ordering::Acquire) != denials {
-                self.rules.invalidate(&ruled).await;
-            }
-        }
-        Ok(entry.into_value())
-    }
-
-    /// Whether the caller may list here, and whether a rules review says so.
-    async fn permitted_in(
-        &self,
-        cluster: &Cluster,
-        user: &User,
-        kind: &'static KindDef,
-        (namespace, epoch): (&CompactString, Option<u64>),
-    ) -> Result<(bool, bool), Refusal> {
-        let who = user.fingerprint();
-        let question = Question { who, kind: kind.name, namespace: Some(namespace.clone()) };
-        let denials = self.denials(who).load(Ordering::Acquire);
-        // A denial that is younger than the rules.
-        if matches!(self.fresh.get(&question).await, Some(Verdict::Denied(_))) {
-            return Ok((false, true));
-        }
-        let reviewed = self.listable(cluster, user, (namespace, epoch)).await.ok();
-        // What is remembered confirms as long as nothing was denied since it was asked for.
-        let stands = reviewed.as_ref().is_some_and(|listable| listable.denials == denials);
-        match reviewed.and_then(|listable| listable.allows(kind)) {
-            Some(true) => {
-                if stands {
-                    self.confirmed.insert(question.clone(), Instant::now()).await;
-                    // What was denied meanwhile found nothing to end.
-                    if self.denials(who).load(Ordering::Acquire) != denials {
-                        self.confirmed.invalidate(&question).await;
-                    }
-                }
-                Ok((true, true))
-            }
-            Some(false) => {
-                self.deny(&question).await;
-                Ok((false, true))
-            }
-            None => match self.ask(cluster, user, kind, Some(namespace.clone())).await {
-                Ok(()) => Ok((true, false)),
-                Err(Refusal::Denied(_)) => Ok((false, false)),
-                Err(unknown) => Err(unknown),
-            },
-        }
-    }
+/// Room for rights that were confirmed. They are put and looked for without being read, so that
+/// they have no frequency to be weighed by: the longest not confirmed makes room.
+fn confirmed(most: u64, away: Duration) -> Cache<Question, Instant> {
+    let confirmed = Cache::builder().support_invalidation_closures().max_capacity(most);
+    let confirmed = confirmed.eviction_policy(EvictionPolicy::lru());
+    confirmed.time_to_live(ALLOWED_FOR + away).build()
 }
 
 #[cfg(test)]

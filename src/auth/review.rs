@@ -13,9 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::rules::Listable;
-use super::{
-    ALLOWED_FOR, Authorizer, DENIED_FOR, Question, Refusal, Ruled, UNCHANGED_FOR, Verdict,
-};
+use super::{ALLOWED_FOR, Authorizer, DENIED_FOR, Question, Refusal, Ruled, UNCHANGED_FOR};
 use crate::kinds::KindDef;
 use crate::upstream::{Cluster, Failure, Identity, OBJECT_LIMIT, UpstreamError, User};
 
@@ -167,21 +165,24 @@ pub(super) async fn words_of_denial(
     user: &User,
     kind: &KindDef,
     namespace: Option<&str>,
-) -> Result<Verdict, Failure> {
+) -> Result<Arc<Failure>, Failure> {
     let path = format!("{}?limit=1", kind.resource.collection(namespace));
     match cluster.get(Identity::User(user), &path, OBJECT_LIMIT).await {
-        Err(failure) if failure.code() == Some(StatusCode::FORBIDDEN) => {
-            Ok(Verdict::Denied(Arc::new(failure)))
-        }
+        Err(failure) if failure.code() == Some(StatusCode::FORBIDDEN) => Ok(Arc::new(failure)),
         Err(failure) => Err(failure),
         // Denied a moment ago, allowed now: the next question will find out; this one stays a no.
-        Ok(_) => Ok(Verdict::Denied(Arc::new(Failure::Status {
+        Ok(_) => Ok(Arc::new(Failure::Status {
             code: StatusCode::FORBIDDEN,
             message: format!("{} is forbidden: list was denied", kind.resource.plural),
             reason: "Forbidden".into(),
             details: Some(json!({ "kind": kind.resource.plural })),
-        }))),
+        })),
     }
+}
+
+/// How long a rules review is believed in that was asked for in this epoch.
+pub(super) fn believed_for(epoch: Option<u64>) -> Duration {
+    if epoch.is_some() { UNCHANGED_FOR } else { DENIED_FOR }
 }
 
 /// Allowed and denied verdicts live for different times, and so do rules.
@@ -189,16 +190,13 @@ pub(super) struct Expiry;
 
 impl moka::Expiry<Ruled, Arc<Listable>> for Expiry {
     fn expire_after_create(&self, of: &Ruled, _: &Arc<Listable>, _: Instant) -> Option<Duration> {
-        Some(if of.epoch.is_some() { UNCHANGED_FOR } else { DENIED_FOR })
+        Some(believed_for(of.epoch))
     }
 }
 
-impl moka::Expiry<Question, Verdict> for Expiry {
-    fn expire_after_create(&self, _: &Question, verdict: &Verdict, _: Instant) -> Option<Duration> {
-        Some(match verdict {
-            Verdict::Allowed => ALLOWED_FOR,
-            Verdict::Denied(_) => DENIED_FOR,
-        })
+impl moka::Expiry<Question, bool> for Expiry {
+    fn expire_after_create(&self, _: &Question, allowed: &bool, _: Instant) -> Option<Duration> {
+        Some(if *allowed { ALLOWED_FOR } else { DENIED_FOR })
     }
 }
 

@@ -4,6 +4,7 @@
 //! it does not list then is denied, what it lists is allowed. Else the access review decides.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -12,13 +13,14 @@ use crate::kinds::{KINDS, KindDef, Resource};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
 /// The kinds of [`KINDS`] that may be listed in a namespace.
-#[derive(Default)]
 pub(super) struct Listable {
     complete: bool,
     namespace: bool,
     kinds: Vec<bool>,
     /// How often the caller had been denied something when it was asked for.
     pub denials: u64,
+    /// When it was asked for.
+    pub asked: Instant,
 }
 
 #[derive(Deserialize)]
@@ -59,12 +61,26 @@ impl Listable {
 
     /// Whether the namespace itself may be read.
     pub fn may_get_namespace(&self) -> bool {
-        self.complete && self.namespace
+        self.namespace
+    }
+
+    /// Whether it cannot say that there is no right, as every one where a webhook authorizes beside
+    /// RBAC: no denial contradicts it, nothing is listed by it alone, and it would be the same if it
+    /// were asked for again.
+    pub fn is_silent(&self) -> bool {
+        !self.complete
     }
 
     /// Whether the kind may be listed; `None` when this review cannot tell.
     pub fn allows(&self, kind: &KindDef) -> Option<bool> {
         self.kinds.get(kind.index()).copied().filter(|_| self.complete)
+    }
+
+    /// What a review would give that was asked for now and tells of these kinds.
+    #[cfg(test)]
+    pub fn for_tests(complete: bool, kinds: &[&str]) -> Self {
+        let kinds = KINDS.iter().map(|kind| kinds.contains(&kind.name)).collect();
+        Self { complete, namespace: false, kinds, denials: 0, asked: Instant::now() }
     }
 }
 
@@ -80,13 +96,14 @@ pub(super) async fn review(
         "spec": { "namespace": namespace },
     });
     let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let asked = Instant::now();
     let answer = cluster.post(Identity::User(user), path, &question).await?;
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|error| UpstreamError::Broken(format!("rules review: {error}")))?;
-    Ok(Arc::new(Listable { denials, ..listable(&answer.status) }))
+    Ok(Arc::new(Listable { denials, ..listable(&answer.status, asked) }))
 }
 
-fn listable(status: &Status) -> Listable {
+fn listable(status: &Status, asked: Instant) -> Listable {
     let rules = || status.resource_rules.iter().flatten();
     let listed = |kind: &KindDef| rules().any(|rule| allows(rule, "list", &kind.resource));
     let kinds: Vec<bool> = KINDS.iter().map(listed).collect();
@@ -96,6 +113,7 @@ fn listable(status: &Status) -> Listable {
         namespace: rules().any(|rule| allows(rule, "get", &namespace)),
         kinds,
         denials: 0,
+        asked,
     }
 }
 
@@ -113,7 +131,7 @@ mod tests {
 
     fn verdict(rules: serde_json::Value, kind: &str) -> bool {
         let status = serde_json::from_value(json!({ "resourceRules": rules })).unwrap();
-        listable(&status).allows(crate::kinds::by_name(kind).unwrap()).unwrap()
+        listable(&status, Instant::now()).allows(crate::kinds::by_name(kind).unwrap()).unwrap()
     }
 
     #[test]
@@ -152,7 +170,8 @@ mod tests {
     fn rights_that_hold_everywhere_are_none_of_a_namespace() {
         let rules = |resources: &[&str]| {
             let rule = json!({"verbs": ["list"], "apiGroups": [""], "resources": resources});
-            listable(&serde_json::from_value(json!({ "resourceRules": [rule] })).unwrap())
+            let status = serde_json::from_value(json!({ "resourceRules": [rule] })).unwrap();
+            listable(&status, Instant::now())
         };
         let everywhere = rules(&["pods", "nodes"]);
         assert!(!rules(&["pods", "nodes"]).is_beyond(&everywhere));
@@ -166,8 +185,22 @@ mod tests {
     fn an_incomplete_answer_says_so() {
         let status = serde_json::from_value(json!({ "incomplete": true })).unwrap();
         let pod = crate::kinds::by_name("pod").unwrap();
-        assert_eq!(listable(&status).allows(pod), None);
+        assert_eq!(listable(&status, Instant::now()).allows(pod), None);
         let status = serde_json::from_value(json!({ "evaluationError": "webhook" })).unwrap();
-        assert_eq!(listable(&status).allows(pod), None);
+        assert_eq!(listable(&status, Instant::now()).allows(pod), None);
+    }
+
+    #[test]
+    fn one_is_silent_that_cannot_say_that_there_is_no_right() {
+        let rule = |resource: &str, incomplete: bool| {
+            let rule = json!({"verbs": ["list"], "apiGroups": [""], "resources": [resource]});
+            let status = json!({ "resourceRules": [rule], "incomplete": incomplete });
+            listable(&serde_json::from_value(status).unwrap(), Instant::now()).is_silent()
+        };
+        for (resource, incomplete, silent) in
+            [("nodes", true, true), ("pods", true, true), ("nodes", false, false)]
+        {
+            assert_eq!(rule(resource, incomplete), silent, "{resource} {incomplete}");
+        }
     }
 }

@@ -6,19 +6,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use ahash::RandomState;
 use compact_str::CompactString;
 use moka::future::Cache;
 
+use super::ALLOWED_FOR;
 use crate::upstream::Fingerprint;
 
-/// A set is made of verdicts of at most 5 s, or of some that no change of a role has touched, so
-/// that nothing in it is believed in for much longer than by itself.
-pub(super) const KEPT_FOR: Duration = Duration::from_secs(3);
-/// Callers with kinds; a set of 500 namespaces has some 20 KiB.
-const SETS: u64 = 2_000;
+/// Names in all sets, at some 40 bytes each: 2,000 sets of 500, one for each caller and kind.
+const NAMES: u64 = 1_000_000;
+/// What a set takes besides its names, counted in names.
+const ITSELF: usize = 10;
 
 type Key = (Fingerprint, &'static str);
 
@@ -26,15 +26,27 @@ type Key = (Fingerprint, &'static str);
 pub(super) type Among<'a> = (&'a [CompactString], Option<u64>);
 
 #[derive(Clone)]
+struct Kept {
+    of: u64,
+    /// The end of its first verdict: nothing in it is believed in for longer than by itself.
+    until: Instant,
+    set: Arc<BTreeSet<CompactString>>,
+}
+
+#[derive(Clone)]
 pub(super) struct Sets {
-    known: Cache<Key, (u64, Arc<BTreeSet<CompactString>>)>,
+    known: Cache<Key, Kept>,
     hasher: RandomState,
 }
 
 impl Default for Sets {
     fn default() -> Self {
-        let known = Cache::builder().support_invalidation_closures().max_capacity(SETS);
-        Self { known: known.time_to_live(KEPT_FOR).build(), hasher: RandomState::new() }
+        let known = Cache::builder().support_invalidation_closures().max_capacity(NAMES);
+        let known = known.weigher(|_: &Key, kept: &Kept| {
+            u32::try_from(kept.set.len() + ITSELF).unwrap_or(u32::MAX)
+        });
+        // `until` ends most of them; none is put for longer than this.
+        Self { known: known.time_to_live(ALLOWED_FOR).build(), hasher: RandomState::new() }
     }
 }
 
@@ -46,8 +58,9 @@ impl Sets {
         kind: &'static str,
         among: Among<'_>,
     ) -> Option<BTreeSet<CompactString>> {
-        let (of, set) = self.known.get(&(who, kind)).await?;
-        (of == self.hasher.hash_one(among)).then(|| (*set).clone())
+        let Kept { of, until, set } = self.known.get(&(who, kind)).await?;
+        let stands = Instant::now() < until && of == self.hasher.hash_one(among);
+        stands.then(|| (*set).clone())
     }
 
     pub async fn put(
@@ -55,10 +68,10 @@ impl Sets {
         who: Fingerprint,
         kind: &'static str,
         among: Among<'_>,
-        set: &BTreeSet<CompactString>,
+        (set, until): (&BTreeSet<CompactString>, Instant),
     ) {
         let of = self.hasher.hash_one(among);
-        self.known.insert((who, kind), (of, Arc::new(set.clone()))).await;
+        self.known.insert((who, kind), Kept { of, until, set: Arc::new(set.clone()) }).await;
     }
 
     /// A right of the caller's to this kind has ended.
@@ -74,6 +87,8 @@ impl Sets {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::HeaderMap;
 
     use super::*;
@@ -86,8 +101,9 @@ mod tests {
         let (one, other) = (who("a"), who("b"));
         let names: Vec<CompactString> = vec!["x".into(), "y".into()];
         let set = BTreeSet::from([names[0].clone()]);
+        let later = Instant::now() + Duration::from_secs(9);
         for (caller, kind) in [(one, "pod"), (one, "event"), (other, "pod")] {
-            sets.put(caller, kind, (&names, Some(1)), &set).await;
+            sets.put(caller, kind, (&names, Some(1)), (&set, later)).await;
         }
         assert_eq!(sets.get(one, "pod", (&names, Some(1))).await, Some(set));
         assert_eq!(sets.get(one, "pod", (&names[..1], Some(1))).await, None, "of other namespaces");
@@ -99,5 +115,17 @@ mod tests {
         assert!(sets.forget(one));
         assert_eq!(sets.get(one, "event", (&names, Some(1))).await, None);
         assert!(sets.get(other, "pod", (&names, Some(1))).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_set_ends_with_the_first_of_its_verdicts() {
+        let sets = Sets::default();
+        let who = User::bearer("a", &HeaderMap::new()).unwrap().fingerprint();
+        let names: Vec<CompactString> = vec!["x".into()];
+        let (set, now) = (names.iter().cloned().collect(), Instant::now());
+        for (until, stands) in [(now + Duration::from_secs(9), true), (now, false)] {
+            sets.put(who, "pod", (&names, None), (&set, until)).await;
+            assert_eq!(sets.get(who, "pod", (&names, None)).await.is_some(), stands);
+        }
     }
 }

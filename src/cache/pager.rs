@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::store::Store;
 use crate::auth::Scope;
+use crate::kinds::custom::CUSTOM;
 use crate::kinds::{KindDef, Row, Source};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
 
@@ -33,7 +34,8 @@ const PAGE_BYTES: usize = 64 << 20;
 /// A whole collection: 150,000 pods at some 5 KiB. One object of it is in memory at a time.
 const WHOLE_BYTES: usize = 1 << 30;
 /// Rows of one live answer, over all of its lists: at about 2 KiB a row this is 40 MiB for the time
-/// of one request, and a page more for each list at once.
+/// of one request, and a page more for each list at once. A list of more is refused: of pages, sums
+/// and orders a part would be wrong.
 const LIVE_ROWS: usize = 20_000;
 /// Namespaces listed at once for one live answer.
 const LISTS_AT_ONCE: usize = 8;
@@ -45,7 +47,7 @@ const REFUSALS: usize = 32;
 pub enum ListError {
     #[error(transparent)]
     Failed(#[from] Failure),
-    #[error("more than {LIVE_ROWS} {0} would have to be read live; name fewer namespaces")]
+    #[error("more than {LIVE_ROWS} {0} would have to be read live; name fewer namespaces, if any")]
     TooMany(&'static str),
 }
 
@@ -75,6 +77,16 @@ struct List {
 struct ListMeta {
     resource_version: String,
     r#continue: String,
+    /// Left out where something is selected, and by some servers always.
+    remaining_item_count: Option<i64>,
+}
+
+/// What a page says of those behind it.
+struct Behind {
+    /// Of the next page; empty where there is none.
+    token: String,
+    /// Objects on all of them, if the API server tells.
+    left: Option<usize>,
 }
 
 /// Rows read live, with the proof that their caller may see them: the API server gave them out.
@@ -87,6 +99,29 @@ pub struct Listing {
     pub malformed: u64,
     /// What one of the namespaces that are left out has answered: 403.
     pub refused: Option<Failure>,
+    /// Objects behind these, of which no more was asked for.
+    pub remaining: usize,
+}
+
+impl Listing {
+    /// The first objects of a collection that `user` may list, and how many there are behind them:
+    /// one page, however many that is. `None` where the API server does not tell.
+    pub async fn first(
+        cluster: &Cluster,
+        user: &User,
+        kind: &'static KindDef,
+        collection: &str,
+        most: usize,
+    ) -> Result<Option<Self>, Failure> {
+        let (path, who) = (format!("{collection}?limit={most}"), Identity::User(user));
+        let mut listed = Listed::default();
+        let behind = page(cluster, who, kind, (&path, PAGE_BYTES), &mut listed).await?;
+        let remaining = if behind.token.is_empty() { Some(0) } else { behind.left };
+        let Some(remaining) = remaining else { return Ok(None) };
+        let Listed { rows, columns, malformed, .. } = listed;
+        let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, &[]));
+        Ok(Some(Self { store, scope, columns, malformed, refused: None, remaining }))
+    }
 }
 
 /// The rows that `user` may list in `namespaces` (empty: all), read now with the user's own
@@ -106,7 +141,7 @@ pub async fn list_as(
         let listed = list(cluster, who, kind, at, None, room).await?;
         let Listed { rows, columns, malformed, .. } = listed;
         let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, namespaces));
-        return Ok(Listing { store, scope, columns, malformed, refused: None });
+        return Ok(Listing { store, scope, columns, malformed, refused: None, remaining: 0 });
     }
     let lists = futures::stream::iter(namespaces.to_vec()).map(|namespace| async move {
         let listed = list(cluster, who, kind, at, Some(&namespace), room).await;
@@ -137,7 +172,7 @@ pub async fn list_as(
         Some(failure) if answered.is_empty() => Err(failure.into()),
         refused => {
             let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, &answered));
-            Ok(Listing { store, scope, columns, malformed, refused })
+            Ok(Listing { store, scope, columns, malformed, refused, remaining: 0 })
         }
     }
 }
@@ -151,8 +186,8 @@ pub(super) async fn list_cached(
 ) -> Result<Listed, Failure> {
     let path = format!("{}?resourceVersion=0", kind.resource.collection(None));
     let mut listed = Listed::default();
-    let rest = page(cluster, Identity::Server, kind, (&path, WHOLE_BYTES), &mut listed).await?;
-    if !rest.is_empty() {
+    let behind = page(cluster, Identity::Server, kind, (&path, WHOLE_BYTES), &mut listed).await?;
+    if !behind.token.is_empty() {
         let words = format!("list of {}: a part, where the whole was asked for", kind.name);
         return Err(UpstreamError::Broken(words).into());
     }
@@ -183,7 +218,7 @@ pub(super) async fn list(
             format!("{collection}{sign}limit={limit}&continue={token}")
         };
         let (before, malformed) = (listed.rows.len(), listed.malformed);
-        token = match page(cluster, who, kind, (&path, PAGE_BYTES), &mut listed).await {
+        let behind = match page(cluster, who, kind, (&path, PAGE_BYTES), &mut listed).await {
             // The continuation's snapshot is compacted: begin again.
             Err(failure) if failure.code() == Some(StatusCode::GONE) && again < TURNS => {
                 again += 1;
@@ -215,14 +250,25 @@ pub(super) async fn list(
         };
         busy = 0;
         let new = u32::try_from(listed.rows.len() - before).unwrap_or(u32::MAX);
-        let Ok(taken) = room.try_acquire_many(new) else {
-            return Err(ListError::TooMany(kind.resource.plural));
-        };
+        let Ok(taken) = room.try_acquire_many(new) else { return Err(too_many(kind)) };
         taken.forget();
-        if token.is_empty() {
+        if behind.token.is_empty() {
             return Ok(listed);
         }
+        // What will find no place need not be read.
+        if behind.left.is_some_and(|left| left > room.available_permits()) {
+            return Err(too_many(kind));
+        }
+        token = behind.token;
     }
+}
+
+fn too_many(kind: &KindDef) -> ListError {
+    ListError::TooMany(match kind.resource.plural {
+        // Of a kind that no table knows.
+        "" => "objects",
+        plural => plural,
+    })
 }
 
 fn is_denial(failure: &Failure) -> bool {
@@ -233,24 +279,28 @@ fn is_busy(failure: &Failure) -> bool {
     failure.code() == Some(StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// What of each object is wanted.
-fn accept(source: Source) -> &'static str {
-    match source {
+/// What of each object is wanted. Of custom kinds the whole is taken from a server that prints no
+/// tables; of other tables, which are of secrets, never.
+fn accept(kind: &KindDef) -> &'static str {
+    match kind.source {
         Source::Metadata => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+        Source::Table if kind.name == CUSTOM.name => {
+            "application/json;as=Table;g=meta.k8s.io;v=v1, application/json"
+        }
         Source::Table => "application/json;as=Table;g=meta.k8s.io;v=v1",
         Source::Watch | Source::Live | Source::Poll => "application/json",
     }
 }
 
-/// Adds a page's rows and returns the token of the next page. After an error `listed` may hold a
-/// part of the page.
+/// Adds a page's rows and returns what is behind it. After an error `listed` may hold a part of the
+/// page.
 async fn page(
     cluster: &Cluster,
     who: Identity<'_>,
     kind: &'static KindDef,
     (path, most): (&str, usize),
     listed: &mut Listed,
-) -> Result<String, Failure> {
+) -> Result<Behind, Failure> {
     let mut take = |item: &str| match (kind.row)(item) {
         Ok(row) => listed.rows.push(Arc::new(row)),
         Err(error) => {
@@ -258,15 +308,16 @@ async fn page(
             tracing::warn!(kind = kind.name, %error, "an object of a list is left out");
         }
     };
-    let rest = cluster.items(who, (path, accept(kind.source)), most, &mut take).await?;
+    let rest = cluster.items(who, (path, accept(kind)), most, &mut take).await?;
     let page: List = serde_json::from_slice(&rest).map_err(|error| {
         UpstreamError::Broken(format!("list of {}: {error}", kind.resource.plural))
     })?;
     if !page.column_definitions.is_empty() {
         listed.columns = page.column_definitions;
     }
-    listed.version = page.metadata.resource_version;
-    Ok(page.metadata.r#continue)
+    let ListMeta { resource_version, r#continue: token, remaining_item_count } = page.metadata;
+    listed.version = resource_version;
+    Ok(Behind { token, left: remaining_item_count.and_then(|left| usize::try_from(left).ok()) })
 }
 
 #[cfg(test)]

@@ -87,6 +87,63 @@ async fn lists_side_by_side_share_the_room_of_one_answer() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_too_long_is_refused_after_its_first_page_if_that_tells_so() {
+    let item = json!({"metadata": {"name": "a", "namespace": "n"}});
+    let page = |left: usize| {
+        json!({
+            "kind": "ConfigMapList", "items": vec![&item; PAGE],
+            "metadata": {"continue": "more", "remainingItemCount": left},
+        })
+    };
+    for (left, pages) in [(59_500, 1), (LIVE_ROWS - PAGE + 1, 1), (0, LIVE_ROWS / PAGE + 1)] {
+        let (cluster, asked) = server(page(left).to_string()).await;
+        let error = listed(&cluster, &[]).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, ListError::TooMany("configmaps")), "{error}");
+        assert_eq!(asked.load(Ordering::SeqCst), pages, "{left}");
+    }
+}
+
+/// The first ten objects of a custom kind.
+async fn first(cluster: &Cluster) -> Option<Listing> {
+    let user = User::bearer("somebody", &HeaderMap::new()).unwrap();
+    let all = "/apis/example.com/v1/widgets";
+    Listing::first(cluster, &user, &CUSTOM, all, 10).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_first_objects_of_any_number_cost_one_page_that_tells_how_many_there_are() {
+    let names = (0..10).map(|at| json!({"object": {"metadata": {"name": format!("w-{at}")}}}));
+    let rows: Vec<_> = names.collect();
+    let page = |metadata: Value| json!({"kind": "Table", "metadata": metadata, "rows": rows});
+    let many = page(json!({"continue": "more", "remainingItemCount": 59_990}));
+    let (cluster, asked) = server(many.to_string()).await;
+    let listing = first(&cluster).await.unwrap();
+    assert_eq!((listing.store.count(&listing.scope), listing.remaining), (10, 59_990));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    let (cluster, _) = server(page(json!({})).to_string()).await;
+    assert_eq!(first(&cluster).await.unwrap().remaining, 0);
+    let (cluster, _) = server(page(json!({"continue": "more"})).to_string()).await;
+    assert!(first(&cluster).await.is_none(), "nobody knows how many");
+}
+
+#[tokio::test]
+async fn custom_objects_of_a_server_without_tables_are_rows_and_secrets_come_as_tables_alone() {
+    // It heeds what is accepted, and has no tables.
+    let answer = |headers: HeaderMap| async move {
+        let accepted = headers["accept"].to_str().unwrap().split(',');
+        if accepted.map(str::trim).all(|range| range != "application/json") {
+            return StatusCode::NOT_ACCEPTABLE.into_response();
+        }
+        let item = json!({"kind": "Widget", "metadata": {"name": "a", "namespace": "n"}});
+        json!({"kind": "WidgetList", "metadata": {}, "items": [item]}).to_string().into_response()
+    };
+    let cluster = cluster(axum::Router::new().fallback(answer)).await;
+    let listing = first(&cluster).await.unwrap();
+    assert_eq!((listing.store.count(&listing.scope), listing.malformed), (1, 0));
+    assert_eq!(accept(by_name("secret").unwrap()), "application/json;as=Table;g=meta.k8s.io;v=v1");
+}
+
+#[tokio::test]
 async fn a_namespace_that_is_refused_costs_its_own_rows_and_all_of_them_the_list() {
     let answer = |uri: http::Uri| async move {
         if uri.path().contains("/theirs") {

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::Feed;
 use super::pager::{self, ListError, Listed};
 use super::watch::{Event, Watch, What};
-use crate::kinds::{KindDef, Row, Source};
+use crate::kinds::{KindDef, Source};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
 
 /// First and longest wait before trying again.
@@ -114,7 +114,7 @@ async fn keep(cluster: &Cluster, feed: &Feed, quiet: Duration) {
         }
         if refused {
             version = None;
-            feed.store.replace(Vec::<Row>::new());
+            feed.store.renew(Vec::new()).await;
             feed.changed();
             tokio::time::sleep(jittered(REFUSED)).await;
             continue;
@@ -167,7 +167,7 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
                 }
             };
             feed.malformed.fetch_add(listed.malformed, Ordering::Relaxed);
-            feed.store.replace(listed.rows);
+            feed.store.renew(listed.rows).await;
             feed.reached(&listed.version);
             feed.synced.store(true, Ordering::Release);
             feed.changed();

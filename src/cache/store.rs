@@ -15,6 +15,9 @@ use compact_str::CompactString;
 use crate::auth::{Reach, Scope};
 use crate::kinds::{Allocated, Facts, KindDef, Link, Phase, Row, Uid};
 
+/// Rows of a list that are put in order before others have their turn: some 3 ms.
+const STEP: usize = 1_000;
+
 pub struct Store {
     kind: &'static KindDef,
     shelf: RwLock<Shelf>,
@@ -89,7 +92,8 @@ pub(super) struct Space {
     /// Pods that have not ended, and what they ask for.
     alive: usize,
     allocated: Allocated,
-    /// Pods whose state depends on more than themselves (warnings), and failed ones.
+    /// Pods whose state depends on more than themselves (warnings), and failed ones; of events the
+    /// warnings.
     troubled: BTreeSet<ByName>,
 }
 
@@ -150,22 +154,56 @@ impl Store {
         self.revision.load(atomic::Ordering::Acquire)
     }
 
-    /// Puts a whole new list in place of the old. Rows that did not change are kept, so that a
-    /// relist costs no second copy of them.
+    /// Puts a whole new list in place of the old.
     pub(super) fn replace(&self, rows: impl IntoIterator<Item: Into<Arc<Row>>>) {
         let mut shelf = Shelf::default();
-        {
-            let old = self.read();
-            for row in rows {
-                let row: Arc<Row> = row.into();
-                let same = old.get(&row.namespace, &row.name).filter(|known| *known == row);
-                shelf.insert(same.unwrap_or(row));
+        self.fill(&mut shelf, rows);
+        shelf.spaces.values_mut().for_each(Space::pack);
+        drop(self.exchange(shelf));
+    }
+
+    /// The same of a list of any length: others have their turn meanwhile, and see the old rows
+    /// until all of the new ones are there. Nobody else may change the rows during it.
+    pub(super) async fn renew(&self, rows: Vec<Arc<Row>>) {
+        let (mut shelf, mut rows) = (Shelf::default(), rows.into_iter());
+        while !rows.as_slice().is_empty() {
+            self.fill(&mut shelf, rows.by_ref().take(STEP));
+            tokio::task::yield_now().await;
+        }
+        let spaces: Vec<&mut Space> = shelf.spaces.values_mut().collect();
+        let mut packed = 0;
+        for space in spaces {
+            space.pack();
+            packed += space.names.len();
+            if packed >= STEP {
+                packed = 0;
+                tokio::task::yield_now().await;
             }
         }
-        shelf.pack();
-        let mut old = self.write();
+        let old = self.exchange(shelf);
+        if old.uids.len() > STEP {
+            // To free so many takes a while.
+            tokio::task::spawn_blocking(move || drop(old));
+        }
+    }
+
+    /// Adds rows to a shelf in the making. Those that did not change are kept, so that a relist
+    /// costs no second copy of them.
+    fn fill(&self, shelf: &mut Shelf, rows: impl IntoIterator<Item: Into<Arc<Row>>>) {
+        let old = self.read();
+        for row in rows {
+            let row: Arc<Row> = row.into();
+            let same = old.get(&row.namespace, &row.name).filter(|known| *known == row);
+            shelf.insert(same.unwrap_or(row));
+        }
+    }
+
+    /// Puts a shelf in place of the old one and gives that back: it is freed when readers and
+    /// writers need not wait for it.
+    fn exchange(&self, shelf: Shelf) -> Shelf {
+        let mut current = self.write();
         self.revision.fetch_add(1, atomic::Ordering::AcqRel);
-        *old = shelf;
+        std::mem::replace(&mut *current, shelf)
     }
 
     pub(super) fn names(&self) -> Vec<CompactString> {
@@ -233,6 +271,17 @@ impl Store {
         sums
     }
 
+    /// The warnings among the events in scope, by namespace and name; pods as [`Self::pod_sums`]
+    /// visits them. What is made of them is made when the store is left.
+    pub fn troubled(&self, scope: &Scope) -> Vec<Arc<Row>> {
+        let shelf = self.read();
+        let mut rows = Vec::new();
+        self.spaces(&shelf, scope, |space| {
+            rows.extend(space.troubled.iter().map(|row| row.0.clone()));
+        });
+        rows
+    }
+
     fn admits(&self, scope: &Scope, namespace: &str) -> bool {
         std::ptr::eq(scope.kind(), self.kind) && scope.covers(namespace)
     }
@@ -275,15 +324,6 @@ impl Shelf {
         rows.filter(|row| row.links_to(link))
     }
 
-    /// Builds the orders anew without the room that rows in ascending order have left in them: half
-    /// of it, for every row of a list.
-    fn pack(&mut self) {
-        for space in self.spaces.values_mut() {
-            space.names = std::mem::take(&mut space.names).into_iter().collect();
-            space.created = std::mem::take(&mut space.created).into_iter().collect();
-        }
-    }
-
     fn insert(&mut self, row: Arc<Row>) {
         self.remove(&row.namespace, &row.name);
         for link in &row.links {
@@ -320,6 +360,14 @@ impl Shelf {
 }
 
 impl Space {
+    /// Builds the orders anew without the room that rows in ascending order have left in them: half
+    /// of it, for every row of a list.
+    fn pack(&mut self) {
+        self.names = std::mem::take(&mut self.names).into_iter().collect();
+        self.created = std::mem::take(&mut self.created).into_iter().collect();
+        self.troubled = std::mem::take(&mut self.troubled).into_iter().collect();
+    }
+
     fn count(&mut self, row: &Row, change: i8) {
         let Facts::Pod(pod) = &row.facts else { return };
         let step = |sum: &mut usize| *sum = sum.saturating_add_signed(change.into());
@@ -340,6 +388,7 @@ fn is_troubled(row: &Row) -> bool {
         Facts::Pod(pod) => {
             pod.phase != Phase::Succeeded && !(pod.phase == Phase::Running && pod.up)
         }
+        Facts::Event(event) => event.warning.is_some(),
         _ => false,
     }
 }
@@ -399,3 +448,7 @@ impl PartialEq for ByUid {
 }
 
 impl Eq for ByUid {}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use http::StatusCode;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +36,8 @@ const BODY: usize = 256 << 20;
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// A source that has been silent for longer is down: its last figures are not what is used now.
 const STALE: Duration = Duration::from_secs(60);
+/// A poll of more objects is taken on a thread of its own: these cost some 20 ms.
+const MANY: usize = 20_000;
 /// Pods whose written usage is kept until the next poll: 1.5 KiB each, those that somebody looks at.
 const WRITTEN: usize = 2_000;
 /// Versions of the API in the order in which they are tried; both show the same fields.
@@ -188,7 +191,7 @@ impl Usage {
     }
 
     /// The sum over all objects of the last poll in the namespaces that both scopes cover: added up
-    /// when they came, so that it costs no more than there are namespaces.
+    /// once a poll, so that it costs no more than there are namespaces.
     pub fn total(&self, scope: &Scope, within: &Scope) -> Series {
         let Some(table) = self.table(scope) else { return Series::default() };
         let table = read(table);
@@ -257,7 +260,7 @@ impl Usage {
     }
 
     /// Polls for ever.
-    async fn run(&self, cluster: &Cluster) {
+    async fn run(self: &Arc<Self>, cluster: &Cluster) {
         let (mut version, mut wait) = (None, BACK_OFF.0);
         loop {
             let begun = tokio::time::Instant::now();
@@ -266,7 +269,7 @@ impl Usage {
             let now = jiff::Timestamp::now().as_second();
             match answer {
                 Ok((nodes, pods)) => {
-                    self.take(now, nodes, pods);
+                    self.taken(now, nodes, pods).await;
                     self.starting.send_replace(false);
                     wait = BACK_OFF.0;
                     tokio::time::sleep_until(begun + POLL).await;
@@ -281,16 +284,31 @@ impl Usage {
         }
     }
 
+    /// Takes a poll; a long one where no request has to wait for the worker.
+    async fn taken(self: &Arc<Self>, now: i64, nodes: Measurements, pods: Measurements) {
+        if nodes.items.len() + pods.items.len() <= MANY {
+            self.take(now, nodes, pods);
+        } else {
+            let usage = self.clone();
+            let _ = spawn_blocking(move || usage.take(now, nodes, pods)).await;
+        }
+    }
+
     fn take(&self, now: i64, nodes: Measurements, pods: Measurements) {
-        for (kind, table, found) in
+        for (kind, table, mut found) in
             [(NODE_USAGE.name, &self.nodes, nodes), (POD_USAGE.name, &self.pods, pods)]
         {
             if let Some(why) = &found.why {
                 tracing::debug!(kind, left_out = found.malformed, why, "nonsense is left out");
             }
             self.malformed.fetch_add(found.malformed, Ordering::Relaxed);
-            let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
-            let surplus = table.apply(now, found.items, SERIES);
+            // Pages with usage wait while lines are changed: only that is done under the lock.
+            let news = read(table).news(&found.items);
+            let surplus = {
+                let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+                table.apply(now, &mut found.items, news, SERIES)
+            };
+            read(table).add_up();
             if surplus > 0 {
                 tracing::warn!(kind, surplus, "more than {SERIES} objects; these have no history");
             }

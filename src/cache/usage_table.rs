@@ -4,6 +4,8 @@
 //! names and about 150 bytes of tables: 6 MiB for 10,000 pods. It knows no scopes and no clock.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::sync::OnceLock;
 
 use ahash::RandomState;
 use compact_str::CompactString;
@@ -69,9 +71,17 @@ pub(super) struct Table {
 #[derive(Default)]
 pub(super) struct Space {
     lines: HashMap<CompactString, Line, RandomState>,
-    /// Sums over the lines of the last poll, and how many lines that are.
-    cells: Vec<Cell>,
-    sources: usize,
+    /// Sums over the lines of the last poll, and how many lines that are; made once a poll.
+    sum: OnceLock<(Vec<Cell>, usize)>,
+}
+
+/// What of a poll's items is new to the table as it is before.
+#[derive(Clone, Copy)]
+pub(super) struct News {
+    /// Items without a history.
+    new: usize,
+    /// One of the others was measured anew.
+    moved: bool,
 }
 
 /// One object's points, one for each tick from `first` on.
@@ -136,11 +146,32 @@ impl Table {
         Sums { table: self, cells: vec![None; self.axis.len()], sources: 0 }
     }
 
+    /// What has to be known of a poll's items before they are taken: found out while others read.
+    pub fn news(&self, items: &[Measured]) -> News {
+        // Looked at twice rather than sorted into lists of their own: those would be megabytes.
+        let mut news = News { new: 0, moved: false };
+        for item in items {
+            let space = self.space(&item.namespace);
+            match space.and_then(|space| space.lines.get(item.name.as_str())) {
+                Some(line) => news.moved |= line.seen != item.usage.time,
+                None => news.new += 1,
+            }
+        }
+        news
+    }
+
     /// Takes one poll's items at our own time `now` in unix seconds. An object gets a point only
     /// when the source's time for it is another than before (another, not a later one: a node's
     /// clock may be set back); in sums it counts meanwhile as it was measured last. Returns how
-    /// many objects did not fit into `most`.
-    pub fn apply(&mut self, now: i64, items: Vec<Measured>, most: usize) -> usize {
+    /// many objects did not fit into `most`. The items are left to the caller, without the names
+    /// that are kept: nobody has to wait while they are freed.
+    pub fn apply(
+        &mut self,
+        now: i64,
+        items: &mut [Measured],
+        mut news: News,
+        most: usize,
+    ) -> usize {
         if let Some(last) = self.axis.back()
             && now <= *last
         {
@@ -149,17 +180,11 @@ impl Table {
                 return 0;
             }
             *self = Self { polls: self.polls, ..Self::default() };
+            news = News { new: items.len(), moved: false };
         }
         self.polls = self.polls.wrapping_add(1);
         self.expire(now);
-        // Looked at twice rather than sorted into lists of their own: those would be megabytes.
-        let (mut new, mut moved) = (0, false);
-        for item in &items {
-            match self.line(item) {
-                Some(line) => moved |= line.seen != item.usage.time,
-                None => new += 1,
-            }
-        }
+        let News { new, moved } = news;
         let is_news = new > 0 || moved;
         if is_news {
             self.axis.push_back(now);
@@ -169,7 +194,7 @@ impl Table {
             }
         }
         let (polls, tick) = (self.polls, self.next_tick().saturating_sub(1));
-        for item in &items {
+        for item in items.iter() {
             if let Some(line) = self.line(item) {
                 line.polled = polls;
                 if is_news {
@@ -187,15 +212,21 @@ impl Table {
         let mut room = most.saturating_sub(self.count).min(new);
         let surplus = new - room;
         for item in items {
-            if room > 0 && self.line(&item).is_none() {
-                let Measured { namespace, name, usage } = item;
-                let space = self.spaces.entry(namespace).or_default();
-                space.lines.insert(name, Line::new(polls, tick, usage));
+            if room > 0 && self.line(item).is_none() {
+                let space = self.spaces.entry(mem::take(&mut item.namespace)).or_default();
+                space.lines.insert(mem::take(&mut item.name), Line::new(polls, tick, item.usage));
                 room -= 1;
             }
         }
         self.trim();
         surplus
+    }
+
+    /// Adds up what the last poll has brought, while others read.
+    pub fn add_up(&self) {
+        for space in self.spaces.values() {
+            space.sum(self);
+        }
     }
 
     fn line(&mut self, item: &Measured) -> Option<&mut Line> {
@@ -214,16 +245,14 @@ impl Table {
         }
     }
 
-    /// Drops what has left the axis, and objects of which nothing is left; adds up the others.
+    /// Drops what has left the axis, objects of which nothing is left, and the sums over the
+    /// others: those are added up while others read.
     fn trim(&mut self) {
-        let (first, ticks, polls) = (self.first, self.axis.len(), self.polls);
-        for Space { lines, cells, sources } in self.spaces.values_mut() {
-            (*cells, *sources) = (vec![None; ticks], 0);
+        let (first, polls) = (self.first, self.polls);
+        for Space { lines, sum } in self.spaces.values_mut() {
+            *sum = OnceLock::new();
             lines.retain(|_, line| {
                 line.trim(first);
-                if line.polled == polls {
-                    *sources += line.add_to(cells, first, true);
-                }
                 line.polled == polls || !line.points.is_empty()
             });
         }
@@ -233,6 +262,18 @@ impl Table {
     fn recount(&mut self) {
         self.spaces.retain(|_, space| !space.lines.is_empty());
         self.count = self.spaces.values().map(|space| space.lines.len()).sum();
+    }
+}
+
+impl Space {
+    /// Its sums, added up now if nobody has asked since the last poll.
+    fn sum(&self, table: &Table) -> &(Vec<Cell>, usize) {
+        self.sum.get_or_init(|| {
+            let mut sums = table.sums();
+            let polled = self.lines.values().filter(|line| line.polled == table.polls);
+            polled.for_each(|line| sums.add(line));
+            (sums.cells, sums.sources)
+        })
     }
 }
 
@@ -350,10 +391,11 @@ impl Sums<'_> {
 
     /// Adds all objects of a namespace that the last poll had.
     pub fn add_space(&mut self, space: &Space) {
-        for (cell, more) in self.cells.iter_mut().zip(&space.cells) {
+        let (cells, sources) = space.sum(self.table);
+        for (cell, more) in self.cells.iter_mut().zip(cells) {
             add(cell, *more);
         }
-        self.sources += space.sources;
+        self.sources += sources;
     }
 
     pub fn series(self) -> Series {
@@ -370,97 +412,5 @@ fn add(cell: &mut Cell, more: Cell) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kinds::usage::MOST_MEMORY;
-
-    fn item(name: &str, time: i64) -> Measured {
-        let usage = UsageFacts { time, cpu: 1, memory: 1024 };
-        Measured { namespace: "n".into(), name: name.into(), usage }
-    }
-
-    fn names(table: &Table) -> Vec<&str> {
-        let spaces = table.spaces.values();
-        let mut names: Vec<_> = spaces.flat_map(|space| space.lines.keys()).collect();
-        names.sort_unstable();
-        names.into_iter().map(CompactString::as_str).collect()
-    }
-
-    #[test]
-    fn a_thinned_series_keeps_its_newest_point() {
-        let points = [0, 15, 30, 45, 60, 75, 90].map(|at| (at, at, at)).to_vec();
-        let thin = Series { points, sources: 1 }.thinned(45);
-        assert_eq!(thin.points, [(0, 0, 0), (45, 45, 45), (90, 90, 90)]);
-    }
-
-    #[test]
-    fn a_series_since_a_creation_has_nothing_from_before_it() {
-        let points = [0, 15, 30].map(|at| (at, at, at)).to_vec();
-        let series = Series { points, sources: 1 };
-        let since = |created, measured| {
-            let left = series.clone().since(created, measured);
-            left.map(|left| left.points.iter().map(|point| point.0).collect::<Vec<_>>())
-        };
-        assert_eq!(since(0, 25).unwrap(), [15, 30]);
-        assert_eq!(since(15, 25).unwrap(), [30]);
-        // Seen after its creation, and measured after it or before.
-        assert_eq!(since(20, 20).unwrap(), [30]);
-        assert_eq!(since(20, 19), None);
-        assert_eq!(since(31, 31), None);
-    }
-
-    #[test]
-    fn what_the_last_poll_did_not_have_is_shown_to_nobody_until_it_is_back() {
-        let mut table = Table::default();
-        table.apply(1_000, vec![item("a", 1), item("b", 1)], 10);
-        table.apply(1_015, vec![item("b", 2)], 10);
-        assert!(table.get("n", "a").is_none());
-        table.apply(1_030, vec![item("a", 3), item("b", 3)], 10);
-        assert_eq!(table.get("n", "a").unwrap().points.iter().filter_map(|at| at.get()).count(), 2);
-    }
-
-    #[test]
-    fn a_point_takes_eight_bytes_and_an_object_sixty_of_them() {
-        let mut table = Table::default();
-        for poll in 0..200 {
-            table.apply(1_000 + poll * 15, vec![item("a", poll)], 10);
-        }
-        let line = table.get("n", "a").unwrap();
-        assert_eq!((line.points.len(), line.points.capacity()), (POINTS, POINTS));
-        assert_eq!(size_of::<Point>(), 8);
-        assert_eq!((table.axis.len(), table.count()), (POINTS, 1));
-    }
-
-    #[test]
-    fn the_largest_usage_that_makes_sense_fits_a_point() {
-        for (cpu, memory) in [(0, 0), (MOST_CPU, 0), (0, MOST_MEMORY), (MOST_CPU, MOST_MEMORY)] {
-            let point = Point::of(UsageFacts { time: 0, cpu, memory });
-            assert_eq!(point.get(), Some((cpu, memory)));
-            assert!(point != Point::NONE && point != Point::SAME);
-        }
-        assert_eq!((Point::NONE.get(), Point::SAME.get()), (None, None));
-        assert_eq!(Point::of(UsageFacts { time: 0, cpu: 1, memory: 1 }).get(), Some((1, 1024)));
-    }
-
-    #[test]
-    fn without_room_the_past_of_what_is_gone_goes_first_and_what_is_new_last() {
-        let mut table = Table::default();
-        assert_eq!(table.apply(1_000, vec![item("a", 1), item("b", 1)], 3), 0);
-        assert_eq!(table.apply(1_015, vec![item("b", 2), item("c", 2)], 3), 0);
-        assert_eq!(names(&table), ["a", "b", "c"]);
-        let items = vec![item("b", 3), item("c", 3), item("d", 3), item("e", 3)];
-        assert_eq!(table.apply(1_030, items, 3), 1);
-        assert_eq!(names(&table), ["b", "c", "d"]);
-        assert_eq!(table.get("n", "b").unwrap().points.len(), 3);
-    }
-
-    #[test]
-    fn an_object_that_a_list_has_twice_counts_once() {
-        let mut table = Table::default();
-        for poll in 0..3 {
-            let twice = vec![item("a", poll * 2), item("a", poll * 2 + 1)];
-            table.apply(1_000 + poll * 15, twice, 10);
-        }
-        assert_eq!((table.count(), table.get("n", "a").unwrap().points.len()), (1, 3));
-    }
-}
+#[path = "usage_table_tests.rs"]
+mod tests;

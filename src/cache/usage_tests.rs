@@ -312,3 +312,23 @@ async fn the_first_poll_is_waited_for_and_a_history_that_nobody_fills_is_not() {
     let (begun, _) = tokio::join!(usage.begun(Duration::from_secs(60)), poll);
     assert!(begun);
 }
+
+#[tokio::test]
+async fn others_have_their_turn_while_a_long_poll_is_taken() {
+    let turns = Arc::new(AtomicU64::new(0));
+    let counted = turns.clone();
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let usage = Arc::<Usage>::default();
+    let items = (0..=MANY).map(|number| item("n", &format!("pod-{number}"), 1, 1)).collect();
+    let pods = Measurements { items, ..Measurements::default() };
+    usage.taken(T, Measurements::default(), pods).await;
+    assert_ne!(turns.load(Ordering::Relaxed), 0);
+    let all = Scope::for_tests(by_name("pod").unwrap(), None);
+    assert_eq!((usage.series(), usage.total(&scope(None), &all).sources), (MANY + 1, MANY + 1));
+    other.abort();
+}

@@ -1,5 +1,6 @@
 //! Objects of custom kinds: metadata and the cells of the server's own `Table`, whose columns the
-//! definition's author chose. Their content stays where it is; `_raw` shows it.
+//! definition's author chose; an aggregated API that prints none has rows without cells. Their
+//! content stays where it is; `_raw` shows it.
 //!
 //! One description for all custom kinds: which one it is, the caller knows.
 
@@ -39,7 +40,9 @@ struct Item<'a> {
 }
 
 fn row(json: &str) -> Result<Row, Malformed> {
-    let Line { cells, object } = decode(CUSTOM.name, json)?;
+    // Who prints no tables sends the object itself.
+    let whole = |_| decode(CUSTOM.name, json).map(|object| Line { cells: Vec::new(), object });
+    let Line { cells, object } = decode(CUSTOM.name, json).or_else(whole)?;
     let item = Item { object_meta: object.metadata.object_meta(), cells };
     object.metadata.row(CUSTOM.name, &item, vec![], vec![], Facts::None)
 }
@@ -98,5 +101,17 @@ mod tests {
         assert_eq!(item["cells"], json!(["big", 3, null]));
         assert_eq!(type_meta("a.b", true), json!({"kind": "a.b", "scalable": true}));
         assert_eq!(type_meta("a.b", false), json!({"kind": "a.b"}));
+    }
+
+    #[test]
+    fn an_object_that_came_in_place_of_a_line_is_a_row_without_cells() {
+        for own in ["", r#","spec":{"cells":1}"#, r#","cells":1"#, r#","object":"round""#] {
+            let json = r#"{"kind":"Foo","metadata":{"name":"a","namespace":"n"}"#.to_owned();
+            let row = row(&(json + own + "}")).unwrap();
+            assert_eq!((row.namespace.as_str(), row.name.as_str()), ("n", "a"), "{own}");
+            let item: Value = serde_json::from_slice(&row.json).unwrap();
+            assert_eq!(item["cells"], json!([]), "{own}");
+        }
+        assert!(row("{}").is_err() && row(r#"{"kind":"Foo"}"#).is_err());
     }
 }

@@ -208,7 +208,7 @@ impl<'a> Segment<'a> {
     /// If nothing is wrong with it at any depth.
     fn checked(raw: &'a str) -> Result<Self, BadPath> {
         // Nearly all are as they look, and cost nothing.
-        if !raw.contains(['%', '\0']) && raw != "." && raw != ".." {
+        if !raw.bytes().any(|byte| matches!(byte, b'%' | 0)) && raw != "." && raw != ".." {
             return Ok(Self { raw, name: Cow::Borrowed(raw), is_text: true });
         }
         let (name, is_text) = match String::from_utf8(decoded_once(raw)?) {

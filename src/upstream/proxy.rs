@@ -10,7 +10,7 @@ use super::tunnel::{self, Tunnels};
 use super::{Cluster, Identity, UpstreamError};
 
 /// RFC 9110, 7.6.1: these and what `Connection` names speak of one connection only.
-const HOP_BY_HOP: [HeaderName; 6] = [
+static HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::TE,
@@ -85,7 +85,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| name.trim().parse().ok())
         .collect();
     let proxy = headers.keys().filter(|name| name.as_str().starts_with("proxy-")).cloned();
-    let doomed: Vec<HeaderName> = proxy.chain(listed).chain(HOP_BY_HOP).collect();
+    let doomed: Vec<HeaderName> = proxy.chain(listed).chain(HOP_BY_HOP.iter().cloned()).collect();
     for name in doomed {
         headers.remove(name);
     }
