@@ -379,7 +379,8 @@ async fn measured(bench: &Bench, names: &Names) -> (Vec<Line>, Vec<String>) {
 /// Operations of one class, source and cost share a line; then each has its own.
 fn table(lines: &[Line], pages: &[(&str, usize, Cost)]) -> String {
     let mut text = String::from(
-        "Requests that a read sends to the API server as its caller, once warm.\n\n\
+        "Requests that a read sends to the API server as its caller, once warm. Reads of charts and\n\
+         repositories ask for one access review each besides.\n\n\
          | page | calls | lists | gets | other |\n|---|---|---|---|---|\n",
     );
     for (page, calls, Cost { lists, gets, others, .. }) in pages {

@@ -476,6 +476,19 @@ async fn one_websocket_carries_many_live_answers() {
     config_map(cluster, &namespace, "e").await;
     let resumed = told(&mut socket).await;
     assert_eq!((&resumed["id"], &resumed["event"]), (&json!("maps"), &json!("change")));
+    let mut full = self::socket(&front, admin).await;
+    for id in 0..=64 {
+        say(&mut full, json!({"id": id.to_string(), "subscribe": services})).await;
+    }
+    let refused = loop {
+        let news = told(&mut full).await;
+        if news["event"] != "whole" {
+            break news;
+        }
+    };
+    assert_eq!((&refused["id"], &refused["event"]), (&json!("64"), &json!("error")));
+    assert_eq!(refused["data"]["status"], 429, "{refused}");
+    drop(full);
     let long = json!({"id": "maps", "subscribe": "x".repeat(64 << 10)});
     say(&mut socket, long).await;
     let closed = async {

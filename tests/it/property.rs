@@ -5,6 +5,7 @@
 //! `BINNACLE_RBAC_SEED` replays a run, `BINNACLE_RBAC_CASES` sets its length. It is NOT where
 //! single rules are told apart (`rights.rs`).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt as _;
@@ -41,6 +42,9 @@ struct Run<'a> {
     live: Client,
     /// Changes come one after the other.
     changing: tokio::sync::Mutex<()>,
+    /// Lists of rows that the cache keeps, as the cached gateway gave them, and those from the cache.
+    lists: AtomicUsize,
+    shared: AtomicUsize,
 }
 
 /// A number of the environment, decimal or with `0x`.
@@ -78,11 +82,16 @@ async fn every_answer_is_exactly_what_the_api_server_gives_the_same_person() {
         cached: Client::of_gateway(&cached),
         live: Client::of_gateway(&live),
         changing: tokio::sync::Mutex::default(),
+        lists: AtomicUsize::default(),
+        shared: AtomicUsize::default(),
     };
     run.finds_what_shows_once(cluster.token("admin")).await;
     let groups = futures::stream::iter(0..cases.div_ceil(GROUP));
     groups.for_each_concurrent(AT_ONCE, |index| run.group(index)).await;
     eprintln!("{cases} cases agree after {:.1} s", begun.elapsed().as_secs_f64());
+    // What is listed as the caller equals the API server's answer anyway: it proves nothing of the cache.
+    let (lists, shared) = (run.lists.into_inner(), run.shared.into_inner());
+    assert!(lists > 0 && shared * 10 >= lists * 9, "{shared} of {lists} lists were the cache's");
 }
 
 impl Run<'_> {
@@ -119,7 +128,14 @@ impl Run<'_> {
     async fn case(&self, number: u64, who: usize, ask: &Ask, which: &str, gateway: &Client) {
         let (begun, path) = (Instant::now(), ask.path(self.world));
         let token = &self.world.people[who].token;
-        let wrong = self.wrong(who, ask, async || gateway.get(token, &path).await).await;
+        let given = async || {
+            let answer = gateway.get(token, &path).await;
+            if which == "cached" {
+                self.count(ask, &answer);
+            }
+            answer
+        };
+        let wrong = self.wrong(who, ask, given).await;
         let Some((Difference { leak, text }, answer)) = wrong else { return };
         let (seed, rules) = (self.seed, self.world.rules_of(who));
         let waited = begun.elapsed().as_secs_f64();
@@ -130,6 +146,18 @@ impl Run<'_> {
             answer.status,
             answer.text(),
         );
+    }
+
+    /// Counts lists that the cache could give, and those that it gave.
+    fn count(&self, ask: &Ask, answer: &Answer) {
+        let Ask::List(asked) = ask else { return };
+        let is_kept = asked.served.kind.is_kept() && asked.served.kind.name != "namespace";
+        if !is_kept || answer.status != 200 || answer.json()["listMeta"]["totalItems"] == 0 {
+            return;
+        }
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        let is_shared = answer.header("binnacle-source") == "cache";
+        self.shared.fetch_add(usize::from(is_shared), Ordering::Relaxed);
     }
 
     /// Asks until the answer is right; what is not permitted must not be there even once, unless

@@ -403,6 +403,15 @@ async fn a_session_ends_with_its_pod_its_right_its_time_and_its_server() {
     assert!(client.reason().contains("1 s"), "{}", client.reason());
     hasty.stop().await;
 
+    // Never idle: only its whole time ends it.
+    let extra = ["--terminal-total", "2"].map(String::from).to_vec();
+    let brief = gateway::start(Options { extra, ..Options::default() }).await;
+    let busy = sh(&namespace, "while :; do echo x; sleep 0.1; done");
+    let mut client = Client::open(&brief, cluster.token("admin"), &busy).await;
+    assert_eq!(client.closed().await, 1008);
+    assert!(client.reason().contains("2 s"), "{}", client.reason());
+    brief.stop().await;
+
     let mut client = Client::open(&gateway, cluster.token("admin"), &long).await;
     client.shows("up\n").await;
     let pod = format!("/api/v1/namespaces/{namespace}/pods/web?gracePeriodSeconds=0");

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const LONGEST_FILE: usize = 500;
 const LONGEST_FUNCTION: usize = 70;
@@ -259,6 +260,21 @@ fn no_unfinished_work_and_no_stray_output() {
         words.into_iter().map(move |word| format!("{}: {word}", source.path))
     });
     none(found.collect());
+}
+
+/// `Cargo.lock` names what a feature that is off would need as well: cargo says what is built.
+#[test]
+fn there_is_one_crypto_provider() {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none"]);
+    let output = tree.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let built = |name: &str| text.lines().any(|line| line.split(' ').next() == Some(name));
+    assert!(built("aws-lc-rs"), "{text}");
+    for other in ["ring", "openssl", "openssl-sys", "native-tls"] {
+        assert!(!built(other), "{other} is built: deny.toml says why it must not be");
+    }
 }
 
 #[test]
