@@ -5,6 +5,7 @@
 mod certificate;
 mod choose;
 mod extras;
+mod keepers;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -28,6 +29,8 @@ use tower::Service;
 pub use self::certificate::ca;
 use self::choose::choose;
 use self::extras::{Extras, extras};
+pub use self::keepers::keep_thread;
+use self::keepers::kept;
 use crate::api::helm_door;
 use crate::api::proxy_listen::{self, ProxyFilter};
 use crate::api::{
@@ -37,6 +40,7 @@ use crate::api::{
 use crate::auth::{self, Authorizer};
 use crate::cache::{Cache, State, Usage};
 use crate::charts::refresh::{self, Refresher};
+use crate::charts::repositories::Repositories;
 use crate::config::{Config, Drain, Effective, Front, Listeners, ProxyRules, Reads};
 use crate::demo::Demo;
 use crate::serve::{self, Server};
@@ -150,14 +154,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let callers = Callers { local_token: local_token.clone(), demo_admin, trusted };
     let extras = extras((web, local, charts, state_dir), &effective, &chosen, &upstream, usage)?;
     let refresher = refresh::start(&extras.catalogues, &snapshots, &tasks, &stop);
-    tasks.spawn(extras.catalogues.clone().keep(stop.clone()));
+    tasks.spawn(kept("repositories", extras.catalogues.clone(), stop.clone(), Repositories::keep));
     let server = Server::default();
     let mut gateway = gateway(upstream, cache, callers, &reads, front, (extras, refresher));
     gateway.gauges = gauges(&gateway, keeper.clone(), server.counts.clone());
     let gateway = Arc::new(gateway);
 
     let door = open_door(&gateway, &tasks).await?;
-    tasks.spawn(keeper.clone().keep(stop.clone()));
+    tasks.spawn(kept("certificate", keeper.clone(), stop.clone(), Keeper::keep));
     let tls = Some(keeper.server_config());
     let mut running = Running {
         https: https.local_addr()?,

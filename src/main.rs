@@ -76,7 +76,9 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(config) => {
             let runtime = runtime()?;
+            let lives = app::keep_thread(&runtime);
             let outcome = runtime.block_on(serve(config));
+            drop(lives);
             runtime.shutdown_timeout(LAST);
             outcome
         }

@@ -343,6 +343,7 @@ impl Server {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.keep)
+            .max_headers(self.limits.headers)
             .max_buf_size(self.hard_header_bytes());
         builder
     }

@@ -1,7 +1,7 @@
 //! Where a browser sees us, which is where a cookie of ours has its place and a redirect leads:
 //! under our base path, and under the prefix that a proxy in front takes off and tells of.
 //!
-//! It names no cookie and sets none.
+//! It names no cookie, and sets neither cookies nor redirects.
 
 use http::HeaderMap;
 

@@ -90,11 +90,7 @@ async fn keeping(kept: &Kept) -> Cluster {
             None => (StatusCode::FORBIDDEN, "{}".to_owned()),
         }
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let cluster = cluster_at(&listener);
-    let router = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    cluster
+    Cluster::played(axum::Router::new().fallback(answer)).await
 }
 
 /// A Secret and its key.

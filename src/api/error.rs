@@ -196,8 +196,11 @@ impl ApiError {
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         // Places are given back, and caches filled, within seconds (RFC 6585, 4).
-        let is_filling = matches!(self.text, Text::Message { id: "error-cache-filling", .. });
-        if is_filling || self.status == StatusCode::TOO_MANY_REQUESTS {
+        let is_passing = matches!(
+            self.text,
+            Text::Message { id: "error-cache-filling" | "error-answers-too-much", .. }
+        );
+        if is_passing || self.status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         response

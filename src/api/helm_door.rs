@@ -56,9 +56,10 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
         return Err(ApiError::with_status(StatusCode::FORBIDDEN, "error-host-refused", &args));
     }
     if doors.is_late(&token) {
-        // Another may hold the lock by now. Whose credentials are refused cannot renew it.
-        let since = doors.refused(&token);
-        return since.map_or_else(|| Ok(later(LATE, WRITTEN)), refused);
+        // Another may hold the lock by now. It was not renewed by credentials that are refused, or
+        // for another reason.
+        let since = doors.refused_since(&token);
+        return since.map_or_else(|| Ok(later(LATE, WRITTEN)), later_or_never);
     }
     let target = request.uri().path_and_query().cloned();
     if let Some(target) = target {
@@ -76,7 +77,7 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
         && is_refused(gateway, &user).await
         && let Some(since) = doors.refuse(&token, &user)
     {
-        return refused(since);
+        return later_or_never(since);
     }
     if code.is_success() {
         doors.taken(&token, &user);
@@ -100,8 +101,8 @@ async fn is_refused(gateway: &Gateway, user: &User) -> bool {
     asked.is_err_and(|failure| failure.code() != Some(StatusCode::FORBIDDEN))
 }
 
-/// For credentials that are refused since then.
-fn refused(since: Instant) -> Result<Response, ApiError> {
+/// To credentials that are refused since then: a 503 while newer ones are waited for, then the 401.
+fn later_or_never(since: Instant) -> Result<Response, ApiError> {
     if since.elapsed() < PATIENCE {
         return Ok(later(REFUSED, RENEWED));
     }
@@ -138,11 +139,11 @@ mod tests {
 
     #[test]
     fn newer_credentials_are_waited_for_a_while_and_then_the_end_is_clear() {
-        let response = refused(Instant::now()).unwrap();
+        let response = later_or_never(Instant::now()).unwrap();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], RENEWED);
         let since = Instant::now().checked_sub(PATIENCE).unwrap();
-        assert_eq!(refused(since).unwrap_err().status, StatusCode::UNAUTHORIZED);
+        assert_eq!(later_or_never(since).unwrap_err().status, StatusCode::UNAUTHORIZED);
         // client-go asks ten times more, and its discovery within 32 s.
         let last = 10 * RENEWED.parse::<u64>().unwrap();
         assert!((PATIENCE.as_secs() + 1..32).contains(&last), "{last}");

@@ -237,7 +237,8 @@ impl Joins {
         distinct_reasons(found)
     }
 
-    fn collect_warnings(&self, pod: &Row, found: &mut Named) {
+    /// Visits the warnings of a pod that is not well.
+    fn each_warning(&self, pod: &Row, mut visit: impl FnMut(&Arc<Row>)) {
         let Some(events) = &self.events else { return };
         if pod.pod().is_none_or(|facts| facts.ready_or_succeeded) {
             return;
@@ -245,23 +246,21 @@ impl Joins {
         for link in involved(pod) {
             events.store().linked(&events.scope, &link, |event| {
                 if event.warning().is_some() && event.namespace == pod.namespace {
-                    found.insert((event.namespace.clone(), event.name.clone()), event.clone());
+                    visit(event);
                 }
             });
         }
     }
 
+    fn collect_warnings(&self, pod: &Row, found: &mut Named) {
+        self.each_warning(pod, |event| {
+            found.insert((event.namespace.clone(), event.name.clone()), event.clone());
+        });
+    }
+
     fn is_warned(&self, pod: &Row) -> bool {
-        let Some(events) = &self.events else { return false };
-        if pod.pod().is_none_or(|facts| facts.ready_or_succeeded) {
-            return false;
-        }
         let mut warned = false;
-        for link in involved(pod) {
-            events.store().linked(&events.scope, &link, |event| {
-                warned |= event.warning().is_some() && event.namespace == pod.namespace;
-            });
-        }
+        self.each_warning(pod, |_| warned = true);
         warned
     }
 

@@ -65,11 +65,10 @@ impl<'a> Recipe<'a> {
     }
 }
 
-/// A body, its ETag, and all headers that speak of it: it is kept only if and while it is current,
+/// A body and all headers that speak of it, its ETag too: it is kept only if and while it is current,
 /// so that they stay true.
 pub struct Baked {
     pub body: Bytes,
-    pub tag: CompactString,
     pub head: HeaderMap,
 }
 
@@ -157,7 +156,7 @@ mod tests {
     }
 
     fn baked(body: impl Into<Bytes>) -> Arc<Baked> {
-        Arc::new(Baked { body: body.into(), tag: "\"1\"".into(), head: HeaderMap::new() })
+        Arc::new(Baked { body: body.into(), head: HeaderMap::new() })
     }
 
     #[test]

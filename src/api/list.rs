@@ -37,12 +37,14 @@ const LONGEST: usize = 63;
 /// Rows that are chosen and written where they are asked for, in some 20 ms at most: 150,000 pods
 /// take a second or two.
 const MANY: usize = 2_000;
-/// Answers of more than ten times as many that are made at once: the machine has others to serve, and
-/// each takes memory.
-static AT_ONCE: Semaphore = Semaphore::const_new(2);
-/// The same of those between: they need not wait for the longest.
-static SHORTER: Semaphore = Semaphore::const_new(4);
-/// Longest wait for a turn: after more of it rights and rows would be older than is promised.
+/// More rows than these make a very long answer.
+const VERY_MANY: usize = 10 * MANY;
+/// Very long answers that are made side by side: the machine has others to serve, and each takes
+/// memory.
+static VERY_LONG: Semaphore = Semaphore::const_new(2);
+/// Long ones, which need not wait for those.
+static LONG: Semaphore = Semaphore::const_new(4);
+/// Longest wait for a turn: rights and rows are older by it, as README says.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// A list that may be of [`MANY`] rows.
@@ -227,7 +229,7 @@ impl Parts {
     }
 }
 
-/// Makes an answer of so many rows: of a few at once, of many by a thread of its own.
+/// Makes an answer of so many rows: of a few here and now, of many by a thread of its own.
 pub async fn made<T: Send + 'static>(
     rows: usize,
     make: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
@@ -239,7 +241,7 @@ async fn apart<T: Send + 'static>(
     rows: usize,
     make: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let places = if rows > 10 * MANY { &AT_ONCE } else { &SHORTER };
+    let places = if rows > VERY_MANY { &VERY_LONG } else { &LONG };
     let busy =
         |_| ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-answers-too-much", &[]);
     let turn = timeout(WAIT, places.acquire()).await.map_err(busy)?;

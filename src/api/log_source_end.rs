@@ -17,7 +17,7 @@ pub fn is_over(pod: &Value, container: &str) -> bool {
         .map(|(spec, status)| find(spec).map(|spec| (spec, find(status))));
     let is_init = main.is_none() && init.is_some();
     let is_debug = main.is_none() && init.is_none();
-    // Who is asked for a container that the pod has not says so himself, and will go on to.
+    // The API server says of it that there is none, however often it is asked.
     let Some((spec, status)) = main.or(init).or(debug) else { return true };
     let ended = status.and_then(|status| status.pointer("/state/terminated"));
     let Some(ended) = ended else { return false };

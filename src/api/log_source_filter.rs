@@ -5,7 +5,9 @@
 //! that everybody gets on. How long one follower may take of that is `log_source`'s part.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, LazyLock};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,20 +46,37 @@ static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(1));
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The filters' thread. Each caller has one job there, so there are as many as callers at most.
-static THREAD: LazyLock<mpsc::UnboundedSender<Job>> = LazyLock::new(|| {
+/// What takes jobs to the filters' thread. Each caller has one there, so there are as many as
+/// callers at most.
+type Jobs = mpsc::UnboundedSender<Job>;
+
+/// The filters' thread, once there was a filter.
+static THREAD: Mutex<Option<Jobs>> = Mutex::new(None);
+
+/// The thread of this place. Where none can be made filters are refused, and the next one tries.
+fn thread_of(
+    place: &Mutex<Option<Jobs>>,
+    begin: impl FnOnce() -> io::Result<Jobs>,
+) -> Option<Jobs> {
+    let mut thread = place.lock().unwrap_or_else(PoisonError::into_inner);
+    if thread.is_none() {
+        let told = |error: &io::Error| tracing::error!(%error, "no thread for the filters of logs");
+        *thread = begin().inspect_err(told).ok();
+    }
+    thread.clone()
+}
+
+/// A thread that lasts for as long as somebody may bring it jobs, whatever becomes of one.
+fn begun() -> io::Result<Jobs> {
     let (to, mut jobs) = mpsc::unbounded_channel::<Job>();
     let work = move || {
         while let Some(job) = jobs.blocking_recv() {
-            job();
+            let _ = catch_unwind(AssertUnwindSafe(job));
         }
     };
-    // Without the thread nobody takes jobs, and filters are refused.
-    if let Err(error) = thread::Builder::new().name("log-filters".to_owned()).spawn(work) {
-        tracing::error!(%error, "no thread for the filters of logs");
-    }
-    to
-});
+    thread::Builder::new().name("log-filters".to_owned()).spawn(work)?;
+    Ok(to)
+}
 
 /// What comes of `work` on the filters' thread. Who stops waiting before it begins saves it.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
@@ -67,7 +86,7 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
             let _ = tell.send(work());
         }
     };
-    THREAD.send(Box::new(job)).ok()?;
+    thread_of(&THREAD, begun)?.send(Box::new(job)).ok()?;
     told.await.ok()
 }
 
@@ -201,6 +220,17 @@ mod tests {
         let groups = format!("{COSTLY}{}", "()".repeat(GROUPS + 1));
         assert!(matches!(compiled(&groups), Err(BadFilter::Groups(_))));
         assert!(compiled(&format!("{COSTLY}{}", "(a)".repeat(GROUPS))).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_could_not_be_made_is_made_later_and_no_job_ends_it() {
+        let place = Mutex::default();
+        assert!(thread_of(&place, || Err(io::ErrorKind::WouldBlock.into())).is_none());
+        assert!(thread_of(&place, begun).is_some());
+        let made_once = thread_of(&place, || Err(io::ErrorKind::WouldBlock.into()));
+        assert!(made_once.is_some());
+        assert_eq!(apart(|| -> u8 { panic!("a job that fails") }).await, None);
+        assert_eq!(apart(|| 1).await, Some(1));
     }
 
     #[tokio::test]

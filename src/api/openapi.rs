@@ -32,7 +32,12 @@ const ERRORS: [(&str, &str, &str, Met); 14] = [
     ("429", "Busy", "Too much at once for this caller or this server", Met::Anywhere),
     ("500", "Failed", "A fault of this server or of the API server", Met::Anywhere),
     ("502", "BadGateway", "An answer from behind this server is of no use", Met::Anywhere),
-    ("503", "Unavailable", "The API server cannot be reached", Met::Anywhere),
+    (
+        "503",
+        "Unavailable",
+        "The API server cannot be reached, or this server has no room, no turn or no rows yet",
+        Met::Anywhere,
+    ),
     ("504", "GatewayTimeout", "No answer from behind this server in time", Met::Anywhere),
 ];
 

@@ -39,7 +39,8 @@ pub async fn page(
     let mut inhabited = HashSet::new();
     for kind in everywhere.into_iter().filter(|kind| gateway.cache.feed(kind).is_some()) {
         // A kind that cannot be read now takes its namespaces with it, and no others.
-        if let Ok(view) = view::open_all(gateway, user, kind).await {
+        // A webhook may mean every namespace that is named, and not all of them at once.
+        if let Ok(view) = view::open(gateway, user, kind, &[]).await {
             inhabited.extend(view.store().namespaces(&view.scope));
         }
     }

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures::StreamExt as _;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
@@ -170,8 +171,11 @@ pub(super) async fn forward(
         }
     }
     let who = Identity::User(user);
-    let writes =
-        matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    let is_proxied = info.verb == "proxy" || info.subresource == "proxy";
+    // What runs in a pod, or is asked of what is behind it, changes no object.
+    let runs = matches!(&*info.subresource, "exec" | "attach" | "portforward" | "token");
+    let writes = !(is_proxied || runs)
+        && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
     let wrote = Wrote::something(&info.group, &info.resource).filter(|_| writes);
     // Before and after: lists must be live while it is on its way, and for a while from its end.
     if let Some(wrote) = &wrote {
@@ -180,7 +184,8 @@ pub(super) async fn forward(
     // Only browsers carry cookies; for others the answer stays as the API server gave it.
     let carries = request.headers().contains_key("sec-fetch-site");
     let mut response = upstream::pass(&gateway.cluster, who, request, &gateway.tunnels).await?;
-    if response.status() == StatusCode::UNAUTHORIZED {
+    // A service's own 401 says nothing of who the API server takes the caller for.
+    if response.status() == StatusCode::UNAUTHORIZED && !is_proxied {
         gateway.authorizer.refused(user).await;
     }
     if let Some(wrote) = wrote {
@@ -189,7 +194,18 @@ pub(super) async fn forward(
             response.extensions_mut().insert(vec![wrote]);
         }
     }
+    if info.verb == "watch" && response.status() == StatusCode::OK {
+        response = response.map(until_broken);
+    }
     Ok(response)
+}
+
+/// A watch that breaks off has ended: whoever reads it goes on from where he was. Over HTTP/2 the
+/// break would be a stream that is reset, after which client-go lists everything anew. Lists and
+/// logs keep their error: there a cut is no end.
+fn until_broken(body: Body) -> Body {
+    let frames = body.into_data_stream();
+    Body::from_stream(frames.take_while(|frame| std::future::ready(frame.is_ok())))
 }
 
 /// May the caller `create` the subresource? API servers before 1.35 let `get` open a shell.
@@ -287,6 +303,14 @@ fn bad_path(error: &BadPath) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_watch_that_breaks_off_has_ended() {
+        let broken = [Ok("a"), Err(std::io::Error::other("cut")), Ok("b")];
+        let body = Body::from_stream(futures::stream::iter(broken));
+        let read = axum::body::to_bytes(until_broken(body), usize::MAX).await;
+        assert_eq!(&read.unwrap()[..], b"a");
+    }
 
     #[test]
     fn the_clusters_name_is_taken_off_and_the_rest_stays_byte_for_byte() {

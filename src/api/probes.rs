@@ -147,7 +147,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_kind_that_takes_long_is_waited_for_while_others_are_there_and_not_for_ever() {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // It denies everything but pods, for which it takes for ever.
         let answer = |uri: http::Uri| async move {
             if uri.path() == "/api/v1/pods" {
@@ -155,11 +154,7 @@ mod tests {
             }
             StatusCode::FORBIDDEN
         };
-        let router = axum::Router::new().fallback(answer);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+        let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let cache = Cache::start(&cluster, &tasks, &stop);
         let later = begun(LARGE_DEADLINE * 2);

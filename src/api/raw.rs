@@ -44,14 +44,16 @@ pub async fn read(
     request: Request,
 ) -> Result<Response, ApiError> {
     let named = Named::of(request.uri().path())?;
-    let served = named.served(&gateway, &user, None).await?;
-    let object = match named.object(&gateway, &user, &served).await {
-        Ok(object) => object,
-        Err(failure) => {
-            let now = target::moved(&gateway, &user, &served, failure).await?;
-            named.object(&gateway, &user, &now).await?
+    let mut served = named.served(&gateway, &user, None).await?;
+    let path = |served: &Served| named.path(served, preferred(served));
+    let get = |path: String| {
+        let (gateway, user) = (&gateway, &user);
+        async move {
+            let object = gateway.cluster.get(Identity::User(user), &path, OBJECT_LIMIT).await;
+            gateway.authorizer.heed(user, object).await
         }
     };
+    let object = target::asked(&gateway, &user, &mut served, path, get).await?;
     let reply = Reply::json(object, Freshness::default().with_live()).secret();
     Ok(reply.respond(&gateway, request.headers()))
 }
@@ -93,15 +95,14 @@ pub async fn remove(
 ) -> Result<Response, ApiError> {
     let named = Named::of(request.uri().path())?;
     let options = delete_options(request.uri().query().unwrap_or_default());
-    let served = named.served(&gateway, &user, None).await?;
+    let mut served = named.served(&gateway, &user, None).await?;
     let body = Bytes::from(options.to_string());
-    let answer = match named.delete(&gateway, &user, &served, body.clone()).await {
-        Ok(answer) => answer,
-        Err(failure) => {
-            let now = target::moved(&gateway, &user, &served, failure).await?;
-            named.delete(&gateway, &user, &now, body).await?
-        }
+    let path = |served: &Served| named.path(served, preferred(served));
+    let delete = |path: String| {
+        let (gateway, user, body) = (&gateway, &user, body.clone());
+        async move { send(gateway, user, Method::DELETE, &path, JSON, body).await }
     };
+    let answer = target::asked(&gateway, &user, &mut served, path, delete).await?;
     Ok(named.done(&gateway, &user, &served, &answer))
 }
 
@@ -189,29 +190,6 @@ impl Named {
         self.is_named_by(&served, object)?;
         let path = self.path(&served, version);
         Ok((served, path))
-    }
-
-    /// The object as the caller, in the preferred version.
-    async fn object(
-        &self,
-        gateway: &Gateway,
-        user: &User,
-        served: &Served,
-    ) -> Result<Bytes, Failure> {
-        let path = self.path(served, preferred(served));
-        let object = gateway.cluster.get(Identity::User(user), &path, OBJECT_LIMIT).await;
-        gateway.authorizer.heed(user, object).await
-    }
-
-    async fn delete(
-        &self,
-        gateway: &Gateway,
-        user: &User,
-        served: &Served,
-        options: Bytes,
-    ) -> Result<Value, Failure> {
-        let path = self.path(served, preferred(served));
-        send(gateway, user, Method::DELETE, &path, JSON, options).await
     }
 
     /// Where the API server has the object; the namespace of what has none is left out.

@@ -37,8 +37,8 @@ use crate::upstream::User;
 
 /// Manifests read at once, each document by document: the tree of one takes 60 MiB at worst.
 static READING: Semaphore = Semaphore::const_new(4);
-/// What is read at once: 64 KiB of YAML are some 3 ms.
-const AT_ONCE: usize = 64 << 10;
+/// Bytes of YAML that are read where they came: some 3 ms.
+const IN_PLACE: usize = 64 << 10;
 /// What a detail shows of `Chart.yaml`.
 const OF_CHART: [&str; 14] = [
     "name",
@@ -196,7 +196,7 @@ pub async fn act(
     read: fn(&str, &[u8]) -> Result<Act, BadAct>,
 ) -> Result<Act, ApiError> {
     let query = head.uri.query().unwrap_or_default();
-    if body.len() <= AT_ONCE {
+    if body.len() <= IN_PLACE {
         return Ok(read(query, body)?);
     }
     let (query, body) = (query.to_owned(), body.clone());

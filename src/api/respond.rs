@@ -134,8 +134,8 @@ struct Long(Fingerprint);
 /// A JSON answer before it has headers.
 pub struct Reply {
     body: Bytes,
-    /// The body's ETag and the headers, where they are known already.
-    made: Option<(CompactString, HeaderMap)>,
+    /// The headers, the body's ETag among them, where they are known already.
+    made: Option<HeaderMap>,
     freshness: Freshness,
     warnings: Vec<String>,
     /// May hold secrets: no cache keeps it, the browser's on disk neither.
@@ -151,7 +151,7 @@ impl Reply {
 
     /// A body that may serve others, too.
     pub fn baked(baked: &Baked) -> Self {
-        let made = Some((baked.tag.clone(), baked.head.clone()));
+        let made = Some(baked.head.clone());
         Self { made, ..Self::json(baked.body.clone(), Freshness::default()) }
     }
 
@@ -177,11 +177,11 @@ impl Reply {
     }
 
     pub fn respond(self, gateway: &Gateway, request: &HeaderMap) -> Response {
-        let (tag, mut headers) = self.made.unwrap_or_else(|| {
+        let mut headers = self.made.unwrap_or_else(|| {
             let tag = gateway.tags.of(&self.body);
-            let headers = head(self.freshness, &tag, self.secret);
-            (tag, headers)
+            head(self.freshness, &tag, self.secret)
         });
+        let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
         let known = request.get_all(header::IF_NONE_MATCH).iter();
         let known = known.filter_map(|value| value.to_str().ok());
         let same = known.flat_map(|list| list.split(',')).any(|one| {
@@ -240,9 +240,8 @@ fn head(freshness: Freshness, tag: &str, secret: bool) -> HeaderMap {
 impl Baked {
     /// Of what holds no secrets. Only what is current may be kept: there is a recipe for nothing else.
     pub fn of(gateway: &Gateway, body: Bytes, freshness: Freshness) -> Self {
-        let tag = gateway.tags.of(&body);
-        let head = head(freshness, &tag, false);
-        Self { body, tag, head }
+        let head = head(freshness, &gateway.tags.of(&body), false);
+        Self { body, head }
     }
 }
 

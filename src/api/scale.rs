@@ -20,13 +20,12 @@ use crate::upstream::{Served, User};
 
 /// `/scale/{kind}[/{namespace}]/{name}`.
 struct Place {
-    served: Served,
     namespace: Option<CompactString>,
     name: CompactString,
 }
 
 impl Place {
-    async fn of(gateway: &Gateway, user: &User, path: &str) -> Result<Self, ApiError> {
+    async fn of(gateway: &Gateway, user: &User, path: &str) -> Result<(Served, Self), ApiError> {
         let bad = || ApiError::bad_request("error-bad-path", &[("reason", path)]);
         let (_, rest) = path.split_once("/scale/").ok_or_else(bad)?;
         let parts = rest.split('/').map(segment).collect::<Result<Vec<_>, _>>()?;
@@ -43,13 +42,13 @@ impl Place {
         if served.namespaced && namespace.is_none() {
             return Err(view::told_to_known(gateway, user, bad()).await);
         }
-        Ok(Self { served, namespace, name })
+        Ok((served, Self { namespace, name }))
     }
 
-    fn path(&self) -> String {
+    fn path(&self, served: &Served) -> String {
         let namespace = self.namespace.as_deref().map(encoded);
-        let version = self.served.version(None).unwrap_or_default();
-        let collection = self.served.collection(version, namespace.as_deref());
+        let version = served.version(None).unwrap_or_default();
+        let collection = served.collection(version, namespace.as_deref());
         format!("{collection}/{}/scale", encoded(&self.name))
     }
 }
@@ -60,14 +59,13 @@ pub async fn read(
     Caller(user): Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let mut place = Place::of(&gateway, &user, request.uri().path()).await?;
-    let scale = match get(&gateway, &user, &place.path()).await {
-        Ok(scale) => scale,
-        Err(failure) => {
-            place.served = target::moved(&gateway, &user, &place.served, failure).await?;
-            get(&gateway, &user, &place.path()).await?
-        }
+    let (mut served, place) = Place::of(&gateway, &user, request.uri().path()).await?;
+    let path = |served: &Served| place.path(served);
+    let ask = |path: String| {
+        let (gateway, user) = (&gateway, &user);
+        async move { get(gateway, user, &path).await }
     };
+    let scale = target::asked(&gateway, &user, &mut served, path, ask).await?;
     let body = counts(&scale).to_string().into_bytes();
     let reply = Reply::json(body, Freshness::default().with_live());
     Ok(reply.respond(&gateway, request.headers()))
@@ -80,22 +78,17 @@ pub async fn replace(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wanted = wanted(request.uri().query().unwrap_or_default())?;
-    let mut place = Place::of(&gateway, &user, request.uri().path()).await?;
+    let (mut served, place) = Place::of(&gateway, &user, request.uri().path()).await?;
     let patch = Bytes::from(json!({ "spec": { "replicas": wanted } }).to_string());
     let set = |path: String| {
         let (gateway, user, patch) = (&gateway, &user, patch.clone());
         async move { send(gateway, user, Method::PATCH, &path, MERGE, patch).await }
     };
-    let scale = match set(place.path()).await {
-        Ok(scale) => scale,
-        Err(failure) => {
-            place.served = target::moved(&gateway, &user, &place.served, failure).await?;
-            set(place.path()).await?
-        }
-    };
+    let path = |served: &Served| place.path(served);
+    let scale = target::asked(&gateway, &user, &mut served, path, set).await?;
     let answer = body::answer(StatusCode::OK, &counts(&scale));
     let mut kinds = KINDS.iter();
-    let Served { group, plural, .. } = &place.served;
+    let Served { group, plural, .. } = &served;
     let kind = kinds.find(|kind| kind.resource.group == group && kind.resource.plural == plural);
     Ok(match kind {
         Some(kind) => {

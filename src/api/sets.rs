@@ -23,7 +23,7 @@ use crate::upstream::User;
 /// Sets of one answer: it is as long as one may be when they have 80 KiB each.
 const PAGE: usize = 100;
 /// Answers that are read one after the other. Kubernetes keeps ten old sets unless told otherwise,
-/// but some deployments were told to keep them all: a set a day for five years.
+/// but some deployments were told to keep them all: 2,000 small sets, or some 900 of 9 KiB.
 const PAGES: usize = 20;
 /// Bytes of a deployment's own sets after which no more are read: they are kept until all are.
 const BYTES: usize = 8 << 20;

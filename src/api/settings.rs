@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 
 use super::body::{self, JSON, MERGE, malformed};
 use super::caller::{Asked, cookies};
-use super::cookie_path::cookie_path;
 use super::error::ApiError;
 use super::respond::{Freshness, Reply};
 use super::target::encoded;
@@ -343,7 +342,7 @@ pub fn carry(
     (cookie, seen): (&str, &str),
     mut response: Response,
 ) -> Response {
-    let path = cookie_path(request, &gateway.base_path, "/settings");
+    let path = gateway.seen_at(request, "/settings");
     let seconds = SEEN_FOR.as_secs();
     let cookie =
         format!("{cookie}={seen}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict");

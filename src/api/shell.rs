@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Asked, cookie};
-use super::cookie_path::cookie_path;
 use super::error::ApiError;
 use super::log_follow::{Seat, Taken as Places};
 use super::log_lines::parameter;
@@ -196,7 +195,7 @@ pub async fn open(
     let id = keys.ticket([&pod.namespace, &pod.name, &container], shell, &user, now())?;
     let mut response = body::answer(StatusCode::OK, &json!({ "id": id }));
     if let Some(value) = keys.seal_credentials(request.headers(), now()) {
-        let path = cookie_path(request.headers(), &gateway.base_path, sockjs::PREFIX);
+        let path = gateway.seen_at(request.headers(), sockjs::PREFIX);
         let text = format!("{COOKIE}={value}; Path={path}; HttpOnly; Secure; SameSite=Strict");
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().insert(header::SET_COOKIE, value);

@@ -21,7 +21,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Gateway;
 use super::caller::{Asked, cookie};
-use super::cookie_path::cookie_path;
 use super::error::ApiError;
 use super::shell::{self, Client, Room, Shells, Told};
 use super::sockjs::{PREFIX, client, going_away, too_large};
@@ -459,7 +458,7 @@ fn replica(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn replica_cookie(gateway: &Gateway, headers: &HeaderMap, at: At<'_>) -> Option<HeaderValue> {
-    let path = cookie_path(headers, &gateway.base_path, PREFIX);
+    let path = gateway.seen_at(headers, PREFIX);
     let (At { server, session }, name) = (at, &gateway.shells.replica);
     let text = format!(
         "{COOKIE}={name}; Path={path}/{server}/{session}; Max-Age={COOKIE_AGE}; HttpOnly; Secure; \

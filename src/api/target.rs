@@ -80,6 +80,24 @@ pub async fn moved(
     }
 }
 
+/// What `ask` gets at a path of this kind, and once more where the cluster serves the kind now
+/// ([`moved`]): then `served` is that.
+pub async fn asked<T, F: Future<Output = Result<T, Failure>>>(
+    gateway: &Gateway,
+    user: &User,
+    served: &mut Served,
+    path: impl Fn(&Served) -> String,
+    ask: impl Fn(String) -> F,
+) -> Result<T, Failure> {
+    match ask(path(served)).await {
+        Err(failure) => {
+            *served = moved(gateway, user, served, failure).await?;
+            ask(path(served)).await
+        }
+        found => found,
+    }
+}
+
 /// A path's segment decoded; an empty one, a dot segment, control characters and broken encoding
 /// are refused.
 pub fn segment(raw: &str) -> Result<CompactString, ApiError> {

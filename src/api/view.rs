@@ -286,12 +286,7 @@ pub async fn first(
     most: usize,
 ) -> Result<Option<Listing>, ListError> {
     let first = Listing::first(&gateway.cluster, user, kind, collection, most).await;
-    if let Err(failure) = &first
-        && failure.code() == Some(StatusCode::UNAUTHORIZED)
-    {
-        gateway.authorizer.refused(user).await;
-    }
-    Ok(first?)
+    Ok(gateway.authorizer.heed(user, first).await?)
 }
 
 /// Where the cluster serves a kind: for kinds of several versions the first served one that shows

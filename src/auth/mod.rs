@@ -93,7 +93,7 @@ pub struct Authorizer {
     epoch: Arc<Epoch>,
     /// How often callers were denied something; each counts at one of these places.
     denials: Arc<[AtomicU64; 64]>,
-    /// Callers of whom the five above may know something.
+    /// Callers of whom `fresh`, `words`, `confirmed`, `rules` or `sets` may know something.
     known: Cache<Fingerprint, ()>,
     pub counts: Arc<Counts>,
 }

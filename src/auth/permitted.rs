@@ -1,8 +1,8 @@
 //! In which of many namespaces a caller may list a kind, and which of them are anything to the
 //! caller: by one rules review a namespace where that is trustworthy, by access reviews else.
 //!
-//! It does not know which namespaces there are, and ends no right: what it finds is remembered and
-//! ended with all else of the room.
+//! It does not know which namespaces there are. What it learns, rights and their ends, it leaves in
+//! the caches of `mod.rs`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -82,7 +82,14 @@ impl Authorizer {
             let listable = self.listable(cluster, user, here).await.map_err(Refusal::Unknown)?;
             // What a webhook gives is in no rules: pods stand for all of it.
             let pods = match by_name("pod").filter(|pod| listable.allows(pod).is_none()) {
-                Some(pod) => Box::pin(self.permitted_in(cluster, user, pod, here)).await?.0,
+                Some(pod) => {
+                    let ask = || async {
+                        let verdict = Box::pin(self.permitted_in(cluster, user, pod, here)).await;
+                        verdict.map(|(allowed, _)| allowed)
+                    };
+                    // As long as the rules: a denial by itself lasts for 5 s.
+                    *listable.pods.get_or_try_init(ask).await?
+                }
                 None => false,
             };
             Ok::<_, Refusal>((namespace, listable, pods))

@@ -27,9 +27,6 @@ impl Asked {
 
 /// An API server with these rules that denies all else.
 async fn api(rules: &'static str) -> (Cluster, Arc<Asked>) {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let asked = Arc::new(Asked::default());
     let counted = asked.clone();
     let answer = move |uri: Uri| {
@@ -43,9 +40,7 @@ async fn api(rules: &'static str) -> (Cluster, Arc<Asked>) {
         counted.0[at].fetch_add(1, Ordering::Relaxed);
         async move { (code, body) }
     };
-    let router = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    (Cluster::new("test", kube::Config::new(url)).unwrap(), asked)
+    (Cluster::played(axum::Router::new().fallback(answer)).await, asked)
 }
 
 /// One whose epochs settle at once.
@@ -168,9 +163,6 @@ async fn what_is_asked_after_a_change_takes_the_place_of_what_was_known_before()
 
 #[tokio::test]
 async fn what_a_webhook_gives_shows_among_ones_namespaces() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let answer = |uri: Uri, question: String| async move {
         let rules = r#"{"status":{"incomplete":true,"resourceRules":[
             {"verbs":["get"],"apiGroups":[""],"resources":["namespaces"]}]}}"#;
@@ -181,13 +173,25 @@ async fn what_a_webhook_gives_shows_among_ones_namespaces() {
         };
         (StatusCode::CREATED, body)
     };
-    let router = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+    let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     let authorizer = authorizer(&Arc::default());
     let (kinds, all) = authorizer.visible(&cluster, &user, &names(2)).await.unwrap();
     assert!(kinds.is_empty());
     let seen: Vec<_> = all.iter().map(|one| (one.is_own, one.may_get)).collect();
     assert_eq!(seen, [(true, true), (false, true)]);
+}
+
+#[tokio::test]
+async fn what_no_rules_tell_of_a_namespace_is_asked_as_seldom_as_they_are() {
+    let (cluster, asked) = api(INCOMPLETE).await;
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    let authorizer = authorizer(&Arc::default());
+    for _ in 0..2 {
+        let (_, all) = authorizer.visible(&cluster, &user, &names(5)).await.unwrap();
+        assert!(all.iter().all(|one| !one.is_own));
+        // Denials alone are remembered for a few seconds.
+        authorizer.fresh.invalidate_all();
+        assert_eq!(asked.so_far(), [6, 6, 0]);
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::kinds::{KINDS, KindDef, Resource};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
@@ -17,6 +18,8 @@ pub(super) struct Listable {
     complete: bool,
     namespace: bool,
     kinds: Vec<bool>,
+    /// Whether pods may be listed where this cannot tell, once somebody has asked.
+    pub pods: OnceCell<bool>,
     /// How often the caller had been denied something when it was asked for.
     pub denials: u64,
     /// When it was asked for.
@@ -80,7 +83,8 @@ impl Listable {
     #[cfg(test)]
     pub fn for_tests(complete: bool, kinds: &[&str]) -> Self {
         let kinds = KINDS.iter().map(|kind| kinds.contains(&kind.name)).collect();
-        Self { complete, namespace: false, kinds, denials: 0, asked: Instant::now() }
+        let (denials, pods, asked) = (0, OnceCell::new(), Instant::now());
+        Self { complete, namespace: false, kinds, pods, denials, asked }
     }
 }
 
@@ -100,10 +104,10 @@ pub(super) async fn review(
     let answer = cluster.post(Identity::User(user), path, &question).await?;
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|error| UpstreamError::Broken(format!("rules review: {error}")))?;
-    Ok(Arc::new(Listable { denials, ..listable(&answer.status, asked) }))
+    Ok(Arc::new(Listable { denials, asked, ..listable(&answer.status) }))
 }
 
-fn listable(status: &Status, asked: Instant) -> Listable {
+fn listable(status: &Status) -> Listable {
     let rules = || status.resource_rules.iter().flatten();
     let listed = |kind: &KindDef| rules().any(|rule| allows(rule, "list", &kind.resource));
     let kinds: Vec<bool> = KINDS.iter().map(listed).collect();
@@ -113,7 +117,8 @@ fn listable(status: &Status, asked: Instant) -> Listable {
         namespace: rules().any(|rule| allows(rule, "get", &namespace)),
         kinds,
         denials: 0,
-        asked,
+        pods: OnceCell::new(),
+        asked: Instant::now(),
     }
 }
 
@@ -131,7 +136,7 @@ mod tests {
 
     fn verdict(rules: serde_json::Value, kind: &str) -> bool {
         let status = serde_json::from_value(json!({ "resourceRules": rules })).unwrap();
-        listable(&status, Instant::now()).allows(crate::kinds::by_name(kind).unwrap()).unwrap()
+        listable(&status).allows(crate::kinds::by_name(kind).unwrap()).unwrap()
     }
 
     #[test]
@@ -171,7 +176,7 @@ mod tests {
         let rules = |resources: &[&str]| {
             let rule = json!({"verbs": ["list"], "apiGroups": [""], "resources": resources});
             let status = serde_json::from_value(json!({ "resourceRules": [rule] })).unwrap();
-            listable(&status, Instant::now())
+            listable(&status)
         };
         let everywhere = rules(&["pods", "nodes"]);
         assert!(!rules(&["pods", "nodes"]).is_beyond(&everywhere));
@@ -185,9 +190,9 @@ mod tests {
     fn an_incomplete_answer_says_so() {
         let status = serde_json::from_value(json!({ "incomplete": true })).unwrap();
         let pod = crate::kinds::by_name("pod").unwrap();
-        assert_eq!(listable(&status, Instant::now()).allows(pod), None);
+        assert_eq!(listable(&status).allows(pod), None);
         let status = serde_json::from_value(json!({ "evaluationError": "webhook" })).unwrap();
-        assert_eq!(listable(&status, Instant::now()).allows(pod), None);
+        assert_eq!(listable(&status).allows(pod), None);
     }
 
     #[test]
@@ -195,7 +200,7 @@ mod tests {
         let rule = |resource: &str, incomplete: bool| {
             let rule = json!({"verbs": ["list"], "apiGroups": [""], "resources": [resource]});
             let status = json!({ "resourceRules": [rule], "incomplete": incomplete });
-            listable(&serde_json::from_value(status).unwrap(), Instant::now()).is_silent()
+            listable(&serde_json::from_value(status).unwrap()).is_silent()
         };
         for (resource, incomplete, silent) in
             [("nodes", true, true), ("pods", true, true), ("nodes", false, false)]

@@ -19,17 +19,7 @@ async fn server(body: String) -> (Cluster, Arc<AtomicUsize>) {
         count.fetch_add(1, Ordering::SeqCst);
         body.into_response()
     };
-    (cluster(axum::Router::new().fallback(answer)).await, asked)
-}
-
-async fn cluster(router: axum::Router) -> Cluster {
-    // kube's own client wants a process-wide provider; a second call is harmless.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let url = format!("http://{address}").parse().unwrap();
-    Cluster::new("test", kube::Config::new(url)).unwrap()
+    (Cluster::played(axum::Router::new().fallback(answer)).await, asked)
 }
 
 async fn listed(cluster: &Cluster, namespaces: &[CompactString]) -> Result<Listing, ListError> {
@@ -65,7 +55,7 @@ async fn each_page_may_be_refused_by_a_busy_api_server_and_asked_for_again() {
             page.to_string().into_response()
         })
     };
-    let cluster = cluster(axum::Router::new().fallback(answer)).await;
+    let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
     listed(&cluster, &[]).await.unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 2 * (TURNS + 1) + 1);
 }
@@ -137,7 +127,7 @@ async fn custom_objects_of_a_server_without_tables_are_rows_and_secrets_come_as_
         let item = json!({"kind": "Widget", "metadata": {"name": "a", "namespace": "n"}});
         json!({"kind": "WidgetList", "metadata": {}, "items": [item]}).to_string().into_response()
     };
-    let cluster = cluster(axum::Router::new().fallback(answer)).await;
+    let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
     let listing = first(&cluster).await.unwrap();
     assert_eq!((listing.store.count(&listing.scope), listing.malformed), (1, 0));
     assert_eq!(accept(by_name("secret").unwrap()), "application/json;as=Table;g=meta.k8s.io;v=v1");
@@ -152,7 +142,7 @@ async fn a_namespace_that_is_refused_costs_its_own_rows_and_all_of_them_the_list
         let item = json!({"metadata": {"name": "a", "namespace": "mine"}});
         json!({"kind": "ConfigMapList", "items": [item]}).to_string().into_response()
     };
-    let cluster = cluster(axum::Router::new().fallback(answer)).await;
+    let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
     let names = |names: &[&str]| -> Vec<CompactString> {
         names.iter().map(|name| CompactString::from(*name)).collect()
     };
@@ -172,7 +162,7 @@ async fn a_namespace_that_is_refused_costs_its_own_rows_and_all_of_them_the_list
         counter.fetch_add(1, Ordering::Relaxed);
         std::future::ready((StatusCode::FORBIDDEN, "configmaps is forbidden"))
     };
-    let cluster = self::cluster(axum::Router::new().fallback(refuse)).await;
+    let cluster = Cluster::played(axum::Router::new().fallback(refuse)).await;
     let many: Vec<_> = (0..200).map(|at| CompactString::from(format!("theirs-{at}"))).collect();
     assert!(listed(&cluster, &many).await.is_err());
     assert!(asked.load(Ordering::Relaxed) <= REFUSALS + 1 + LISTS_AT_ONCE, "{asked:?}");

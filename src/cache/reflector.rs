@@ -5,7 +5,7 @@
 //! watch is resumed where it was; only an expired one is listed anew.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -30,6 +30,13 @@ const REFUSED: Duration = Duration::from_secs(60);
 /// An API server that has just begun denies what its roles allow, and something between us may know
 /// no path for a while: what could be watched until then is believed to be lost only after so long.
 const NEWBORN: Duration = Duration::from_secs(60);
+/// How often a watch looks whether the machine was asleep.
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
+/// What is no sleep, but a clock put right.
+const NAP: Duration = Duration::from_secs(5);
+
+/// The calendar's clock. It goes on while the machine sleeps: `Instant`, timers and TCP do not.
+type Calendar = fn() -> SystemTime;
 
 /// The one kind that the API server keeps without a watch cache unless it is told otherwise
 /// (`DefaultWatchCacheSizes`): its watch has no bookmarks.
@@ -62,20 +69,20 @@ impl End {
 }
 
 pub(super) async fn run(cluster: &Cluster, feed: &Feed) {
-    keep(cluster, feed, longest_quiet(feed.kind)).await;
+    keep(cluster, feed, longest_quiet(feed.kind), SystemTime::now).await;
 }
 
 fn longest_quiet(kind: &KindDef) -> Duration {
     if kind.name == UNMARKED { QUIET_UNMARKED } else { QUIET }
 }
 
-async fn keep(cluster: &Cluster, feed: &Feed, quiet: Duration) {
+async fn keep(cluster: &Cluster, feed: &Feed, quiet: Duration, calendar: Calendar) {
     let mut wait = BACK_OFF.0;
     let (mut version, mut denied_since) = (None, None);
     let mut moved = (None, Instant::now());
     loop {
         let (begun, listed) = (Instant::now(), version.is_none());
-        let end = turn(cluster, feed, &mut version).await;
+        let end = turn(cluster, feed, &mut version, calendar).await;
         if version != moved.0 {
             moved = (version.clone(), Instant::now());
         } else if end.is_silent() && moved.1.elapsed() >= quiet {
@@ -154,8 +161,27 @@ async fn timed<T>(feed: &Feed, work: impl Future<Output = T>) -> T {
     work.await
 }
 
+/// Ends when the machine has slept, and tells how long. A calendar that is set forward looks the
+/// same: then a watch is opened once more than it had to be.
+async fn slept(calendar: Calendar) -> Duration {
+    let (begun, date) = (Instant::now(), calendar());
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let passed = calendar().duration_since(date).unwrap_or_default();
+        let slept = passed.saturating_sub(begun.elapsed());
+        if slept > NAP {
+            return slept;
+        }
+    }
+}
+
 /// Lists if need be, then watches until the watch ends.
-async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> End {
+async fn turn(
+    cluster: &Cluster,
+    feed: &Feed,
+    version: &mut Option<String>,
+    calendar: Calendar,
+) -> End {
     let from = match version {
         Some(version) => version.clone(),
         None => {
@@ -189,8 +215,17 @@ async fn turn(cluster: &Cluster, feed: &Feed, version: &mut Option<String>) -> E
     };
     feed.heard();
     let mut last = Instant::now();
+    let mut slept = std::pin::pin!(slept(calendar));
     loop {
-        match watch.line().await {
+        let line = tokio::select! {
+            line = watch.line() => line,
+            long = &mut slept => {
+                // Whether the other end is still there is not known, nor what it has told.
+                feed.lost_since(last.checked_sub(long).unwrap_or(last));
+                return End::Failed(UpstreamError::Timeout.into());
+            }
+        };
+        match line {
             Ok(None) => return End::Over,
             Err(error) => {
                 if matches!(error, UpstreamError::Timeout) {

@@ -1,9 +1,9 @@
 //! Tests of how a feed is kept: a watch that says nothing is not taken for a dead one, nor believed
-//! for ever. The API server is played by a few lines here.
+//! for ever, and not after a sleep. The API server is played by a few lines here.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
@@ -59,13 +59,7 @@ async fn played(
             watch(watches.fetch_add(1, Ordering::SeqCst) + 1)
         }
     };
-    // kube's own client wants a process-wide provider; a second call is harmless.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let router = axum::Router::new().fallback(answer);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    (Cluster::new("test", kube::Config::new(url)).unwrap(), asked)
+    (Cluster::played(axum::Router::new().fallback(answer)).await, asked)
 }
 
 /// How long a watch asks to last.
@@ -96,7 +90,8 @@ async fn what_nothing_moves_is_listed_anew_before_its_version_is_forgotten_or_hi
         let (cluster, mut asked) = played(kind.resource.kind, Duration::ZERO, watch).await;
         let feed = Arc::new(Feed::new(kind));
         let kept = feed.clone();
-        let keeping = tokio::spawn(async move { keep(&cluster, &kept, HELD).await });
+        let keeping =
+            tokio::spawn(async move { keep(&cluster, &kept, HELD, SystemTime::now).await });
         watched(&mut asked).await;
         let mut lists = 0;
         // The first ends after HELD, and so does what the list behind it has begun.
@@ -194,4 +189,36 @@ async fn a_quiet_watch_ends_before_its_silence_is_taken_for_death_and_goes_on_un
         assert_eq!(feed.restarts.load(Ordering::Relaxed), 0, "{name}");
         keeping.abort();
     }
+}
+
+#[tokio::test]
+async fn after_a_sleep_rows_are_as_old_as_it_was_long_until_a_watch_is_open_again() {
+    /// In seconds.
+    static SLEPT: AtomicU64 = AtomicU64::new(0);
+    fn calendar() -> SystemTime {
+        SystemTime::now() + Duration::from_secs(SLEPT.load(Ordering::SeqCst))
+    }
+    let watch = |turn| {
+        if turn > 1 {
+            return (StatusCode::SERVICE_UNAVAILABLE, "{}").into_response();
+        }
+        Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>()).into_response()
+    };
+    let (cluster, mut asked) = played("Pod", Duration::ZERO, watch).await;
+    let feed = Arc::new(Feed::new(by_name("pod").unwrap()));
+    let kept = feed.clone();
+    let keeping = tokio::spawn(async move { keep(&cluster, &kept, QUIET, calendar).await });
+    watched(&mut asked).await;
+    let opened = async {
+        while feed.state() != State::Current {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, opened).await.unwrap();
+    let night = Duration::from_secs(8 * 3_600);
+    SLEPT.store(night.as_secs(), Ordering::SeqCst);
+    watched(&mut asked).await;
+    let state = feed.state();
+    assert!(matches!(state, State::Stale(age) if age + NAP >= night), "{state:?}");
+    keeping.abort();
 }

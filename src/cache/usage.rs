@@ -36,6 +36,8 @@ const BODY: usize = 256 << 20;
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// A source that has been silent for longer is down: its last figures are not what is used now.
 const STALE: Duration = Duration::from_secs(60);
+/// No poll takes as long as that: without a failure either, nobody polls any more.
+const STOPPED: Duration = Duration::from_secs(120);
 /// A poll of more objects is taken on a thread of its own: these cost some 20 ms.
 const MANY: usize = 20_000;
 /// Pods whose written usage is kept until the next poll: 1.5 KiB each, those that somebody looks at.
@@ -46,7 +48,7 @@ const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 /// How usage can be had.
 #[derive(Debug, Clone)]
 pub enum Standing {
-    /// Not from here: nothing was polled yet, or we may not. As the user, live.
+    /// Not from here: nothing was polled yet, or not for long, or we may not. As the user, live.
     Live,
     /// The history is as current as the source.
     Current,
@@ -87,6 +89,12 @@ struct Health {
     /// When the source last gave its figures.
     heard: Option<Instant>,
     failure: Option<Failure>,
+}
+
+impl Health {
+    fn heard_within(&self, time: Duration) -> bool {
+        self.heard.is_some_and(|at| at.elapsed() < time)
+    }
 }
 
 impl Usage {
@@ -217,12 +225,12 @@ impl Usage {
     pub fn standing(&self) -> Standing {
         let health = self.health();
         let Some(failure) = &health.failure else {
-            return if health.heard.is_some() { Standing::Current } else { Standing::Live };
+            return if health.heard_within(STOPPED) { Standing::Current } else { Standing::Live };
         };
         match failure.code() {
             Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => Standing::Live,
             Some(StatusCode::NOT_FOUND) => Standing::Absent,
-            _ if health.heard.is_some_and(|at| at.elapsed() < STALE) => Standing::Current,
+            _ if health.heard_within(STALE) => Standing::Current,
             _ => Standing::Down(failure.clone()),
         }
     }
@@ -230,7 +238,7 @@ impl Usage {
     pub fn report(&self) -> Report {
         let health = self.health();
         Report {
-            connected: health.failure.is_none() && health.heard.is_some(),
+            connected: health.failure.is_none() && health.heard_within(STOPPED),
             checked: health.checked,
             failure: health.failure.clone(),
         }

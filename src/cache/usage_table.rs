@@ -165,22 +165,13 @@ impl Table {
     /// clock may be set back); in sums it counts meanwhile as it was measured last. Returns how
     /// many objects did not fit into `most`. The items are left to the caller, without the names
     /// that are kept: nobody has to wait while they are freed.
-    pub fn apply(
-        &mut self,
-        now: i64,
-        items: &mut [Measured],
-        mut news: News,
-        most: usize,
-    ) -> usize {
+    pub fn apply(&mut self, now: i64, items: &mut [Measured], news: News, most: usize) -> usize {
         if let Some(last) = self.axis.back()
             && now <= *last
         {
-            if *last - now <= WINDOW {
-                // Our clock was set back a little: wait until it has caught up.
-                return 0;
-            }
-            *self = Self { polls: self.polls, ..Self::default() };
-            news = News { new: items.len(), moved: false };
+            // Our clock was set back: what was before lies as far before it as before the old one.
+            let back = *last - now + 1;
+            self.axis.iter_mut().for_each(|at| *at -= back);
         }
         self.polls = self.polls.wrapping_add(1);
         self.expire(now);

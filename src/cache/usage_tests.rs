@@ -155,13 +155,13 @@ fn a_total_is_the_sum_of_what_the_last_poll_had_where_both_scopes_reach() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_stops_the_history_or_begins_it_anew() {
+fn a_clock_that_is_set_back_takes_the_history_with_it() {
     let usage = Usage::default();
     pods(&usage, T, vec![item("n", "a", 1, 1)]);
     pods(&usage, T - 5, vec![item("n", "a", 2, 2)]);
-    assert_eq!(one(&usage, "a").unwrap(), [(0, 1)]);
+    assert_eq!(one(&usage, "a").unwrap(), [(-6, 1), (-5, 2)]);
     pods(&usage, T - 10_000, vec![item("n", "a", 3, 3)]);
-    assert_eq!(one(&usage, "a").unwrap(), [(-10_000, 3)]);
+    assert_eq!(one(&usage, "a").unwrap(), [(-10_002, 1), (-10_001, 2), (-10_000, 3)]);
 }
 
 /// A pod that was created then.
@@ -208,7 +208,7 @@ fn what_a_pod_has_used_is_written_once_a_poll_also_when_a_poll_comes_meanwhile()
     assert_eq!(usage.written(&scope(None), &pod, newest).unwrap(), [20u8].as_slice());
     let again = usage.written(&scope(None), &pod, |_| panic!("it is written already"));
     assert_eq!(again.unwrap(), [20u8].as_slice());
-    // Our clock is set back by more than the window: the history begins anew, the numbers do not.
+    // Our clock is set back by more than the window: the numbers of the polls are not.
     pods(&usage, T - 10_000, vec![item("n", "a", 3, 30)]);
     assert_eq!(usage.written(&scope(None), &pod, newest).unwrap(), [30u8].as_slice());
 }
@@ -236,10 +236,23 @@ fn what_failed_decides_whether_others_are_asked_live_and_success_ends_it() {
     assert!(matches!(failed(&usage, UpstreamError::Timeout.into()), Standing::Current));
 }
 
+#[test]
+fn figures_of_a_poller_that_has_stopped_are_not_current() {
+    let usage = Usage::default();
+    pods(&usage, T, vec![]);
+    let heard = |ago: Duration| {
+        usage.health().heard = Some(Instant::now().checked_sub(ago).unwrap());
+        (usage.report().connected, usage.standing())
+    };
+    // A poll may be slow.
+    let late = heard(STALE);
+    assert!(matches!(late, (true, Standing::Current)), "{late:?}");
+    let stopped = heard(STOPPED);
+    assert!(matches!(stopped, (false, Standing::Live)), "{stopped:?}");
+}
+
 /// An API server that has metrics.k8s.io in this version alone.
 async fn source(version: &'static str, body: &'static str) -> Cluster {
-    // kube's own client wants a process-wide provider; a second call is harmless.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let answer = move |uri: http::Uri| async move {
         if uri.path().starts_with(&format!("/apis/metrics.k8s.io/{version}/")) {
             body.into_response()
@@ -247,12 +260,7 @@ async fn source(version: &'static str, body: &'static str) -> Cluster {
             (StatusCode::NOT_FOUND, "404 page not found").into_response()
         }
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let url = format!("http://{address}").parse().unwrap();
-    Cluster::new("test", kube::Config::new(url)).unwrap()
+    Cluster::played(axum::Router::new().fallback(answer)).await
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 //!
 //! It knows nothing of stores; `reflector` decides what an event means.
 
+use std::error::Error;
 use std::time::Duration;
+use std::{io, iter};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -105,6 +107,7 @@ impl Watch {
                 .map_err(|_| UpstreamError::Timeout)?;
             match frame {
                 None => return Ok(None),
+                Some(Err(error)) if is_silence(&error) => return Err(UpstreamError::Timeout),
                 Some(Err(error)) => return Err(UpstreamError::Broken(error.to_string())),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -113,5 +116,57 @@ impl Watch {
                 }
             }
         }
+    }
+}
+
+/// Whether the kernel has given up an end that answered no probe (`upstream`'s keepalive): before
+/// `SILENCE` is over, and no less silent.
+fn is_silence(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    let causes = iter::successors(Some(error), |&error| error.source());
+    let mut kinds =
+        causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    kinds.any(|kind| matches!(kind, TimedOut | HostUnreachable | NetworkUnreachable))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind::{ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+
+    use futures::{StreamExt as _, stream};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncReadExt as _;
+    use tokio_util::io::StreamReader;
+
+    use super::*;
+
+    /// How a watch ends whose connection fails like this after its answer's first line.
+    async fn ended(kind: io::ErrorKind) -> UpstreamError {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let answer = async move {
+            theirs.read_u8().await?;
+            Ok::<_, io::Error>(Bytes::from_static(b"HTTP/1.1 200 OK\r\n\r\n{}\n"))
+        };
+        let failed = stream::iter([Err(io::Error::from(kind))]);
+        let answer = StreamReader::new(stream::once(answer).chain(failed).boxed());
+        let connection = TokioIo::new(tokio::io::join(answer, ours));
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(connection).await.unwrap();
+        tokio::spawn(connection);
+        let response = sender.send_request(Request::new(Body::empty())).await.unwrap();
+        let body = response.into_body();
+        let mut watch = Watch { body, buffer: BytesMut::new(), searched: 0 };
+        assert_eq!(watch.line().await.unwrap().unwrap(), "{}\n");
+        watch.line().await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn an_end_that_the_kernel_gives_up_was_silent_and_one_that_resets_was_not() {
+        for kind in [TimedOut, HostUnreachable, NetworkUnreachable] {
+            let error = ended(kind).await;
+            assert!(matches!(error, UpstreamError::Timeout), "{kind}: {error}");
+        }
+        let error = ended(ConnectionReset).await;
+        assert!(matches!(error, UpstreamError::Broken(_)), "{error}");
     }
 }

@@ -201,7 +201,8 @@ struct Inner {
 
 impl Client {
     /// # Errors
-    /// Credentials that cannot be used; without any it fails only where there is no TLS at all.
+    /// Credentials that cannot be used; without any it fails only where there is no TLS at all, or
+    /// where the system's certificates cannot be read just now.
     pub fn new(policy: &Policy, credentials: Option<Credentials>) -> Result<Self, BadClient> {
         let Credentials { username, password, token, client, ca, host } =
             credentials.unwrap_or_default();

@@ -94,7 +94,13 @@ impl Disk {
 
     /// Keeps this, and nothing of what that leaves no place for. Without a disk nothing is kept.
     pub(super) fn put(&self, name: &str, bytes: &[u8]) {
-        if let Err(error) = self.write(name, bytes) {
+        let mut written = self.write(name, bytes);
+        if written.as_ref().is_err_and(is_full) {
+            // The volume is smaller than the budget; what else is on it needs a place, too.
+            self.halve();
+            written = self.write(name, bytes);
+        }
+        if let Err(error) = written {
             let folder = self.folder.display();
             tracing::warn!(%folder, %error, "what was fetched cannot be kept on disk");
         }
@@ -117,12 +123,23 @@ impl Disk {
         }
         let mut known = self.known();
         known.used(name, size);
-        while known.bytes > self.budget {
+        self.shrink(&mut known, self.budget);
+        Ok(())
+    }
+
+    fn halve(&self) {
+        let mut known = self.known();
+        let half = known.bytes / 2;
+        self.shrink(&mut known, half);
+    }
+
+    /// Leaves so many bytes at most.
+    fn shrink(&self, known: &mut Known, most: u64) {
+        while known.bytes > most {
             let Some(oldest) = known.oldest() else { break };
             known.gone(&oldest);
             let _ = fs::remove_file(self.folder.join(oldest));
         }
-        Ok(())
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -171,6 +188,10 @@ impl Known {
         let oldest = self.files.iter().min_by_key(|(_, used)| used.at);
         oldest.map(|(name, _)| name.clone())
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn is_name(text: &str) -> bool {
@@ -233,6 +254,22 @@ mod tests {
         assert_eq!((disk.bytes(), disk.has(&one, None)), (0, false));
         fs::create_dir(folder.path().join(&one)).unwrap();
         assert!(!disk.has(&one, None) && disk.get(&one, None).is_none());
+    }
+
+    #[test]
+    fn a_volume_that_is_full_has_what_was_used_longest_ago_go_until_half_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path().into(), 100);
+        let names = ["1", "2", "3", "4"].map(|text| name(&[text]));
+        for name in &names {
+            disk.put(name, b"1111");
+        }
+        disk.halve();
+        let left = names.each_ref().map(|name| folder.path().join(name).exists());
+        assert_eq!((left, disk.bytes()), ([false, false, true, true], 8));
+        assert!(is_full(&rustix::io::Errno::NOSPC.into()));
+        assert!(is_full(&rustix::io::Errno::DQUOT.into()));
+        assert!(!is_full(&io::ErrorKind::PermissionDenied.into()));
     }
 
     #[test]

@@ -225,12 +225,8 @@ async fn a_refresh_that_takes_long_holds_no_place_until_there_are_too_many() {
 async fn told<A: IntoResponse + Send + 'static>(
     said: impl Fn() -> A + Clone + Send + Sync + 'static,
 ) -> Repositories {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let router = Router::new().fallback(move || std::future::ready(said()));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+    let cluster = Cluster::played(router).await;
     Repositories::new(cluster, "ops".into(), Policy::default(), Vec::new()).unwrap()
 }
 

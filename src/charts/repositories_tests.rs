@@ -23,12 +23,7 @@ async fn with_files(said: &Answer, file: &str) -> Result<Repositories, BadList> 
 }
 
 async fn with_router(router: axum::Router, file: &str) -> Result<Repositories, BadList> {
-    // kube's own client wants a process-wide provider; a second call is harmless.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+    let cluster = Cluster::played(router).await;
     let file = crate::charts::file::parse(file).unwrap();
     Repositories::new(cluster, "ops".into(), Policy::default(), file)
 }

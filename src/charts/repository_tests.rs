@@ -29,13 +29,8 @@ async fn answer(Extracted(objects): Extracted<Objects>, uri: Uri) -> Response {
 }
 
 async fn home(objects: &Objects) -> Arc<Home> {
-    // kube's own client wants a process-wide provider; a second call is harmless.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let router = axum::Router::new().fallback(answer).with_state(objects.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+    let cluster = Cluster::played(router).await;
     Arc::new(Home { cluster, namespace: "ops".into(), policy: Policy::default() })
 }
 

@@ -210,14 +210,19 @@ pub(super) fn certificate_name(text: &str) -> Parsed<String> {
 /// Where pages come from, as browsers write it.
 pub(super) fn origin(text: &str) -> Parsed<String> {
     let parts = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
-    let is_host = |host: &str| {
+    let is_host = |scheme: &str, host: &str| {
         let uri = host.parse::<http::uri::Authority>();
-        uri.is_ok_and(|uri| uri.as_str() == host && !host.contains('@') && host != "*")
+        let usual = if scheme == "https" { ":443" } else { ":80" };
+        let port = host.rsplit_once(':').filter(|_| !host.ends_with(']'));
+        uri.is_ok_and(|uri| uri.as_str() == host)
+            && !host.contains(['@', '*'])
+            && !host.ends_with(usual)
+            && port.is_none_or(|(_, port)| port.parse::<u16>().is_ok())
             && !host.bytes().any(|byte| byte.is_ascii_uppercase())
     };
     match parts {
-        Some((_, host)) if is_host(host) => Ok(text.to_owned()),
-        _ => Err("not an origin; use a scheme and a host in small letters, without a path, e.g. \
+        Some((scheme, host)) if is_host(scheme, host) => Ok(text.to_owned()),
+        _ => Err("not an origin; use a scheme and a host in small letters, without a path, the usual port or *, e.g. \
                   https://headlamp.example.com"
             .to_owned()),
     }

@@ -183,8 +183,8 @@ const RULES: &[Rule] = &[
     ("forbidden", &[&["\" is forbidden: "], &[" is forbidden: user "]]),
     ("namespace-missing", &[&["namespaces \"", "\" not found"]]),
     (
-        // Of what is there, not of what shall be: there is nothing to install. (Of an uninstall that
-        // ends so Helm does not say why.)
+        // Before `crd-missing`: what lacks its kind is there already, and nothing can be installed for
+        // it. When an uninstall fails by this, Helm does not say why.
         "api-removed",
         &[
             &["objects from current release manifest", "no matches for kind"],

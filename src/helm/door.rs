@@ -124,7 +124,7 @@ impl Doors {
     }
 
     /// Since when the credentials behind this door are refused, and no newer ones have come.
-    pub fn refused(&self, token: &str) -> Option<Instant> {
+    pub fn refused_since(&self, token: &str) -> Option<Instant> {
         self.0.doors().get(&hash(token)).and_then(|behind| behind.refused)
     }
 
@@ -281,25 +281,25 @@ mod tests {
         let later = Instant::now() + std::time::Duration::from_secs(3600);
         door.until(later);
         let token = door.key().token;
-        assert_eq!(doors.refused(&token), None);
+        assert_eq!(doors.refused_since(&token), None);
         let since = doors.refuse(&token, &user("a")).unwrap();
         door.refused();
         assert_eq!(doors.refuse(&token, &user("a")), Some(since), "the first time counts");
-        assert_eq!(doors.refused(&token), Some(since));
+        assert_eq!(doors.refused_since(&token), Some(since));
         doors.taken(&token, &user("b"));
-        assert_eq!(doors.refused(&token), Some(since), "another's");
+        assert_eq!(doors.refused_since(&token), Some(since), "another's");
         doors.taken(&token, &user("a"));
-        assert_eq!(doors.refused(&token), None);
+        assert_eq!(doors.refused_since(&token), None);
         door.refused();
         door.renew(user("b"));
-        assert_eq!(doors.refused(&token), None);
+        assert_eq!(doors.refused_since(&token), None);
         // What was on its way with the old ones says nothing of the new ones.
         assert!(doors.refuse(&token, &user("a")).is_some());
-        assert_eq!(doors.refused(&token), None);
+        assert_eq!(doors.refused_since(&token), None);
         door.refused();
-        assert!(doors.refused(&token).is_some());
+        assert!(doors.refused_since(&token).is_some());
         door.until(later);
-        assert_eq!(doors.refused(&token), None);
+        assert_eq!(doors.refused_since(&token), None);
         assert_eq!(doors.refuse(&preview.key().token, &user("a")), None, "nobody renews a preview");
         assert_eq!(doors.refuse("", &user("a")), None);
     }

@@ -85,14 +85,10 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let server = Arc::new(Server::default());
         server.now.store(NOON, Ordering::SeqCst);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let router = axum::Router::new().fallback(serve).with_state(server.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+        let cluster = Cluster::played(router).await;
         let user = User::bearer("jane", &HeaderMap::new()).unwrap();
         Self { server, cluster, user, place: Place::of("shop", "web").unwrap() }
     }

@@ -18,6 +18,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Request line and headers, in bytes; above it the answer is 431.
     pub header_bytes: usize,
+    /// HTTP/1: headers of one request; above it the answer is 431.
+    pub headers: usize,
     /// Requests and WebSockets at once on one HTTP/2 connection.
     pub streams: u32,
     /// Between two pings that find out whether an HTTP/2 client is still there; it has as long to answer.
@@ -43,6 +45,8 @@ impl Default for Limits {
             idle: Duration::from_secs(90),
             // Kubernetes tokens with many groups reach 20 kB, and proxies add cookies.
             header_bytes: 64 * 1024,
+            // Each group of somebody impersonated is one, and some companies' people are in a hundred.
+            headers: 256,
             // As the API server; a dashboard's watches share one connection.
             streams: 250,
             ping: Duration::from_secs(30),

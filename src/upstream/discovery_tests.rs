@@ -148,8 +148,6 @@ fn a_short_name_keeps_its_meaning_while_the_server_of_one_kind_is_away() {
 
 /// An API server whose only kind has another version at each read, and how many there were.
 async fn restless() -> (Cluster, Arc<AtomicUsize>) {
-    // kube's own client wants a process-wide provider; a second call is harmless.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let reads = Arc::<AtomicUsize>::default();
     let count = reads.clone();
     let answer = move |uri: Uri| {
@@ -161,11 +159,7 @@ async fn restless() -> (Cluster, Arc<AtomicUsize>) {
         };
         std::future::ready(document(&groups))
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let router = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    (Cluster::new("test", kube::Config::new(url)).unwrap(), reads)
+    (Cluster::played(axum::Router::new().fallback(answer)).await, reads)
 }
 
 #[tokio::test]
@@ -193,7 +187,6 @@ async fn a_herd_that_finds_nothing_where_it_was_sent_has_discovery_read_once() {
 
 #[tokio::test]
 async fn an_api_server_that_is_too_old_is_told_as_that() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let answer = |headers: HeaderMap| async move {
         // As those before 1.27: none of the parameters is known there.
         let accept = headers[header::ACCEPT].to_str().unwrap().to_owned();
@@ -202,11 +195,7 @@ async fn an_api_server_that_is_too_old_is_told_as_that() {
             false => (StatusCode::NOT_ACCEPTABLE, "only the following media types"),
         }
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let router = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let cluster = Cluster::new("test", kube::Config::new(url)).unwrap();
+    let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
     let user = User::bearer("somebody", &HeaderMap::new()).unwrap();
     let failure = Discovery::default().find(&cluster, &user, |_| true).await.unwrap_err();
     assert!(failure.to_string().contains("Kubernetes 1.27 or newer is needed"), "{failure}");

@@ -63,6 +63,9 @@ pub const OBJECT_LIMIT: usize = 8 << 20;
 /// A connection that has carried a long list keeps its grown buffer, and then a quiet watch for
 /// minutes: some fifty of them. TLS gives 16 KiB at a time anyway.
 const READ_BUFFER: usize = 64 << 10;
+/// Headers of an answer. Each warning is one: the API server bounds their text (4,096 characters), and
+/// up to 120 of them fit, besides a dozen others. What was written must not look as if it had failed.
+const HEADERS: usize = 256;
 
 type HttpClient = Client<InTime, Body>;
 
@@ -327,6 +330,7 @@ fn client(connector: HttpsConnector<Dial>, time: Duration) -> HttpClient {
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .pool_idle_timeout(IDLE_TIME)
         .http1_max_buf_size(READ_BUFFER)
+        .http1_max_headers(HEADERS)
         .build(InTime { connector, time })
 }
 
@@ -336,6 +340,33 @@ mod tests {
 
     /// Until the test gives up waiting; never how long anything should take.
     const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn an_answer_with_many_warnings_is_taken() {
+        let answer = async || {
+            let warning = |at| {
+                let text = format!("299 - \"unknown field {at}\"");
+                (header::WARNING, HeaderValue::try_from(text).unwrap())
+            };
+            (0..200).map(warning).collect::<http::HeaderMap>()
+        };
+        let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let response = cluster.send(Identity::Server, request).await.unwrap();
+        assert_eq!(response.headers().get_all(header::WARNING).iter().count(), 200);
+    }
+
+    impl Cluster {
+        /// A cluster whose API server is played by these routes.
+        pub(crate) async fn played(routes: axum::Router) -> Self {
+            // kube's own client wants a process-wide provider; a second call is harmless.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+            tokio::spawn(async move { axum::serve(listener, routes).await });
+            Self::new("test", kube::Config::new(url)).unwrap()
+        }
+    }
 
     #[tokio::test]
     async fn a_port_that_takes_connections_and_says_nothing_is_given_up_in_time() {

@@ -76,6 +76,8 @@ fn every_sort_of_bad_value_is_refused_by_name() {
         ("--tls-names", "a b"),
         ("--trusted-origins", "headlamp.example.com"),
         ("--trusted-origins", "https://headlamp.example.com/"),
+        ("--trusted-origins", "https://*.example.com"),
+        ("--trusted-origins", "https://headlamp.example.com:443"),
         ("--tls-secret", "no-namespace"),
         ("--log-level", "loud"),
         ("--log-format", "xml"),

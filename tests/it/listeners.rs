@@ -203,6 +203,14 @@ async fn rubbish_on_the_tls_port_is_cut_off_and_counted() {
 }
 
 #[tokio::test]
+async fn people_in_many_groups_have_as_many_headers() {
+    let listener = Listener::plain(Limits::default()).await;
+    let groups = "Impersonate-Group: a\r\n".repeat(200);
+    let answer = only(&listener, "/hello", &format!("{groups}Connection: close\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
 async fn headers_of_100_kb_are_a_431_and_the_connection_lives_on() {
     let listener = Listener::tls(Limits::default()).await;
     let big = "x".repeat(100_000);
