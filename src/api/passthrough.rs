@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::StreamExt as _;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
@@ -183,6 +183,7 @@ pub(super) async fn forward(
     }
     // Only browsers carry cookies; for others the answer stays as the API server gave it.
     let carries = request.headers().contains_key("sec-fetch-site");
+    let is_http2 = request.version() == Version::HTTP_2;
     let mut response = upstream::pass(&gateway.cluster, who, request, &gateway.tunnels).await?;
     // A service's own 401 says nothing of who the API server takes the caller for.
     if response.status() == StatusCode::UNAUTHORIZED && !is_proxied {
@@ -194,7 +195,7 @@ pub(super) async fn forward(
             response.extensions_mut().insert(vec![wrote]);
         }
     }
-    if info.verb == "watch" && response.status() == StatusCode::OK {
+    if is_http2 && info.verb == "watch" && response.status() == StatusCode::OK {
         response = response.map(until_broken);
     }
     Ok(response)

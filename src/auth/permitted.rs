@@ -82,15 +82,16 @@ impl Authorizer {
             let listable = self.listable(cluster, user, here).await.map_err(Refusal::Unknown)?;
             // What a webhook gives is in no rules: pods stand for all of it.
             let pods = match by_name("pod").filter(|pod| listable.allows(pod).is_none()) {
-                Some(pod) => {
-                    let ask = || async {
-                        let verdict = Box::pin(self.permitted_in(cluster, user, pod, here)).await;
-                        verdict.map(|(allowed, _)| allowed)
-                    };
-                    // As long as the rules: a denial by itself lasts for 5 s.
-                    *listable.pods.get_or_try_init(ask).await?
+                // A denial stands as long as the rules, by itself for 5 s; a right no longer than ever.
+                Some(pod) if listable.no_pods.get().is_none() => {
+                    let (allowed, _) =
+                        Box::pin(self.permitted_in(cluster, user, pod, here)).await?;
+                    if !allowed {
+                        let _ = listable.no_pods.set(());
+                    }
+                    allowed
                 }
-                None => false,
+                Some(_) | None => false,
             };
             Ok::<_, Refusal>((namespace, listable, pods))
         };

@@ -3,12 +3,11 @@
 //! Trusted only when complete and without error, and only for rules without resource names: what
 //! it does not list then is denied, what it lists is allowed. Else the access review decides.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::OnceCell;
 
 use crate::kinds::{KINDS, KindDef, Resource};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
@@ -18,8 +17,8 @@ pub(super) struct Listable {
     complete: bool,
     namespace: bool,
     kinds: Vec<bool>,
-    /// Whether pods may be listed where this cannot tell, once somebody has asked.
-    pub pods: OnceCell<bool>,
+    /// Pods may not be listed, though this cannot tell: somebody has asked.
+    pub no_pods: OnceLock<()>,
     /// How often the caller had been denied something when it was asked for.
     pub denials: u64,
     /// When it was asked for.
@@ -83,8 +82,8 @@ impl Listable {
     #[cfg(test)]
     pub fn for_tests(complete: bool, kinds: &[&str]) -> Self {
         let kinds = KINDS.iter().map(|kind| kinds.contains(&kind.name)).collect();
-        let (denials, pods, asked) = (0, OnceCell::new(), Instant::now());
-        Self { complete, namespace: false, kinds, pods, denials, asked }
+        let (denials, no_pods, asked) = (0, OnceLock::new(), Instant::now());
+        Self { complete, namespace: false, kinds, no_pods, denials, asked }
     }
 }
 
@@ -117,7 +116,7 @@ fn listable(status: &Status) -> Listable {
         namespace: rules().any(|rule| allows(rule, "get", &namespace)),
         kinds,
         denials: 0,
-        pods: OnceCell::new(),
+        no_pods: OnceLock::new(),
         asked: Instant::now(),
     }
 }

@@ -5,7 +5,7 @@
 //! secrets. What it has to say is on stderr, which is ours, as with kubectl.
 
 use std::fmt::Display;
-use std::io::{ErrorKind, IsTerminal as _, Read as _, stdin};
+use std::io::{ErrorKind, IsTerminal as _, Read as _, stderr, stdin};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -23,6 +23,8 @@ use super::own::{Given, bearer};
 /// wait for three by themselves; but for one that hangs on a connection whose other end has
 /// vanished everybody else waits until then, too.
 const LONGEST: Duration = Duration::from_secs(300);
+/// At a terminal, where somebody may be logging in and can end it by Ctrl-C: as long as device codes last.
+const LOGIN: Duration = Duration::from_secs(900);
 /// After this the log names it: before the first who wait for it give up (`own`), at the start too.
 const SLOW: Duration = Duration::from_secs(15);
 /// For what is still to come when it has ended: something that it started may keep its stdout.
@@ -65,14 +67,16 @@ struct Status {
 
 /// Blocks until the plugin has ended, or was ended.
 pub(super) fn run(plugin: &ExecConfig) -> Result<Given, String> {
-    within(plugin, LONGEST)
+    let never = plugin.interactive_mode == Some(ExecInteractiveMode::Never);
+    within(plugin, if never || !stdin().is_terminal() { LONGEST } else { LOGIN })
 }
 
 fn within(plugin: &ExecConfig, longest: Duration) -> Result<Given, String> {
     let name = plugin.command.as_deref().ok_or("the credential plugin has no command")?;
     let never = plugin.interactive_mode == Some(ExecInteractiveMode::Never);
-    let at_terminal = stdin().is_terminal();
-    let interactive = !never && at_terminal;
+    // Who has no stdin asks at /dev/tty, and Ctrl-C comes from there, too.
+    let at_terminal = stdin().is_terminal() || stderr().is_terminal();
+    let interactive = !never && stdin().is_terminal();
     let cluster = plugin.cluster.as_ref().filter(|_| plugin.provide_cluster_info);
     let asked = Asked {
         api_version: plugin.api_version.as_deref(),
@@ -240,7 +244,7 @@ mod tests {
         let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
         assert!(rustix::process::test_kill_process(pid).is_err(), "not even a zombie");
         // At a terminal it shares our group, and the rest of it goes on.
-        if !stdin().is_terminal() {
+        if !stdin().is_terminal() && !stderr().is_terminal() {
             let alive = || fs::metadata(folder.join("alive")).unwrap().len();
             sleep(Duration::from_millis(200));
             let before = alive();
