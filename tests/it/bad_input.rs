@@ -406,7 +406,7 @@ async fn bytes_that_no_client_would_send_are_refused_and_do_no_harm() {
                 .into_bytes(),
         ),
         ("400", format!("GET /livez HTTP/1.1\r\nContent-Length: -1\r\n{close}").into_bytes()),
-        ("431", format!("GET /livez HTTP/1.1\r\n{}{close}", "A: b\r\n".repeat(200)).into_bytes()),
+        ("431", format!("GET /livez HTTP/1.1\r\n{}{close}", "A: b\r\n".repeat(300)).into_bytes()),
     ];
     for (status, bytes) in refused {
         let answer = raw(&gateway, &bytes).await;
