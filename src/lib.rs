@@ -20,3 +20,24 @@ pub mod telemetry;
 pub mod tls;
 pub mod upstream;
 pub mod yaml;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// What work gives, and how often somebody else at its worker had a turn meanwhile.
+    pub async fn beside<T>(work: impl Future<Output = T>) -> (T, usize) {
+        let turns = Arc::<AtomicUsize>::default();
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let done = work.await;
+        other.abort();
+        (done, turns.load(Ordering::Relaxed))
+    }
+}

@@ -247,9 +247,8 @@ async fn warnings(events: &[Arc<Row>]) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
+    use crate::tests::beside;
 
     fn event(name: &str, reason: &str, about: &str, seen: &str) -> Arc<Row> {
         let event = json!({
@@ -282,18 +281,9 @@ mod tests {
 
     #[tokio::test]
     async fn others_have_their_turn_while_many_warnings_are_counted() {
-        let turns = Arc::new(AtomicUsize::new(0));
-        let counted = turns.clone();
-        let other = tokio::spawn(async move {
-            loop {
-                counted.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        });
         let event = event("a", "BackOff", "web", "2026-01-02T03:04:05Z");
-        let shown = warnings(&vec![event; 2 * STEP]).await;
-        assert_ne!(turns.load(Ordering::Relaxed), 0);
+        let (shown, turns) = beside(warnings(&vec![event; 2 * STEP])).await;
+        assert_ne!(turns, 0);
         assert_eq!((&shown[0]["count"], &shown[0]["objects"]), (&json!(2 * STEP), &json!(1)));
-        other.abort();
     }
 }

@@ -284,10 +284,9 @@ impl Ord for ByPlace {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
     use crate::kinds::by_name;
+    use crate::tests::beside;
 
     fn row(name: &str) -> Row {
         let json = json!({
@@ -344,23 +343,17 @@ mod tests {
 
     #[tokio::test]
     async fn others_have_their_turn_while_many_rows_are_judged() {
-        let turns = Arc::new(AtomicUsize::new(0));
-        let counted = turns.clone();
-        let other = tokio::spawn(async move {
-            loop {
-                counted.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        });
         let row = Arc::new(row("web"));
         let question = Question::parse("q=web").unwrap();
         let (mut best, kind) = (Best::default(), by_name("deployment").unwrap());
         // Few rows of many kinds are many, too.
-        for _ in 0..4 {
-            best.judge(&question, kind, vec![row.clone(); STEP / 2]).await;
-        }
-        assert_ne!(turns.load(Ordering::Relaxed), 0);
+        let judged = async {
+            for _ in 0..4 {
+                best.judge(&question, kind, vec![row.clone(); STEP / 2]).await;
+            }
+        };
+        let ((), turns) = beside(judged).await;
+        assert_ne!(turns, 0);
         assert_eq!((best.total, best.hits.len()), (2 * STEP, question.limit));
-        other.abort();
     }
 }

@@ -9,6 +9,7 @@ use http::{HeaderMap, Uri};
 use super::super::epoch::Epoch;
 use super::*;
 use crate::kinds::by_name;
+use crate::tests::beside;
 
 /// Rules of which no end is known, as where a webhook authorizes beside RBAC.
 const INCOMPLETE: &str = r#"{"status":{"incomplete":true}}"#;
@@ -108,18 +109,8 @@ async fn others_have_their_turn_while_many_remembered_verdicts_are_looked_up() {
         let rules = rules::Listable::for_tests(true, &["pod"]);
         authorizer.rules.insert(ruled, rules.into()).await;
     }
-    let turns = Arc::new(AtomicUsize::new(0));
-    let counted = turns.clone();
-    let other = tokio::spawn(async move {
-        loop {
-            counted.fetch_add(1, Ordering::Relaxed);
-            tokio::task::yield_now().await;
-        }
-    });
-    let permitted = authorizer.permitted(&cluster, &user, pod, &names).await.unwrap();
-    let turns = turns.load(Ordering::Relaxed);
-    other.abort();
-    assert_eq!((permitted.len(), asked.so_far()), (2_000, [0; 3]));
+    let (permitted, turns) = beside(authorizer.permitted(&cluster, &user, pod, &names)).await;
+    assert_eq!((permitted.unwrap().len(), asked.so_far()), (2_000, [0; 3]));
     assert_ne!(turns, 0);
     let set = authorizer.sets.get(who, pod.name, (&names, epoch)).await;
     assert_eq!(set.map(|set| set.len()), Some(2_000));

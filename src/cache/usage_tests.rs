@@ -8,6 +8,7 @@ use super::*;
 use crate::cache::usage_table::{POINTS, WINDOW};
 use crate::kinds::usage::Measured;
 use crate::kinds::{UsageFacts, by_name};
+use crate::tests::beside;
 
 /// Some time in unix seconds; the first poll.
 const T: i64 = 1_800_000_000;
@@ -323,20 +324,11 @@ async fn the_first_poll_is_waited_for_and_a_history_that_nobody_fills_is_not() {
 
 #[tokio::test]
 async fn others_have_their_turn_while_a_long_poll_is_taken() {
-    let turns = Arc::new(AtomicU64::new(0));
-    let counted = turns.clone();
-    let other = tokio::spawn(async move {
-        loop {
-            counted.fetch_add(1, Ordering::Relaxed);
-            tokio::task::yield_now().await;
-        }
-    });
     let usage = Arc::<Usage>::default();
     let items = (0..=MANY).map(|number| item("n", &format!("pod-{number}"), 1, 1)).collect();
     let pods = Measurements { items, ..Measurements::default() };
-    usage.taken(T, Measurements::default(), pods).await;
-    assert_ne!(turns.load(Ordering::Relaxed), 0);
+    let ((), turns) = beside(usage.taken(T, Measurements::default(), pods)).await;
+    assert_ne!(turns, 0);
     let all = Scope::for_tests(by_name("pod").unwrap(), None);
     assert_eq!((usage.series(), usage.total(&scope(None), &all).sources), (MANY + 1, MANY + 1));
-    other.abort();
 }

@@ -66,13 +66,11 @@ impl Discovery {
         user: &User,
         is_wanted: impl Fn(&Served) -> bool,
     ) -> Result<Option<Served>, Failure> {
-        for age in [FRESH_FOR, ASK_AGAIN_AFTER] {
-            let kinds = self.kinds(cluster, user, age).await?;
-            if let Some(served) = kinds.iter().find(|served| is_wanted(served)) {
-                return Ok(Some(served.clone()));
-            }
+        let kinds = self.kinds(cluster, user, FRESH_FOR).await?;
+        match kinds.iter().find(|served| is_wanted(served)) {
+            Some(served) => Ok(Some(served.clone())),
+            None => self.find_anew(cluster, user, is_wanted).await,
         }
-        Ok(None)
     }
 
     /// The same for who was sent by [`Self::find`] where nobody serves anything: out of a document
