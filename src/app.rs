@@ -31,8 +31,8 @@ use self::choose::choose;
 use self::extras::{Extras, extras};
 pub use self::keepers::keep_thread;
 use self::keepers::kept;
-use crate::api::helm_door;
 use crate::api::proxy_listen::{self, ProxyFilter};
+use crate::api::releases::door;
 use crate::api::{
     self, Answers, Callers, FollowLimits, Follows, Gateway, Kept, LiveLists, Names, Readiness,
     Shells, Streams, Tags, TerminalLimits, Writes,
@@ -364,7 +364,7 @@ async fn open_door(
     let tls = gateway.helm.doors.listen(listener.local_addr()?)?;
     let server = Server::default();
     let drain = server.drain.clone();
-    let router = helm_door::router(gateway.clone());
+    let router = door::router(gateway.clone());
     Ok((tokio::spawn(server.serve(listener, Some(tls), router)), drain))
 }
 

@@ -13,9 +13,9 @@ use flate2::read::GzEncoder;
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
-use crate::api::log_lines::{Selection, lines, parameter, select};
-use crate::api::log_stream::{Line, Mark, Reader};
-use crate::api::sockjs_frames::{self as frames, Close, Command, Place, Transport};
+use crate::api::logs::lines::{Selection, lines, parameter, select};
+use crate::api::logs::stream::{Line, Mark, Reader};
+use crate::api::shells::frames::{self as frames, Close, Command, Place, Transport};
 use crate::charts::catalogue::{Builder, Catalogue, Version};
 use crate::charts::{archive, index, versions};
 use crate::upstream::channel::{self, Exit, Output};

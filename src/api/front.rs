@@ -21,7 +21,12 @@ use hyper::body::Incoming;
 use tower::Service;
 
 use super::caller::Asked;
-use super::{CONTRACT, Caller, Gateway, list, live, openapi, passthrough, respond, router};
+use super::passthrough;
+use super::respond;
+use super::{CONTRACT, Caller, Gateway, router};
+use crate::api::live::events;
+use crate::api::openapi::document;
+use crate::api::read::list;
 use crate::kinds::KindDef;
 
 /// As the metrics name it, with and without a base path.
@@ -48,7 +53,7 @@ impl Front {
             let all = format!("{}{CONTRACT}/{}", gateway.base_path, kind.name);
             Listed { kind, within: format!("{all}/{{namespace}}"), all }
         };
-        let lists = openapi::shown().map(listed).collect();
+        let lists = document::shown().map(listed).collect();
         Self { routes: router(gateway.clone()), gateway, lists }
     }
 
@@ -72,7 +77,7 @@ impl Front {
             let namespaced = self.lists[place].kind.resource.namespaced;
             namespaced && !one.is_empty() && !one.contains('/')
         });
-        let is_plain = method == Method::GET && !live::is_wanted(method, request.headers());
+        let is_plain = method == Method::GET && !events::is_wanted(method, request.headers());
         (is_route && is_plain).then_some((place, namespace.is_some()))
     }
 }

@@ -2,118 +2,47 @@
 //!
 //! Rooms below know nothing of HTTP; what needs two of them is joined here.
 
-mod actions;
 mod body;
 mod caller;
-mod chart;
-mod chart_upload;
 mod charts;
-mod child;
-mod config_page;
-mod controller;
-mod cookie_path;
-mod crd;
-mod create;
-mod csrf;
-mod deploy;
-mod deploy_file;
-mod detail;
-mod drain;
-mod drain_pods;
 mod error;
-mod exec;
-mod forward;
 mod front;
-mod gateways;
-pub mod helm_door;
-mod join;
-mod kept;
-mod list;
-mod listing;
 mod live;
-mod live_diff;
-mod live_held;
-mod live_hub;
-mod log_follow;
-pub(crate) mod log_lines;
-mod log_merge;
-mod log_source;
-mod log_source_end;
-mod log_source_filter;
-pub(crate) mod log_stream;
-mod logs;
-mod metrics;
+pub(crate) mod logs;
 mod openapi;
-mod openapi_charts;
-mod openapi_releases;
-mod openapi_routes;
-mod openapi_streams;
-mod openapi_types;
-mod operation;
-mod overview;
-mod own_namespaces;
 mod passthrough;
-mod pinned;
 mod probes;
 pub mod proxy_listen;
-mod raw;
-mod related;
-mod release;
-mod release_dry;
-mod release_plan;
-mod release_preview;
-mod release_protect;
-mod release_resources;
-mod release_run;
-mod release_unlock;
-mod release_urls;
-mod release_write;
-mod releases;
-mod repositories;
-mod repository_write;
+mod read;
+pub mod releases;
 mod respond;
-mod scale;
-mod search;
-mod session;
-mod sets;
-mod settings;
-mod shell;
-mod shell_session;
-mod shell_talk;
-mod sockjs;
-pub(crate) mod sockjs_frames;
-mod sockjs_polling;
-mod statics;
-mod stream;
+pub(crate) mod shells;
 mod target;
-mod terminal;
-mod terminal_record;
-mod usage;
-mod validate;
-mod view;
+mod web;
 mod websocket;
+mod write;
 mod written;
 
 use caller::Asked;
 pub use caller::Callers;
-pub use config_page::{Banner, Severity};
-pub use csrf::Csrf;
 pub use error::{ApiError, Fault};
 pub use front::Front;
-pub use kept::Kept;
-pub use live_held::Answers;
-use live_hub::Live;
-pub use live_hub::{Pace, Streams};
-pub use log_follow::{Follows, Limits as FollowLimits};
-pub use openapi::openapi;
+pub use live::held::Answers;
+use live::hub::Live;
+pub use live::hub::{Pace, Streams};
+pub use logs::follow::{Follows, Limits as FollowLimits};
+pub use openapi::document::openapi;
 pub use probes::Readiness;
+pub use read::kept::Kept;
+pub use read::view::LiveLists;
 pub use respond::Tags;
-pub use session::Names;
-pub use settings::SettingsMap;
-pub use shell::Shells;
-pub use statics::Statics;
-pub use terminal::Limits as TerminalLimits;
-pub use view::LiveLists;
+pub use shells::shell::Shells;
+pub use shells::terminal::Limits as TerminalLimits;
+pub use web::config_page::{Banner, Severity};
+pub use web::csrf::Csrf;
+pub use web::session::Names;
+pub use web::settings::SettingsMap;
+pub use web::statics::Statics;
 pub use written::Writes;
 
 use std::collections::HashSet;
@@ -232,14 +161,14 @@ fn router(gateway: Arc<Gateway>) -> Router {
     let ours = Router::new()
         .nest(CONTRACT, contract(&gateway, reads, live.clone()))
         .merge(web(&gateway))
-        .route(sockjs::PREFIX, any(sockjs::serve))
-        .route("/api/sockjs/{*rest}", any(sockjs::serve))
+        .route(shells::sockjs::PREFIX, any(shells::sockjs::serve))
+        .route("/api/sockjs/{*rest}", any(shells::sockjs::serve))
         .route("/livez", get(probes::livez))
         .route("/healthz", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .route("/metrics", get(probes::metrics))
-        .route("/", get(statics::serve))
-        .fallback(statics::serve)
+        .route("/", get(web::statics::serve))
+        .fallback(web::statics::serve)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::new(live), respond::observe));
     let based = match gateway.base_path.as_str() {
@@ -249,7 +178,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         base => Router::new()
             .nest(base, ours)
             // Nesting serves the base path without a slash alone.
-            .route(&format!("{base}/"), get(statics::serve))
+            .route(&format!("{base}/"), get(web::statics::serve))
             .route("/livez", get(probes::livez))
             .route("/healthz", get(probes::livez))
             .route("/readyz", get(probes::readyz))
@@ -273,49 +202,55 @@ fn contract(
     reads: Router<Arc<Gateway>>,
     live: Live,
 ) -> Router<Arc<Gateway>> {
-    let guard = from_fn_with_state(gateway.clone(), csrf::guard);
-    let items = from_fn_with_state(gateway.clone(), session::as_items);
-    let stream = move |caller: Caller, request: Request| stream::serve(live, caller, request);
+    let guard = from_fn_with_state(gateway.clone(), web::csrf::guard);
+    let items = from_fn_with_state(gateway.clone(), web::session::as_items);
+    let stream = move |caller: Caller, request: Request| live::socket::serve(live, caller, request);
     reads
         .route("/stream", get(stream.clone()).connect(stream))
-        .route("/csrftoken/{action}", get(csrf::issue))
-        .route("/login", post(session::login).route_layer(guard.clone()).layer(items.clone()))
-        .route("/me", get(session::me).layer(items))
-        .route("/appdeployment", post(deploy::deploy).route_layer(guard.clone()))
-        .route("/appdeployment/protocols", get(validate::protocols))
-        .route("/appdeployment/validate/name", post(validate::name))
-        .route("/appdeployment/validate/imagereference", post(validate::reference))
-        .route("/appdeployment/validate/protocol", post(validate::protocol))
-        .route("/appdeploymentfromfile", post(deploy_file::deploy).route_layer(guard.clone()))
-        .route("/namespace", post(create::namespace).route_layer(guard.clone()))
-        .route("/secret", post(create::pull_secret).route_layer(guard.clone()))
+        .route("/csrftoken/{action}", get(web::csrf::issue))
+        .route("/login", post(web::session::login).route_layer(guard.clone()).layer(items.clone()))
+        .route("/me", get(web::session::me).layer(items))
+        .route("/appdeployment", post(write::deploy::deploy).route_layer(guard.clone()))
+        .route("/appdeployment/protocols", get(write::validate::protocols))
+        .route("/appdeployment/validate/name", post(write::validate::name))
+        .route("/appdeployment/validate/imagereference", post(write::validate::reference))
+        .route("/appdeployment/validate/protocol", post(write::validate::protocol))
+        .route(
+            "/appdeploymentfromfile",
+            post(write::deploy_file::deploy).route_layer(guard.clone()),
+        )
+        .route("/namespace", post(write::create::namespace).route_layer(guard.clone()))
+        .route("/secret", post(write::create::pull_secret).route_layer(guard.clone()))
         .route(
             "/replicationcontroller/{namespace}/{name}/update/pod",
-            post(actions::update_pods).route_layer(guard),
+            post(write::actions::update_pods).route_layer(guard),
         )
-        .route("/node/{name}/cordon", put(drain::cordon))
-        .route("/node/{name}/uncordon", put(drain::cordon))
-        .route("/node/{name}/drain", put(drain::drain))
-        .route("/pod/{namespace}/{name}/shell/{container}", get(shell::open))
-        .route("/pod/{namespace}/{name}/exec", get(exec::exec).connect(exec::exec))
-        .route("/pod/{namespace}/{name}/attach", get(exec::attach).connect(exec::attach))
+        .route("/node/{name}/cordon", put(write::drain::cordon))
+        .route("/node/{name}/uncordon", put(write::drain::cordon))
+        .route("/node/{name}/drain", put(write::drain::drain))
+        .route("/pod/{namespace}/{name}/shell/{container}", get(shells::shell::open))
+        .route("/pod/{namespace}/{name}/exec", get(shells::exec::exec).connect(shells::exec::exec))
+        .route(
+            "/pod/{namespace}/{name}/attach",
+            get(shells::exec::attach).connect(shells::exec::attach),
+        )
         .route(
             "/pod/{namespace}/{name}/portforward/{port}",
-            get(forward::forward).connect(forward::forward),
+            get(shells::forward::forward).connect(shells::forward::forward),
         )
-        .route("/log/source/{namespace}/{name}/{kind}", get(logs::sources))
-        .route("/log/file/{namespace}/{pod}/{container}", get(logs::file))
+        .route("/log/source/{namespace}/{name}/{kind}", get(logs::window::sources))
+        .route("/log/file/{namespace}/{pod}/{container}", get(logs::window::file))
         .route(
             "/log/follow/{kind}/{namespace}/{name}",
-            get(log_merge::follow).connect(log_merge::follow),
+            get(logs::merge::follow).connect(logs::merge::follow),
         )
         .route(
             "/log/{namespace}/{pod}/{container}/follow",
-            get(log_follow::follow).connect(log_follow::follow),
+            get(logs::follow::follow).connect(logs::follow::follow),
         )
-        .route("/log/{namespace}/{pod}", get(logs::window))
-        .route("/log/{namespace}/{pod}/{container}", get(logs::window))
-        .route("/integration/{name}/state", get(metrics::state))
+        .route("/log/{namespace}/{pod}", get(logs::window::window))
+        .route("/log/{namespace}/{pod}/{container}", get(logs::window::window))
+        .route("/integration/{name}/state", get(read::metrics::state))
         .merge(releases())
         .merge(catalogue())
         .fallback(not_found)
@@ -325,48 +260,57 @@ fn contract(
 /// Releases and what changes them.
 fn releases() -> Router<Arc<Gateway>> {
     Router::new()
-        .route("/release/{namespace}", post(release_write::install))
+        .route("/release/{namespace}", post(releases::write::install))
         .route(
             "/release/{namespace}/{name}",
-            get(release::detail).put(release_write::upgrade).delete(release_write::uninstall),
+            get(releases::detail::detail)
+                .put(releases::write::upgrade)
+                .delete(releases::write::uninstall),
         )
-        .route("/release/{namespace}/{name}/history", get(release::history))
-        .route("/release/{namespace}/{name}/values", get(release::values))
-        .route("/release/{namespace}/{name}/manifest", get(release::manifest))
-        .route("/release/{namespace}/{name}/notes", get(release::notes))
-        .route("/release/{namespace}/{name}/hooks", get(release::hooks))
-        .route("/release/{namespace}/{name}/chart", get(release::chart))
-        .route("/release/{namespace}/{name}/resource", get(release_resources::resources))
-        .route("/release/{namespace}/{name}/pod", get(release_resources::pods))
-        .route("/release/{namespace}/{name}/rollback", post(release_write::rollback))
-        .route("/release/{namespace}/{name}/test", post(release_write::test))
-        .route("/release/{namespace}/{name}/preview", post(release_preview::preview))
-        .route("/release/{namespace}/{name}/unlock", post(release_unlock::unlock))
-        .route("/release/{namespace}/{name}/protect", put(release_protect::protect))
-        .route("/release/{namespace}/{name}/unprotect", put(release_protect::unprotect))
-        .route("/operation/{namespace}/{id}", get(operation::read).delete(operation::cancel))
+        .route("/release/{namespace}/{name}/history", get(releases::detail::history))
+        .route("/release/{namespace}/{name}/values", get(releases::detail::values))
+        .route("/release/{namespace}/{name}/manifest", get(releases::detail::manifest))
+        .route("/release/{namespace}/{name}/notes", get(releases::detail::notes))
+        .route("/release/{namespace}/{name}/hooks", get(releases::detail::hooks))
+        .route("/release/{namespace}/{name}/chart", get(releases::detail::chart))
+        .route("/release/{namespace}/{name}/resource", get(releases::resources::resources))
+        .route("/release/{namespace}/{name}/pod", get(releases::resources::pods))
+        .route("/release/{namespace}/{name}/rollback", post(releases::write::rollback))
+        .route("/release/{namespace}/{name}/test", post(releases::write::test))
+        .route("/release/{namespace}/{name}/preview", post(releases::preview::preview))
+        .route("/release/{namespace}/{name}/unlock", post(releases::unlock::unlock))
+        .route("/release/{namespace}/{name}/protect", put(releases::protect::protect))
+        .route("/release/{namespace}/{name}/unprotect", put(releases::protect::unprotect))
+        .route(
+            "/operation/{namespace}/{id}",
+            get(releases::operation::read).delete(releases::operation::cancel),
+        )
 }
 
 /// Charts and where they come from.
 fn catalogue() -> Router<Arc<Gateway>> {
-    let repository =
-        get(repositories::one).put(repository_write::replace).delete(repository_write::remove);
+    let repository = get(charts::repositories::one)
+        .put(charts::repository_write::replace)
+        .delete(charts::repository_write::remove);
     Router::new()
-        .route("/repository", get(repositories::list).post(repository_write::create))
+        .route(
+            "/repository",
+            get(charts::repositories::list).post(charts::repository_write::create),
+        )
         // A repository may be called so.
-        .route("/repository/test", repository.clone().post(repository_write::test))
+        .route("/repository/test", repository.clone().post(charts::repository_write::test))
         .route("/repository/{name}", repository)
-        .route("/repository/{name}/refresh", post(repositories::refresh))
-        .route("/chart", get(charts::list))
-        .route("/chart/{repository}", post(chart_upload::upload))
-        .route("/chart/{repository}/{name}", get(charts::one))
+        .route("/repository/{name}/refresh", post(charts::repositories::refresh))
+        .route("/chart", get(charts::list::list))
+        .route("/chart/{repository}", post(charts::upload::upload))
+        .route("/chart/{repository}/{name}", get(charts::list::one))
         .route(
             "/chart/{repository}/{name}/{version}",
-            get(chart::detail).delete(chart_upload::delete),
+            get(charts::version::detail).delete(charts::upload::delete),
         )
-        .route("/chart/{repository}/{name}/{version}/icon", get(chart::icon))
-        .route("/chart/{repository}/{name}/{version}/archive", get(chart::archive))
-        .route("/chart/{repository}/{name}/{version}/provenance", put(chart_upload::sign))
+        .route("/chart/{repository}/{name}/{version}/icon", get(charts::version::icon))
+        .route("/chart/{repository}/{name}/{version}/archive", get(charts::version::archive))
+        .route("/chart/{repository}/{name}/{version}/provenance", put(charts::upload::sign))
 }
 
 /// Those of them that merge or show objects: their GETs may be live.
@@ -386,51 +330,51 @@ impl Reads {
 
 fn reads() -> Reads {
     let mut reads = Reads::default();
-    for kind in openapi::shown() {
+    for kind in openapi::document::shown() {
         reads = kind_routes(reads, kind);
     }
-    let object = get(raw::read).put(raw::replace).delete(raw::remove);
-    let scale = get(scale::read).put(scale::replace);
+    let object = get(write::raw::read).put(write::raw::replace).delete(write::raw::remove);
+    let scale = get(write::scale::read).put(write::scale::replace);
     reads
         .route("/_raw/{kind}/namespace/{namespace}/name/{name}", object.clone())
         .route("/_raw/{kind}/name/{name}", object)
         .route("/scale/{kind}/{namespace}/{name}", scale.clone())
         .route("/scale/{kind}/{name}", scale)
         .route("/persistentvolume/namespace/{namespace}/name/{name}", get(volume_by_odd_path))
-        .route("/release", get(releases::list))
-        .route("/release/{namespace}", get(releases::list))
-        .route("/overview", get(overview::overview))
-        .route("/overview/{namespace}", get(overview::overview))
-        .route("/search", get(search::search))
-        .route("/crd/{namespace}/{crd}/object", get(crd::list))
-        .route("/crd/{namespace}/{crd}/{name}", get(crd::detail))
-        .route("/crd/{namespace}/{crd}/{name}/event", get(crd::events))
-        .route("/metrics/pod/{namespace}/{name}", get(metrics::pod))
-        .route("/metrics/node/{name}", get(metrics::node))
-        .route("/metrics/namespace/{namespace}", get(metrics::namespace))
+        .route("/release", get(releases::list::list))
+        .route("/release/{namespace}", get(releases::list::list))
+        .route("/overview", get(read::overview::overview))
+        .route("/overview/{namespace}", get(read::overview::overview))
+        .route("/search", get(read::search::search))
+        .route("/crd/{namespace}/{crd}/object", get(read::crd::list))
+        .route("/crd/{namespace}/{crd}/{name}", get(read::crd::detail))
+        .route("/crd/{namespace}/{crd}/{name}/event", get(read::crd::events))
+        .route("/metrics/pod/{namespace}/{name}", get(read::metrics::pod))
+        .route("/metrics/node/{name}", get(read::metrics::node))
+        .route("/metrics/namespace/{namespace}", get(read::metrics::namespace))
 }
 
 /// What the web frontend asks of its own server; errors as JSON.
 fn web(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
     Router::new()
-        .route("/config", get(config_page::config))
-        .route("/systembanner", get(config_page::system_banner))
-        .route("/settings", get(settings::read).put(settings::replace))
-        .route("/settings/cani", get(settings::can_i))
-        .route("/settings/pinnedresources", get(pinned::read).put(pinned::pin))
-        .route("/settings/pinnedresources/cani", get(settings::can_i))
-        .route("/settings/pinnedresources/{kind}/{name}", delete(pinned::unpin))
-        .route("/settings/pinnedresources/{kind}/{namespace}/{name}", delete(pinned::unpin))
-        .layer(from_fn_with_state(gateway.clone(), session::as_items))
+        .route("/config", get(web::config_page::config))
+        .route("/systembanner", get(web::config_page::system_banner))
+        .route("/settings", get(web::settings::read).put(web::settings::replace))
+        .route("/settings/cani", get(web::settings::can_i))
+        .route("/settings/pinnedresources", get(web::pinned::read).put(web::pinned::pin))
+        .route("/settings/pinnedresources/cani", get(web::settings::can_i))
+        .route("/settings/pinnedresources/{kind}/{name}", delete(web::pinned::unpin))
+        .route("/settings/pinnedresources/{kind}/{namespace}/{name}", delete(web::pinned::unpin))
+        .layer(from_fn_with_state(gateway.clone(), web::session::as_items))
 }
 
 fn kind_routes(reads: Reads, kind: &'static KindDef) -> Reads {
     let name = kind.name;
     let list = get(move |state: Shared, caller: Caller, request: Request| {
-        list::list(state, caller, kind, request)
+        read::list::list(state, caller, kind, request)
     });
     let detail = get(move |state: Shared, caller: Caller, request: Request| {
-        detail::detail(state, caller, kind, request)
+        read::detail::detail(state, caller, kind, request)
     });
     let reads = reads.route(&format!("/{name}"), list.clone());
     let (list_path, object_path) = if kind.resource.namespaced {
@@ -444,13 +388,13 @@ fn kind_routes(reads: Reads, kind: &'static KindDef) -> Reads {
     }
     for &action in kind.actions {
         let handler = put(move |state: Shared, caller: Caller, request: Request| {
-            actions::act(state, caller, kind, action, request)
+            write::actions::act(state, caller, kind, action, request)
         });
         reads = reads.route(&format!("{object_path}/{}", action.segment()), handler);
     }
     for &(segment, child) in kind.children {
         let handler = get(move |state: Shared, caller: Caller, request: Request| {
-            child::child(state, caller, kind, child, request)
+            read::child::child(state, caller, kind, child, request)
         });
         reads = reads.route(&format!("{object_path}/{segment}"), handler);
     }
@@ -463,7 +407,7 @@ async fn volume_by_odd_path(
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    detail::detail(state, caller, related::known("persistentvolume")?, request).await
+    read::detail::detail(state, caller, read::related::known("persistentvolume")?, request).await
 }
 
 async fn not_found() -> Response {

@@ -21,10 +21,10 @@ use serde_json::json;
 use super::caller::Asked;
 use super::error::ApiError;
 use super::target::encoded;
-use super::view::told_to_known;
 use super::websocket::Bridge;
 use super::written::Wrote;
 use super::{Gateway, Shared};
+use crate::api::read::view::told_to_known;
 use crate::auth::Attributes;
 use crate::upstream::{self, BadPath, Identity, RequestInfo, User, classify, wanted_upgrade};
 

@@ -13,8 +13,8 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::caller::Asked;
 use super::target::encoded;
-use super::view::verified;
 use super::{ApiError, Caller, Shared};
+use crate::api::read::view::verified;
 use crate::cache::{Cache, State as FeedState};
 use crate::telemetry;
 

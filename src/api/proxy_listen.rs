@@ -13,9 +13,11 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use regex::Regex;
 
+use super::Gateway;
 use super::caller::{Asked, refuse_cross_site, refuse_unnamed};
 use super::error::ApiError;
-use super::{Gateway, passthrough, respond};
+use super::passthrough;
+use super::respond;
 use crate::upstream::{BadPath, User, subprotocol_token};
 
 /// What the names of our own cookies begin with.

@@ -22,11 +22,11 @@ use super::Gateway;
 use super::caller::Asked;
 use super::error::{ApiError, Told};
 use super::front::PASSTHROUGH;
-use super::kept::Baked;
-use super::live;
-use super::live_hub::Live;
-use super::view::View;
 use super::written::{self, Wrote};
+use crate::api::live::events;
+use crate::api::live::hub::Live;
+use crate::api::read::kept::Baked;
+use crate::api::read::view::View;
 use crate::i18n::{self, Locale};
 use crate::upstream::{Fingerprint, User};
 
@@ -271,11 +271,11 @@ fn asker(gateway: &Gateway, headers: &HeaderMap) -> Fingerprint {
 pub async fn observe(State(live): State<Arc<Live>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
-    let is_live = live::is_wanted(request.method(), request.headers()) && live.has(route);
+    let is_live = events::is_wanted(request.method(), request.headers()) && live.has(route);
     let answer = |request| async {
         match is_live {
             // Boxed: plain reads must not carry this large future about.
-            true => Box::pin(live::live(&live, request)).await,
+            true => Box::pin(events::live(&live, request)).await,
             false => next.run(request).await,
         }
     };

@@ -15,8 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cookie_path::cookie_path;
-use super::list::is_namespace;
+use crate::api::read::list::is_namespace;
+use crate::api::web::cookie_path::cookie_path;
 use crate::auth::Scope;
 use crate::cache::Feed;
 use crate::kinds::{KINDS, KindDef};

@@ -1,7 +1,7 @@
 //! Logs on the real control plane, by way of the test kubelet, whose containers count lines:
 //! sources of each workload, windows turned like pages, whole files, and who may read them.
 //!
-//! It is NOT where windows are tested in all their cases (`src/api/log_lines_tests.rs`), nor what
+//! It is NOT where windows are tested in all their cases (`src/api/logs/lines_tests.rs`), nor what
 //! logs that are followed bring (`log_follow.rs`, `log_streams.rs`).
 
 use std::net::SocketAddr;

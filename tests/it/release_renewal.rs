@@ -1,7 +1,7 @@
 //! Credentials of an operation that are over while helm is at work: newer ones of the same person
 //! are waited for and gone on with. A stream of it ends with the token that it was opened with.
 //!
-//! It is NOT where it is held how long is waited (the unit tests of `src/api/helm_door.rs`), nor
+//! It is NOT where it is held how long is waited (the unit tests of `src/api/releases/door.rs`), nor
 //! whose credentials are taken for newer ones (those of `src/helm/operation.rs`).
 
 use std::fs::File;

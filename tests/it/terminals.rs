@@ -2,7 +2,7 @@
 //! port-forward for new frontends, how each of them ends, and what never begins.
 //!
 //! It is NOT where the contract's shell is tested (`shells.rs`), nor messages in all their cases
-//! (the unit tests of `src/api/exec.rs`, `terminal.rs` and `src/upstream/channel.rs`).
+//! (the unit tests of `src/api/shells/exec.rs`, `terminal.rs` and `src/upstream/channel.rs`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
