@@ -57,7 +57,7 @@ pub struct Running {
     pub http: Option<SocketAddr>,
     pub proxy: Option<SocketAddr>,
     pub cluster: String,
-    /// Why this cluster: one sentence for the first line of the log.
+    /// Why this cluster: one sentence for the log.
     pub why: String,
     pub local_token: Option<String>,
     pub ca_pem: Option<String>,
@@ -276,7 +276,8 @@ fn gauges(
             metrics.cache_counts(name, events, malformed, read(&feed.restarts));
         }
         let report = usage.report();
-        metrics.usage(usage.series(), report.connected, read(&usage.polls), read(&usage.failures));
+        let (answered, failed) = (read(&usage.answered), read(&usage.failures));
+        metrics.usage(usage.series(), report.connected, answered, failed);
         let (answered, failed) = cluster.counts();
         metrics.upstream(answered, failed);
         let auth::Counts { allowed, denied, failed } = &*reviews;

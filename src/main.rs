@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,13 +14,17 @@ use binnacle::app::{self, Running};
 use binnacle::config::{self, Command, Config, Exit};
 use binnacle::demo::{Demo, DemoOptions};
 use binnacle::helm::guard;
-use binnacle::telemetry;
+use binnacle::telemetry::{self, LogFormat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// For what is dropped at the end and tidies up behind itself; a name that is being resolved, or a
 /// file that does not answer, holds up no exit any longer.
 const LAST: Duration = Duration::from_secs(5);
+
+/// The log is JSON, and who collects it reads nothing else from stderr: what we say there are
+/// events of it.
+static IN_EVENTS: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     // No command for people: it needs no settings, and its exit code is helm's.
@@ -35,19 +40,31 @@ fn main() -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     match error.downcast_ref::<Exit>() {
         Some(exit) => {
-            say(&exit.message);
+            fail(&exit.message);
             ExitCode::from(exit.code)
         }
         None => {
-            say(format_args!("binnacle: {error:#}"));
+            fail(format_args!("binnacle: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Why we end.
+fn fail(words: impl Display) {
+    match IN_EVENTS.load(Ordering::Relaxed) {
+        true => tracing::error!("{words}"),
+        false => say(words),
     }
 }
 
 /// A line for whoever started us. Where nobody reads it any more (`2>&1 | tee log`, whose reader is
 /// gone first at a Ctrl-C) it is lost and nothing else is: `eprintln!` would panic.
 fn say(words: impl Display) {
+    if IN_EVENTS.load(Ordering::Relaxed) {
+        tracing::info!("{words}");
+        return;
+    }
     let _ = writeln!(io::stderr(), "{words}");
 }
 
@@ -103,6 +120,10 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     telemetry::init(&config.log.level, config.log.format);
+    if config.log.format == LogFormat::Json {
+        IN_EVENTS.store(true, Ordering::Relaxed);
+        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let base = config.front.base_path.clone();
@@ -138,6 +159,10 @@ fn announce(running: &Running, base: &str) {
     let https = format!("https://{}{base}", running.https);
     say(format_args!("cluster {:?}: {}", running.cluster, running.why));
     match &running.local_token {
+        // Whoever reads a log that is collected is not who started us.
+        Some(_) if IN_EVENTS.load(Ordering::Relaxed) => {
+            say("the link that signs in stands in no JSON log; --log-format text shows it");
+        }
         Some(token) => {
             say(format_args!("open {https}/?token={token}"));
             say(format_args!("or   curl -k -H 'Authorization: Bearer {token}' {https}/api/v1/pod"));

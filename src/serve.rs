@@ -21,7 +21,7 @@ use axum::body::Body;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -405,6 +405,9 @@ where
         too_large(line.header_bytes)
     } else if line.is_spare && !seats::is_probe(&request) {
         full()
+    } else if !is_called_once(&request) {
+        let text = "A request over HTTP/1.1 needs one Host header, and none may have more.\n";
+        plain(StatusCode::BAD_REQUEST, text.to_owned())
     } else {
         request.extensions_mut().insert(line.peer);
         request.extensions_mut().insert(line.scheme);
@@ -435,6 +438,14 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
     let headers = request.headers().iter();
     let lines: usize = headers.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     request.method().as_str().len() + target + lines
+}
+
+/// Whether it says once by which name it calls us (RFC 9112, 3.2): of two, who is in front of us and we
+/// might each believe another. HTTP/1.0 needs none, and HTTP/2 has it in the address.
+fn is_called_once<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let said = (request.version(), hosts.next(), hosts.next());
+    !matches!(said, (_, _, Some(_)) | (Version::HTTP_11, None, _))
 }
 
 fn too_large(limit: usize) -> Response<Body> {

@@ -39,7 +39,8 @@ pub fn filter(level: &str) -> Option<EnvFilter> {
     if !level.split(',').all(understood) {
         return None;
     }
-    EnvFilter::try_new(level).ok()
+    // What h2 warns of, anybody can have written without credentials. `h2=…` behind it wins.
+    EnvFilter::try_new(format!("h2=error,{level}")).ok()
 }
 
 /// Logs to stderr from now on. Only the first call of a process counts, which is what tests need.
@@ -240,9 +241,10 @@ impl Metrics {
         r.register("access_reviews", "Questions to the authorizer", self.reviews.clone());
         let help = "End of the served certificate, seconds since 1970";
         r.register("certificate_not_after_seconds", help, self.not_after.clone());
-        let help = "Certificates that were refused on reload, the old one staying";
+        let help = "Certificates refused on reload, or served outside of their time";
         r.register("certificate_reload_failures", help, self.reload_failures.clone());
-        r.register("usage_polls", "Polls of metrics.k8s.io", self.usage_polls.clone());
+        let help = "Polls of metrics.k8s.io, by outcome";
+        r.register("usage_polls", help, self.usage_polls.clone());
         let help = "Pods and nodes whose usage is remembered";
         r.register("usage_series", help, self.usage_series.clone());
         let help = "Whether metrics.k8s.io answered the last poll";
@@ -331,11 +333,12 @@ impl Metrics {
         }
     }
 
-    /// The history of usage: how many series, whether the last poll was answered, and all polls.
-    pub fn usage(&self, series: usize, connected: bool, polls: u64, failures: u64) {
+    /// The history of usage: how many series, whether the last poll was answered, and how many were
+    /// and were not.
+    pub fn usage(&self, series: usize, connected: bool, answered: u64, failed: u64) {
         self.usage_series.set(i64::try_from(series).unwrap_or(i64::MAX));
         self.usage_connected.set(connected.into());
-        for (outcome, count) in [("all", polls), ("failed", failures)] {
+        for (outcome, count) in [("answered", answered), ("failed", failed)] {
             set(&self.usage_polls.get_or_create(&Outcome { outcome }), count);
         }
     }
@@ -387,10 +390,10 @@ impl Metrics {
         }
     }
 
-    /// The served certificate's end in seconds since 1970, and how often a new one was refused.
-    pub fn certificate(&self, not_after: i64, refused: u64) {
+    /// The served certificate's end in seconds since 1970, and what was wrong with certificates.
+    pub fn certificate(&self, not_after: i64, failures: u64) {
         self.not_after.set(not_after);
-        set(&self.reload_failures, refused);
+        set(&self.reload_failures, failures);
     }
 }
 
@@ -446,11 +449,15 @@ mod tests {
         metrics.cache_synced("pod", true);
         metrics.cache_counts("pod", 10, 1, 0);
         metrics.cache_counts("pod", 12, 1, 0);
+        metrics.usage(2, true, 7, 3);
         let text = metrics.encode();
         assert!(text.contains("binnacle_connections_open 3"), "{text}");
         assert!(text.contains("binnacle_tunnels_open 1"), "{text}");
         assert!(text.contains("binnacle_cache_synced{kind=\"pod\"} 1"), "{text}");
         assert!(text.contains("binnacle_cache_events_total{kind=\"pod\"} 12"), "{text}");
+        let polls = text.lines().filter(|line| line.starts_with("binnacle_usage_polls_total{"));
+        let polls = polls.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap());
+        assert_eq!(polls.sum::<u64>(), 10, "none twice: {text}");
     }
 
     #[test]

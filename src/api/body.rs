@@ -78,6 +78,7 @@ pub async fn read_up_to<T: DeserializeOwned>(
     if nodes(&body) > FIELDS {
         return Err(too_full());
     }
+    is_no_list(&body)?;
     serde_json::from_slice(&body).map_err(|error| malformed(&error))
 }
 
@@ -172,6 +173,7 @@ pub async fn with_chart(
         return Ok((Bytes::from_static(b"{}"), None));
     }
     is_json(headers)?;
+    is_no_list(&bytes)?;
     Ok((bytes, place))
 }
 
@@ -204,6 +206,15 @@ pub fn too_many() -> ApiError {
     ApiError::with_status(StatusCode::TOO_MANY_REQUESTS, "error-too-many-operations", &[])
 }
 
+/// All bodies of ours are objects. Structs would be read from lists, too, by the order of their
+/// fields.
+fn is_no_list(body: &[u8]) -> Result<(), ApiError> {
+    match body.trim_ascii_start().first() {
+        Some(b'[') => Err(malformed(&"it has to be a JSON object, not a list")),
+        _ => Ok(()),
+    }
+}
+
 /// A body that is not what the route takes.
 pub fn malformed(reason: &dyn std::fmt::Display) -> ApiError {
     let reason = reason.to_string();
@@ -222,17 +233,22 @@ pub fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// 415 unless the body is declared as one of these types; the first is the one to be told of.
 pub fn is_one_of(headers: &HeaderMap, known: &[&str]) -> Result<(), ApiError> {
-    let found = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let found = found.unwrap_or_default();
+    let found = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let found = String::from_utf8_lossy(found);
     let essence = found.split(';').next().unwrap_or_default().trim();
     if known.iter().any(|one| essence.eq_ignore_ascii_case(one)) {
         return Ok(());
     }
     let found: String = found.chars().take(80).collect();
     let known = known.first().copied().unwrap_or_default();
-    let args = [("type", found.as_str()), ("known", known)];
     let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Err(ApiError::with_status(status, "error-unsupported-media-type", &args))
+    Err(match found.trim() {
+        "" => ApiError::with_status(status, "error-no-media-type", &[("known", known)]),
+        found => {
+            let args = [("type", found), ("known", known)];
+            ApiError::with_status(status, "error-unsupported-media-type", &args)
+        }
+    })
 }
 
 /// GET of `path` as the user, as JSON.
@@ -313,6 +329,16 @@ mod tests {
         assert!(with("Application/JSON; charset=utf-8"));
         assert!(!with("application/yaml"));
         assert!(is_json(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_list_is_no_object_whatever_stands_before_it() {
+        for list in ["[]", " \r\n\t[\"a\"]", "["] {
+            assert_eq!(is_no_list(list.as_bytes()).unwrap_err().status, StatusCode::BAD_REQUEST);
+        }
+        for other in ["{}", "", " {\"a\":[]}", "\"[\""] {
+            assert!(is_no_list(other.as_bytes()).is_ok(), "{other}");
+        }
     }
 
     #[tokio::test]

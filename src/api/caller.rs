@@ -182,9 +182,9 @@ impl Callers {
         }
     }
 
-    /// Answers `/?token=…` with the cookie and a link without it; `None` when there is no token in
-    /// the query or none is expected here.
-    pub fn sign_in(&self, uri: &Uri, base_path: &str) -> Option<Response> {
+    /// Answers `/?token=…` with the cookie and a link without it, both for `home`, where the browser
+    /// sees our root; `None` when there is no token in the query or none is expected here.
+    pub fn sign_in(&self, uri: &Uri, home: &str) -> Option<Response> {
         let local = self.local_token.as_ref()?;
         let query = uri.query().unwrap_or_default();
         let mut pairs = url::form_urlencoded::parse(query.as_bytes());
@@ -193,9 +193,8 @@ impl Callers {
             return Some(ApiError::unauthorized().into_response());
         }
         let value = cookie_for(local);
-        let cookie =
-            format!("{COOKIE}={value}; Path={base_path}/; HttpOnly; Secure; SameSite=Strict");
-        let mut response = Redirect::to(&format!("{base_path}/")).into_response();
+        let cookie = format!("{COOKIE}={value}; Path={home}; HttpOnly; Secure; SameSite=Strict");
+        let mut response = Redirect::to(home).into_response();
         if let Ok(value) = HeaderValue::from_str(&cookie) {
             response.headers_mut().insert(header::SET_COOKIE, value);
         }

@@ -123,13 +123,14 @@ fn impersonation_without_the_one_user_it_needs_is_a_bad_request() {
 #[test]
 fn the_sign_in_link_sets_a_strict_cookie_and_drops_the_token_from_the_address() {
     let uri: Uri = format!("/?token={LOCAL}").parse().unwrap();
-    let response = person().sign_in(&uri, "/x").unwrap();
+    let response = person().sign_in(&uri, "/x/").unwrap();
     assert_eq!(response.headers()["location"], "/x/");
     let cookie = response.headers()["set-cookie"].to_str().unwrap();
     assert!(cookie.contains("SameSite=Strict") && cookie.contains("HttpOnly"), "{cookie}");
+    assert!(cookie.contains("; Path=/x/;"), "{cookie}");
     let wrong: Uri = "/?token=nope".parse().unwrap();
-    assert_eq!(person().sign_in(&wrong, "").unwrap().status(), 401);
-    assert!(person().sign_in(&"/".parse().unwrap(), "").is_none());
+    assert_eq!(person().sign_in(&wrong, "/").unwrap().status(), 401);
+    assert!(person().sign_in(&"/".parse().unwrap(), "/").is_none());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The one error of the HTTP front: a status, whose fault it is, and what to say.
 //!
-//! Rooms below know no HTTP; every translation into a status stands here. Bodies are the
-//! contract's (plain text), or a `metav1.Status` where the caller speaks to the Kubernetes API.
+//! It knows how errors become answers, those of the rooms below too, which know no HTTP; of what
+//! they refuse themselves most handlers name the status. Bodies are the contract's (plain text), or
+//! a `metav1.Status` where the caller speaks to the Kubernetes API.
 
 use std::sync::Arc;
 
@@ -19,12 +20,18 @@ use crate::upstream::{Failure, UpstreamError};
 
 /// The contract's fixed body for missing or refused credentials: the web UI compares it.
 const UNAUTHORIZED: &str = "MSG_LOGIN_UNAUTHORIZED_ERROR";
+/// When to come again, in seconds: places are given back, and caches filled, within these.
+const AGAIN: &str = "5";
+/// As much as is repeated of what stood in a path, in characters.
+const SHOWN: usize = 80;
 
 #[derive(Debug, Clone)]
 pub struct ApiError {
     pub status: StatusCode,
     pub fault: Fault,
     text: Text,
+    /// It passes within seconds, and the answer says so.
+    passes: bool,
     /// `reason` and `details` of a `metav1.Status`.
     reason: String,
     details: Option<Value>,
@@ -93,7 +100,9 @@ fn owned(args: &[(&'static str, &str)]) -> Args {
 
 impl ApiError {
     fn new(status: StatusCode, fault: Fault, text: Text) -> Self {
-        Self { status, fault, text, reason: reason(status).into(), details: None }
+        // RFC 6585, 4.
+        let passes = status == StatusCode::TOO_MANY_REQUESTS;
+        Self { status, fault, text, passes, reason: reason(status).into(), details: None }
     }
 
     fn message(status: StatusCode, id: &'static str, args: &[(&'static str, &str)]) -> Self {
@@ -103,6 +112,17 @@ impl ApiError {
 
     pub fn bad_request(id: &'static str, args: &[(&'static str, &str)]) -> Self {
         Self::message(StatusCode::BAD_REQUEST, id, args)
+    }
+
+    /// Of a path, or a part of it, that can be none.
+    pub fn bad_path(text: &str) -> Self {
+        let shown: String = text.chars().take(SHOWN).collect();
+        Self::bad_request("error-bad-path", &[("reason", &shown)])
+    }
+
+    /// Something that passes within seconds: 503 with a time to come again.
+    pub fn passing(id: &'static str, args: &[(&'static str, &str)]) -> Self {
+        Self { passes: true, ..Self::message(StatusCode::SERVICE_UNAVAILABLE, id, args) }
     }
 
     pub fn with_status(
@@ -195,13 +215,8 @@ impl ApiError {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
-        // Places are given back, and caches filled, within seconds (RFC 6585, 4).
-        let is_passing = matches!(
-            self.text,
-            Text::Message { id: "error-cache-filling" | "error-answers-too-much", .. }
-        );
-        if is_passing || self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        if self.passes {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(AGAIN));
         }
         response
     }
@@ -344,6 +359,32 @@ mod tests {
         let header = |name: &str| response.headers()[name].to_str().unwrap();
         let said = ["connection", "upgrade", "sec-websocket-version"].map(header);
         assert_eq!(said, ["Upgrade", "websocket", "13"]);
+    }
+
+    #[test]
+    fn what_passes_says_when_to_come_again_whatever_follows_its_words() {
+        let asked_again = |error: ApiError| {
+            let response = error.into_text_response(Locale::EN);
+            response.headers().get(header::RETRY_AFTER).is_some_and(|seconds| seconds == AGAIN)
+        };
+        let kind = [("kind", "pod")];
+        let passing = ApiError::passing("error-cache-filling", &kind);
+        assert_eq!(passing.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(asked_again(passing.clone()));
+        let followed = passing.followed_by("error-nothing-created", &[("object", "a")]);
+        assert!(asked_again(followed));
+        let many = StatusCode::TOO_MANY_REQUESTS;
+        let many = ApiError::with_status(many, "error-too-many-operations", &[]);
+        assert!(asked_again(many));
+        // Who knows how long that takes.
+        assert!(!asked_again(UpstreamError::Timeout.into()));
+    }
+
+    #[test]
+    fn of_a_path_that_is_none_no_more_is_repeated_than_somebody_reads() {
+        let error = ApiError::bad_path(&"é".repeat(5000));
+        let text = error.text(Locale::EN);
+        assert_eq!(text.matches('é').count(), SHOWN, "{text}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod read;
 pub mod releases;
 mod respond;
 pub(crate) mod shells;
+mod standing;
 mod target;
 mod web;
 mod websocket;
@@ -29,7 +30,8 @@ pub use error::{ApiError, Fault};
 pub use front::Front;
 pub use live::held::Answers;
 use live::hub::Live;
-pub use live::hub::{Pace, Streams};
+pub use live::hub::Streams;
+pub use live::pace::Pace;
 pub use logs::follow::{Follows, Limits as FollowLimits};
 pub use openapi::document::openapi;
 pub use probes::Readiness;
@@ -158,8 +160,9 @@ const CONTRACT: &str = "/api/v1";
 fn router(gateway: Arc<Gateway>) -> Router {
     let Reads { router: reads, templates } = reads();
     let live = Live::new(gateway.clone(), reads.clone().with_state(gateway.clone()), templates);
+    let observe = from_fn_with_state(Arc::new(live.clone()), respond::observe);
     let ours = Router::new()
-        .nest(CONTRACT, contract(&gateway, reads, live.clone()))
+        .nest(CONTRACT, contract(&gateway, reads, live))
         .merge(web(&gateway))
         .route(shells::sockjs::PREFIX, any(shells::sockjs::serve))
         .route("/api/sockjs/{*rest}", any(shells::sockjs::serve))
@@ -170,7 +173,8 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route("/", get(web::statics::serve))
         .fallback(web::statics::serve)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(Arc::new(live), respond::observe));
+        .layer(observe.clone());
+    let root = get(web::statics::serve).fallback(wrong_method);
     let based = match gateway.base_path.as_str() {
         "" => ours,
         // Probes of the Service come without the base path. The frontend's own probe needs a 404
@@ -178,7 +182,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         base => Router::new()
             .nest(base, ours)
             // Nesting serves the base path without a slash alone.
-            .route(&format!("{base}/"), get(web::statics::serve))
+            .route(&format!("{base}/"), root.layer(observe))
             .route("/livez", get(probes::livez))
             .route("/healthz", get(probes::livez))
             .route("/readyz", get(probes::readyz))

@@ -108,12 +108,9 @@ pub async fn metrics(State(gateway): Shared, Caller(user): Caller) -> Result<Res
     Ok(response)
 }
 
-/// `GET /`: takes the token of a sign-in link; else says what this is. Which cluster it is, only a
-/// caller learns whom the API server knows.
+/// `GET /` where no frontend is served: says what this is. Which cluster it is, only a caller learns
+/// whom the API server knows.
 pub async fn home(State(gateway): Shared, request: Request) -> Response {
-    if let Some(response) = gateway.callers.sign_in(request.uri(), &gateway.base_path) {
-        return response;
-    }
     let base = &gateway.base_path;
     let is_known = match gateway.callers.user(&Asked::of(&request)) {
         Ok(user) => verified(&gateway, &user).await.is_ok(),

@@ -31,11 +31,11 @@ use crate::i18n::{self, Locale};
 use crate::upstream::{Fingerprint, User};
 
 /// `cache`, `live`, or both when views differ.
-pub(super) const SOURCE: HeaderName = HeaderName::from_static("binnacle-source");
+const SOURCE: HeaderName = HeaderName::from_static("binnacle-source");
 /// Age of the oldest rows in seconds, with three decimals.
-pub(super) const AGE: HeaderName = HeaderName::from_static("binnacle-age");
+const AGE: HeaderName = HeaderName::from_static("binnacle-age");
 /// The age of each merged source: `pod;age=0.000, event;live`.
-pub(super) const SOURCES: HeaderName = HeaderName::from_static("binnacle-sources");
+const SOURCES: HeaderName = HeaderName::from_static("binnacle-sources");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// All that an answer may depend on besides its address.
 const VARY: &str = "Authorization, Cookie, Accept, Accept-Language, Accept-Encoding, Impersonate-User, Impersonate-Group, Impersonate-Uid";
@@ -75,14 +75,14 @@ impl Tags {
     }
 }
 
-/// Where an answer's rows came from.
+/// Where an answer's rows came from; in its extensions, too, for those who ask on our side.
 #[derive(Debug, Clone, Default)]
 pub struct Freshness {
     cached: bool,
     live: bool,
     age: Duration,
-    /// Every merged source, as the header has it.
-    sources: String,
+    /// Every merged source by its kind's name, and how old its rows are; `None`: it was read live.
+    sources: Vec<(&'static str, Option<Duration>)>,
 }
 
 impl Freshness {
@@ -92,18 +92,7 @@ impl Freshness {
             all.cached |= view.is_shared();
             all.live |= !view.is_shared();
             all.age = all.age.max(view.age);
-            if !all.sources.is_empty() {
-                all.sources.push_str(", ");
-            }
-            all.sources.push_str(view.scope.kind().name);
-            all.sources.push_str(match (view.is_shared(), view.age.is_zero()) {
-                (false, _) => ";live",
-                (true, true) => ";age=0.000",
-                (true, false) => ";age=",
-            });
-            if view.is_shared() && !view.age.is_zero() {
-                let _ = write!(all.sources, "{:.3}", view.age.as_secs_f64());
-            }
+            all.sources.push((view.scope.kind().name, view.is_shared().then_some(view.age)));
         }
         all
     }
@@ -114,12 +103,50 @@ impl Freshness {
         self
     }
 
+    /// Whether all of it came from the shared cache.
+    pub(super) fn is_cached(&self) -> bool {
+        self.cached && !self.live
+    }
+
+    /// Whether rows of one of its sources were read live.
+    pub(super) fn has_live_rows(&self) -> bool {
+        self.sources.iter().any(|(_, age)| age.is_none())
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        !self.age.is_zero()
+    }
+
+    /// The names of all kinds that were merged.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.sources.iter().map(|(name, _)| *name)
+    }
+
     fn source(&self) -> &'static str {
         match (self.cached, self.live) {
             (true, true) => "cache, live",
             (true, false) => "cache",
             _ => "live",
         }
+    }
+
+    /// All sources, as the header has them.
+    fn listed(&self) -> String {
+        let mut text = String::new();
+        for (name, age) in &self.sources {
+            if !text.is_empty() {
+                text.push_str(", ");
+            }
+            text.push_str(name);
+            match age {
+                None => text.push_str(";live"),
+                Some(age) if age.is_zero() => text.push_str(";age=0.000"),
+                Some(age) => {
+                    let _ = write!(text, ";age={:.3}", age.as_secs_f64());
+                }
+            }
+        }
+        text
     }
 }
 
@@ -136,7 +163,7 @@ pub struct Reply {
     body: Bytes,
     /// The headers, the body's ETag among them, where they are known already.
     made: Option<HeaderMap>,
-    freshness: Freshness,
+    freshness: Arc<Freshness>,
     warnings: Vec<String>,
     /// May hold secrets: no cache keeps it, the browser's on disk neither.
     secret: bool,
@@ -145,14 +172,16 @@ pub struct Reply {
 
 impl Reply {
     pub fn json(body: impl Into<Bytes>, freshness: Freshness) -> Self {
-        let (body, made) = (body.into(), None);
+        Self::of(body.into(), None, Arc::new(freshness))
+    }
+
+    fn of(body: Bytes, made: Option<HeaderMap>, freshness: Arc<Freshness>) -> Self {
         Self { body, made, freshness, warnings: Vec::new(), secret: false, denied: None }
     }
 
     /// A body that may serve others, too.
     pub fn baked(baked: &Baked) -> Self {
-        let made = Some(baked.head.clone());
-        Self { made, ..Self::json(baked.body.clone(), Freshness::default()) }
+        Self::of(baked.body.clone(), Some(baked.head.clone()), baked.freshness.clone())
     }
 
     /// Why there is nothing in it, for those who would wait for more.
@@ -179,7 +208,7 @@ impl Reply {
     pub fn respond(self, gateway: &Gateway, request: &HeaderMap) -> Response {
         let mut headers = self.made.unwrap_or_else(|| {
             let tag = gateway.tags.of(&self.body);
-            head(self.freshness, &tag, self.secret)
+            head(&self.freshness, &tag, self.secret)
         });
         let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
         let known = request.get_all(header::IF_NONE_MATCH).iter();
@@ -195,6 +224,7 @@ impl Reply {
         } else {
             Response::new(Body::from(self.body))
         };
+        response.extensions_mut().insert(self.freshness);
         if let Some(long) = long {
             response.extensions_mut().insert(long);
         }
@@ -215,7 +245,7 @@ impl Reply {
 }
 
 /// What an answer says of itself.
-fn head(freshness: Freshness, tag: &str, secret: bool) -> HeaderMap {
+fn head(freshness: &Freshness, tag: &str, secret: bool) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(HEADERS);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let caching = if secret { "no-store" } else { "private, no-cache" };
@@ -231,7 +261,7 @@ fn head(freshness: Freshness, tag: &str, secret: bool) -> HeaderMap {
         headers.append(header::WARNING, stale);
     }
     headers.extend(HeaderValue::from_str(tag).ok().map(|tag| (header::ETAG, tag)));
-    let sources = Some(freshness.sources).filter(|sources| !sources.is_empty());
+    let sources = Some(freshness.listed()).filter(|sources| !sources.is_empty());
     let sources = sources.and_then(|sources| HeaderValue::try_from(sources).ok());
     headers.extend(sources.map(|sources| (SOURCES, sources)));
     headers
@@ -240,8 +270,8 @@ fn head(freshness: Freshness, tag: &str, secret: bool) -> HeaderMap {
 impl Baked {
     /// Of what holds no secrets. Only what is current may be kept: there is a recipe for nothing else.
     pub fn of(gateway: &Gateway, body: Bytes, freshness: Freshness) -> Self {
-        let head = head(freshness, &gateway.tags.of(&body), false);
-        Self { body, head }
+        let head = head(&freshness, &gateway.tags.of(&body), false);
+        Self { body, head, freshness: Arc::new(freshness) }
     }
 }
 
@@ -367,4 +397,40 @@ fn known_id(headers: &HeaderMap) -> Option<HeaderValue> {
             && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
     };
     headers.get(REQUEST_ID).filter(sane).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(freshness: &Freshness) -> [String; 3] {
+        let head = head(freshness, "\"a\"", false);
+        let text = |name| head.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        [SOURCE, SOURCES, AGE].map(text)
+    }
+
+    #[test]
+    fn headers_and_those_who_ask_on_our_side_are_told_the_same() {
+        let age = Duration::from_millis(1_500);
+        let mut freshness = Freshness::default();
+        assert_eq!(said(&freshness), ["live", "", "0.000"]);
+        assert!(!freshness.is_cached() && !freshness.is_stale() && !freshness.has_live_rows());
+
+        freshness.cached = true;
+        freshness.sources = vec![("pod", Some(Duration::ZERO)), ("replicaset", Some(age))];
+        freshness.age = age;
+        assert_eq!(said(&freshness), ["cache", "pod;age=0.000, replicaset;age=1.500", "1.500"]);
+        assert!(freshness.is_cached() && freshness.is_stale() && !freshness.has_live_rows());
+        assert_eq!(freshness.kinds().collect::<Vec<_>>(), ["pod", "replicaset"]);
+
+        // What was read beside the rows is no source of them.
+        let freshness = freshness.with_live();
+        assert_eq!(said(&freshness)[0], "cache, live");
+        assert!(!freshness.is_cached() && !freshness.has_live_rows());
+
+        let sources = vec![("pod", Some(Duration::ZERO)), ("event", None)];
+        let freshness = Freshness { cached: true, live: true, sources, age: Duration::ZERO };
+        assert_eq!(said(&freshness), ["cache, live", "pod;age=0.000, event;live", "0.000"]);
+        assert!(freshness.has_live_rows() && !freshness.is_stale());
+    }
 }

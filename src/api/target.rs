@@ -15,6 +15,9 @@ use crate::upstream::{Failure, Identity, OBJECT_LIMIT, Served, UpstreamError, Us
 /// What names may hold besides letters and digits (RBAC names have colons); all else is encoded.
 const SEGMENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+/// Bytes of a segment: longer than any name (253, but RBAC's may be longer), and so short that a
+/// path of several, encoded, is one that can be sent.
+pub const LONGEST: usize = 4096;
 /// Single objects read for one answer: config maps, secrets and claims of one pod. A pod that
 /// names more is a mistake or an attack on the API server.
 pub const FETCHES: usize = 32;
@@ -98,10 +101,16 @@ pub async fn asked<T, F: Future<Output = Result<T, Failure>>>(
     }
 }
 
-/// A path's segment decoded; an empty one, a dot segment, control characters and broken encoding
-/// are refused.
+/// A path's segment decoded; an empty one, a dot segment, control characters, broken encoding and
+/// what is longer than any name are refused.
 pub fn segment(raw: &str) -> Result<CompactString, ApiError> {
-    let bad = || ApiError::bad_request("error-bad-path", &[("reason", raw)]);
+    let text = segment_of_many(raw)?;
+    if text.len() > LONGEST { Err(ApiError::bad_path(raw)) } else { Ok(text) }
+}
+
+/// The same of one that may hold many names: those of namespaces.
+pub fn segment_of_many(raw: &str) -> Result<CompactString, ApiError> {
+    let bad = || ApiError::bad_path(raw);
     let text = percent_decode_str(raw).decode_utf8().map_err(|_| bad())?;
     match &*text {
         "" | "." | ".." => Err(bad()),
@@ -140,6 +149,7 @@ pub async fn live_all<K>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::i18n::Locale;
     use crate::kinds::by_name;
 
     fn path(raw: &str, kind: &str, after: usize) -> String {
@@ -160,6 +170,12 @@ mod tests {
         for raw in ["", ".", "..", "%2e%2E", "a%2Fb", "%ff"].into_iter().chain(control) {
             assert_eq!(segment(raw).unwrap_err().status.as_u16(), 400, "{raw}");
         }
+        assert!(segment(&"a".repeat(LONGEST)).is_ok());
+        let long = "%27".repeat(LONGEST + 1);
+        let error = segment(&long).unwrap_err();
+        assert_eq!(error.status.as_u16(), 400, "no path of it could be sent");
+        assert!(error.text(Locale::EN).len() < 400, "and not all of it is repeated");
+        assert!(segment_of_many(&long).is_ok());
         assert_eq!(encoded(&segment("a%3Fb%20c%25").unwrap()), "a%3Fb%20c%25");
     }
 }

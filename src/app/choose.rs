@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
-use kube::config::{Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{AuthProviderConfig, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-use super::refused;
+use super::{install_provider, refused};
 use crate::config::{ClusterChoice, Effective, Exit};
 use crate::demo::{Demo, DemoOptions};
+use crate::upstream::{self, UpstreamError};
 
 /// Where a pod finds what its service account is; the file's presence means that we are in a cluster.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -199,12 +200,41 @@ async fn in_context(read: Kubeconfig, context: Option<&str>, why: &str) -> Resul
         Some(_) if !is_there => "it has no such context".to_owned(),
         _ => {
             let chosen = from_kubeconfig(read, context.map(str::to_owned), why).await;
-            return chosen.map_err(|error| {
-                format!("context {name:?}: {}; {others}", first_line(&error.to_string()))
-            });
+            let chosen = chosen.map_err(|error| error.to_string());
+            let judged = chosen.and_then(|chosen| judge(&chosen.config).map(|()| chosen));
+            return judged
+                .map_err(|reason| format!("context {name:?}: {}; {others}", first_line(&reason)));
         }
     };
     Err(format!("{reason}; {others}"))
+}
+
+/// Whether what it names can be used: files, keys, addresses. Commands that give credentials are
+/// left for a start.
+fn judge(config: &kube::Config) -> Result<(), String> {
+    install_provider();
+    let mut config = config.clone();
+    let info = &mut config.auth_info;
+    (info.exec, info.auth_provider) = (None, info.auth_provider.take().filter(has_no_command));
+    // With none at all no server would be believed, whoever it is.
+    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+        return Err("its certificate authority holds no PEM certificate".to_owned());
+    }
+    let is_somebody = info.impersonate.as_ref().is_some_and(|name| !name.is_empty());
+    let is_more = info.impersonate_uid.as_ref().is_some_and(|uid| !uid.is_empty())
+        || info.impersonate_groups.as_ref().is_some_and(|groups| !groups.is_empty())
+        || info.impersonate_user_extra.as_ref().is_some_and(|extra| !extra.is_empty());
+    if is_more && !is_somebody {
+        return Err("its user has as-uid, as-groups or as-user-extra without as".to_owned());
+    }
+    match upstream::Cluster::new("", config) {
+        Err(UpstreamError::Setup(why)) => Err(why),
+        made => made.map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+fn has_no_command(provider: &AuthProviderConfig) -> bool {
+    !provider.config.contains_key("cmd-path")
 }
 
 /// What there is besides this context.
@@ -221,11 +251,17 @@ fn others(read: &Kubeconfig, name: &str) -> String {
 }
 
 async fn from_kubeconfig(
-    read: Kubeconfig,
+    mut read: Kubeconfig,
     context: Option<String>,
     why: &str,
 ) -> Result<Chosen, KubeconfigError> {
     let name = context.clone().or_else(|| read.current_context.clone()).unwrap_or_default();
+    // Empty is none, as kubectl has it; kube takes it for an authority without certificates.
+    for cluster in read.clusters.iter_mut().filter_map(|one| one.cluster.as_mut()) {
+        for said in [&mut cluster.certificate_authority_data, &mut cluster.certificate_authority] {
+            *said = said.take().filter(|text| !text.is_empty());
+        }
+    }
     let cluster = cluster_of(&read, &name);
     let (proxy, authority) = (cluster.and_then(named_proxy), cluster.and_then(named_authority));
     let options = KubeConfigOptions { context, ..Default::default() };

@@ -1,5 +1,7 @@
 //! What bridges an API server that is away, and what ends a right.
 
+use std::collections::BTreeSet;
+
 use http::HeaderMap;
 
 use super::*;
@@ -75,7 +77,7 @@ async fn a_denial_ends_the_set_that_it_contradicts_confirmed_or_not() {
     let authorizer = authorizer();
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     let (who, names) = (user.fingerprint(), [CompactString::from("a")]);
-    let set = (&BTreeSet::from(names.clone()), Instant::now() + ALLOWED_FOR);
+    let set = (Arc::new(BTreeSet::from(names.clone())), Instant::now() + ALLOWED_FOR);
     authorizer.sets.put(who, "pod", (&names, None), set).await;
     let denied = Question { namespace: Some("a".into()), ..question(&user) };
     authorizer.deny(&denied).await;
@@ -204,7 +206,8 @@ async fn a_token_that_is_over_by_our_clock_alone_is_judged_by_the_api_server_eac
         let authorizer = authorizer();
         let user = User::bearer(token, &HeaderMap::new()).unwrap();
         for _ in 0..2 {
-            let scope = authorizer.scope(&cluster, &user, pod, &[], async || Ok(Vec::new())).await;
+            let none = async || Ok(Vec::new());
+            let scope = authorizer.scope(&cluster, &user, pod, &Reach::Everything, none).await;
             assert!(scope.is_ok(), "{token}");
         }
         assert_eq!(authorizer.counts.allowed.load(Ordering::Relaxed), asked, "{token}");
@@ -216,12 +219,33 @@ async fn namespaces_that_cannot_be_named_for_a_moment_are_no_denial() {
     let cluster = answering(StatusCode::CREATED, r#"{"status":{"allowed":false}}"#).await;
     let (authorizer, pod) = (authorizer(), by_name("pod").unwrap());
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
-    let none = async || Ok(Vec::new());
-    let denied = authorizer.scope(&cluster, &user, pod, &[], none).await.err();
+    let (all, none) = (Reach::Everything, async || Ok(Vec::new()));
+    let denied = authorizer.scope(&cluster, &user, pod, &all, none).await.err();
     assert!(matches!(denied, Some(Refusal::Denied(_))), "{denied:?}");
     let away = async || Err(Failure::status(StatusCode::SERVICE_UNAVAILABLE, b""));
-    let unknown = authorizer.scope(&cluster, &user, pod, &[], away).await.err();
+    let unknown = authorizer.scope(&cluster, &user, pod, &all, away).await.err();
     assert!(matches!(unknown, Some(Refusal::Unknown(_))), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn no_namespace_at_all_is_nothing_and_nobody_is_asked() {
+    let cluster = answering(StatusCode::CREATED, r#"{"status":{"allowed":true}}"#).await;
+    let (authorizer, before) = (authorizer(), cluster.counts());
+    let user = User::bearer("a", &HeaderMap::new()).unwrap();
+    let nowhere = Reach::Namespaces(Arc::default());
+    for kind in ["pod", "node"] {
+        let kind = by_name(kind).unwrap();
+        let away = async || Err(Failure::status(StatusCode::SERVICE_UNAVAILABLE, b""));
+        let scope = authorizer.scope(&cluster, &user, kind, &nowhere, away).await;
+        let scope = scope.unwrap_or_else(|refusal| panic!("{}: {refusal:?}", kind.name));
+        assert_eq!(scope.reach(), &nowhere, "{}", kind.name);
+        assert!(!scope.covers("") && !scope.covers("a"), "{}", kind.name);
+    }
+    assert_eq!(cluster.counts(), before);
+    // What a request names none of it wants everywhere; no other list is read so.
+    assert_eq!(Reach::named(Vec::new()), Reach::Everything);
+    assert_eq!(Reach::named(vec!["a".into()]), Reach::one(&"a".into()));
+    assert!(Reach::Everything.contains(&nowhere) && !nowhere.contains(&Reach::Everything));
 }
 
 #[tokio::test]
@@ -278,13 +302,13 @@ async fn a_denial_ends_all_sets_on_the_rules_that_it_contradicts_and_no_rules_th
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
     let (who, names) = (user.fingerprint(), ["a", "b"].map(CompactString::from));
     let ruled = |name: &CompactString| Ruled { who, namespace: name.clone(), epoch: None };
-    let all = BTreeSet::from(names.clone());
+    let all = Arc::new(BTreeSet::from(names.clone()));
     for (name, complete, kinds) in [("a", true, &["pod", "event"][..]), ("b", false, &[][..])] {
         let rules = rules::Listable::for_tests(complete, kinds);
         authorizer.rules.insert(ruled(&name.into()), rules.into()).await;
     }
     for kind in ["pod", "event", "service"] {
-        let set = (&all, Instant::now() + ALLOWED_FOR);
+        let set = (all.clone(), Instant::now() + ALLOWED_FOR);
         authorizer.sets.put(who, kind, (&names, None), set).await;
     }
     for (name, left) in names.iter().zip([false, true]) {

@@ -13,7 +13,6 @@ mod sets;
 pub use review::Attributes;
 pub use scope::{Reach, Scope};
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -127,29 +126,35 @@ impl Authorizer {
         Self { fresh, words, confirmed, rules, sets, epoch, denials, known, counts }
     }
 
-    /// What `user` may list of `kind` among `wanted` namespaces (empty: all of them). `known`
-    /// names the namespaces that exist; it is asked only for users without a cluster-wide right.
-    /// While nobody can be asked, it is what was confirmed shortly before.
+    /// What `user` may list of `kind` where it is `wanted`; nowhere is nothing, and nobody is asked.
+    /// `known` names the namespaces that exist; it is asked only for users without a cluster-wide
+    /// right. While nobody can be asked, it is what was confirmed shortly before.
     pub async fn scope(
         &self,
         cluster: &Cluster,
         user: &User,
         kind: &'static KindDef,
-        wanted: &[CompactString],
+        wanted: &Reach,
         known: impl AsyncFnOnce() -> Result<Vec<CompactString>, Failure>,
     ) -> Result<Scope, Refusal> {
-        let everywhere = wanted.is_empty() || !kind.resource.namespaced;
-        if let [namespace] = wanted
-            && !everywhere
+        let named = match wanted {
+            Reach::Namespaces(none) if none.is_empty() => {
+                return Ok(Scope::within(kind, none.clone(), None));
+            }
+            Reach::Namespaces(names) if kind.resource.namespaced => Some(names),
+            Reach::Everything | Reach::Namespaces(_) => None,
+        };
+        if let Some(names) = named
+            && let Some(namespace) = wanted.only()
             && !self.listed_everywhere(user, kind).await
         {
             self.ask(cluster, user, kind, Some(namespace.clone())).await?;
-            return Ok(Scope::within(kind, BTreeSet::from([namespace.clone()]), None));
+            return Ok(Scope::within(kind, names.clone(), None));
         }
-        let mut refusal = match self.ask(cluster, user, kind, None).await {
-            Ok(()) if everywhere => return Ok(Scope::everything(kind)),
-            Ok(()) => return Ok(Scope::within(kind, wanted.iter().cloned().collect(), None)),
-            Err(refusal) => refusal,
+        let mut refusal = match (self.ask(cluster, user, kind, None).await, named) {
+            (Ok(()), None) => return Ok(Scope::everything(kind)),
+            (Ok(()), Some(names)) => return Ok(Scope::within(kind, names.clone(), None)),
+            (Err(refusal), _) => refusal,
         };
         let is_denied = matches!(refusal, Refusal::Denied(_));
         // Nobody but who was known shortly before has rights that still stand.
@@ -157,8 +162,10 @@ impl Authorizer {
         if !kind.resource.namespaced || !(is_denied || refusal.is_absence() && is_known) {
             return Err(refusal);
         }
-        let candidates = if everywhere { Box::pin(known()).await } else { Ok(wanted.to_vec()) };
-        let candidates = candidates.map_err(|failure| Refusal::Unknown(failure.into()))?;
+        let candidates = match named {
+            None => Box::pin(known()).await.map_err(|failure| Refusal::Unknown(failure.into()))?,
+            Some(names) => names.iter().cloned().collect(),
+        };
         let permitted = match is_denied {
             true => Box::pin(self.permitted(cluster, user, kind, &candidates)).await,
             false => Err(refusal.clone()),

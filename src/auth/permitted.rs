@@ -15,7 +15,7 @@ use http::StatusCode;
 
 use super::review::believed_for;
 use super::{ALLOWED_FOR, Authorizer, DENIED_FOR, Question, Refusal, Ruled, Visible, rules};
-use crate::kinds::{KindDef, by_name};
+use crate::kinds::{KindDef, POD};
 use crate::upstream::{Cluster, Failure, User};
 
 /// Reviews at once for one request: a user with rights in many namespaces must not crowd out others.
@@ -35,7 +35,7 @@ impl Authorizer {
         user: &User,
         kind: &'static KindDef,
         candidates: &[CompactString],
-    ) -> Result<BTreeSet<CompactString>, Refusal> {
+    ) -> Result<Arc<BTreeSet<CompactString>>, Refusal> {
         let (who, epoch) = (user.fingerprint(), self.epoch.settled());
         let among = (candidates, epoch);
         if let Some(known) = self.sets.get(who, kind.name, among).await
@@ -58,8 +58,9 @@ impl Authorizer {
             until = until.zip(end).map(|(first, end)| first.min(end));
             others_turn(at).await;
         }
+        let permitted = Arc::new(permitted);
         if let Some(until) = until {
-            self.sets.put(who, kind.name, among, (&permitted, until)).await;
+            self.sets.put(who, kind.name, among, (permitted.clone(), until)).await;
             // What was denied meanwhile found no set to end.
             if self.denials(who).load(Ordering::Acquire) != denials {
                 self.sets.end(who, kind.name).await;
@@ -81,11 +82,11 @@ impl Authorizer {
             let here = (&namespace, epoch);
             let listable = self.listable(cluster, user, here).await.map_err(Refusal::Unknown)?;
             // What a webhook gives is in no rules: pods stand for all of it.
-            let pods = match by_name("pod").filter(|pod| listable.allows(pod).is_none()) {
+            let pods = match listable.allows(POD) {
                 // A denial stands as long as the rules, by itself for 5 s; a right no longer than ever.
-                Some(pod) if listable.no_pods.get().is_none() => {
+                None if listable.no_pods.get().is_none() => {
                     let (allowed, _) =
-                        Box::pin(self.permitted_in(cluster, user, pod, here)).await?;
+                        Box::pin(self.permitted_in(cluster, user, POD, here)).await?;
                     if !allowed {
                         let _ = listable.no_pods.set(());
                     }
@@ -108,8 +109,8 @@ impl Authorizer {
         }
         visible.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let mut kinds: Vec<_> = everywhere.kinds().collect();
-        if all_pods && kinds.iter().all(|kind| kind.name != "pod") {
-            kinds.extend(by_name("pod"));
+        if all_pods && !kinds.contains(&POD) {
+            kinds.push(POD);
         }
         Ok((kinds, visible))
     }

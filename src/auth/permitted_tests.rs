@@ -59,7 +59,8 @@ async fn words(
     names: &[CompactString],
 ) -> String {
     let (pod, none) = (by_name("pod").unwrap(), async || Ok(Vec::new()));
-    match authorizer.scope(cluster, user, pod, names, none).await {
+    let wanted = names.iter().cloned().collect();
+    match authorizer.scope(cluster, user, pod, &wanted, none).await {
         Err(Refusal::Denied(words)) => words.to_string(),
         other => panic!("{:?}", other.err()),
     }

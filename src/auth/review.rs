@@ -92,7 +92,7 @@ impl Authorizer {
         kind: &'static KindDef,
         candidates: &[CompactString],
         refusal: Refusal,
-    ) -> Result<BTreeSet<CompactString>, Refusal> {
+    ) -> Result<Arc<BTreeSet<CompactString>>, Refusal> {
         if !refusal.is_absence() || user.is_over() {
             return Err(refusal);
         }
@@ -101,7 +101,7 @@ impl Authorizer {
             self.is_confirmed(&Question { who: user.fingerprint(), kind: kind.name, namespace })
         };
         let standing: BTreeSet<_> = candidates.iter().filter(is_confirmed).cloned().collect();
-        if standing.is_empty() { Err(refusal) } else { Ok(standing) }
+        if standing.is_empty() { Err(refusal) } else { Ok(Arc::new(standing)) }
     }
 
     /// Whether a right was confirmed shortly before, to this or to all namespaces, and nothing of

@@ -18,13 +18,49 @@ pub struct Scope {
     rest: Option<Arc<Failure>>,
 }
 
+/// Where something may be listed, or is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
     Everything,
-    Namespaces(BTreeSet<CompactString>),
+    /// None of them is nowhere, never everything. Shared: a request has it in several scopes.
+    Namespaces(Arc<BTreeSet<CompactString>>),
+}
+
+/// No namespace at all is nowhere.
+impl FromIterator<CompactString> for Reach {
+    fn from_iter<T: IntoIterator<Item = CompactString>>(names: T) -> Self {
+        Self::Namespaces(Arc::new(names.into_iter().collect()))
+    }
 }
 
 impl Reach {
+    /// As requests have it: these namespaces, or everything where none is named. Only for what a
+    /// request itself has said: what is left of a set says nothing of the rest.
+    pub fn named(names: Vec<CompactString>) -> Self {
+        if names.is_empty() { Self::Everything } else { names.into_iter().collect() }
+    }
+
+    pub fn one(namespace: &CompactString) -> Self {
+        Self::Namespaces(Arc::new(BTreeSet::from([namespace.clone()])))
+    }
+
+    /// The one namespace that it is, if it is one alone.
+    pub fn only(&self) -> Option<&CompactString> {
+        match self {
+            Self::Namespaces(names) if names.len() == 1 => names.first(),
+            _ => None,
+        }
+    }
+
+    /// The namespaces that it names; everything names none.
+    pub fn names(&self) -> impl Iterator<Item = &CompactString> {
+        let names = match self {
+            Self::Everything => None,
+            Self::Namespaces(names) => Some(names.iter()),
+        };
+        names.into_iter().flatten()
+    }
+
     /// Whether it reaches wherever the other one does.
     pub fn contains(&self, other: &Self) -> bool {
         match (self, other) {
@@ -49,7 +85,7 @@ impl Scope {
 
     pub(super) fn within(
         kind: &'static KindDef,
-        namespaces: BTreeSet<CompactString>,
+        namespaces: Arc<BTreeSet<CompactString>>,
         rest: Option<Arc<Failure>>,
     ) -> Self {
         Self { kind, reach: Reach::Namespaces(namespaces), rest }
@@ -57,12 +93,8 @@ impl Scope {
 
     /// For rows that the API server itself has just returned to this very caller. Only
     /// `cache::pager`, which lists as the caller, may call it (`tests/it/tidy.rs`).
-    pub(crate) fn answered(kind: &'static KindDef, namespaces: &[CompactString]) -> Self {
-        if namespaces.is_empty() {
-            Self::everything(kind)
-        } else {
-            Self::within(kind, namespaces.iter().cloned().collect(), None)
-        }
+    pub(crate) fn answered(kind: &'static KindDef, reach: Reach) -> Self {
+        Self { kind, reach, rest: None }
     }
 
     pub fn kind(&self) -> &'static KindDef {
@@ -92,7 +124,8 @@ impl Scope {
         match namespaces {
             None => Self::everything(kind),
             Some(names) => {
-                Self::within(kind, names.iter().map(|name| (*name).into()).collect(), None)
+                let names: BTreeSet<_> = names.iter().map(|name| (*name).into()).collect();
+                Self::within(kind, Arc::new(names), None)
             }
         }
     }

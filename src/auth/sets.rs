@@ -57,10 +57,10 @@ impl Sets {
         who: Fingerprint,
         kind: &'static str,
         among: Among<'_>,
-    ) -> Option<BTreeSet<CompactString>> {
+    ) -> Option<Arc<BTreeSet<CompactString>>> {
         let Kept { of, until, set } = self.known.get(&(who, kind)).await?;
         let stands = Instant::now() < until && of == self.hasher.hash_one(among);
-        stands.then(|| (*set).clone())
+        stands.then_some(set)
     }
 
     pub async fn put(
@@ -68,10 +68,10 @@ impl Sets {
         who: Fingerprint,
         kind: &'static str,
         among: Among<'_>,
-        (set, until): (&BTreeSet<CompactString>, Instant),
+        (set, until): (Arc<BTreeSet<CompactString>>, Instant),
     ) {
         let of = self.hasher.hash_one(among);
-        self.known.insert((who, kind), Kept { of, until, set: Arc::new(set.clone()) }).await;
+        self.known.insert((who, kind), Kept { of, until, set }).await;
     }
 
     /// A right of the caller's to this kind has ended.
@@ -100,10 +100,10 @@ mod tests {
         let who = |token| User::bearer(token, &HeaderMap::new()).unwrap().fingerprint();
         let (one, other) = (who("a"), who("b"));
         let names: Vec<CompactString> = vec!["x".into(), "y".into()];
-        let set = BTreeSet::from([names[0].clone()]);
+        let set = Arc::new(BTreeSet::from([names[0].clone()]));
         let later = Instant::now() + Duration::from_secs(9);
         for (caller, kind) in [(one, "pod"), (one, "event"), (other, "pod")] {
-            sets.put(caller, kind, (&names, Some(1)), (&set, later)).await;
+            sets.put(caller, kind, (&names, Some(1)), (set.clone(), later)).await;
         }
         assert_eq!(sets.get(one, "pod", (&names, Some(1))).await, Some(set));
         assert_eq!(sets.get(one, "pod", (&names[..1], Some(1))).await, None, "of other namespaces");
@@ -122,9 +122,10 @@ mod tests {
         let sets = Sets::default();
         let who = User::bearer("a", &HeaderMap::new()).unwrap().fingerprint();
         let names: Vec<CompactString> = vec!["x".into()];
-        let (set, now) = (names.iter().cloned().collect(), Instant::now());
+        let set: Arc<BTreeSet<_>> = Arc::new(names.iter().cloned().collect());
+        let now = Instant::now();
         for (until, stands) in [(now + Duration::from_secs(9), true), (now, false)] {
-            sets.put(who, "pod", (&names, None), (&set, until)).await;
+            sets.put(who, "pod", (&names, None), (set.clone(), until)).await;
             assert_eq!(sets.get(who, "pod", (&names, None)).await.is_some(), stands);
         }
     }

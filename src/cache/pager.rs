@@ -3,6 +3,7 @@
 //!
 //! A malformed object costs its row and a count. Bounded in pages, rows and bytes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::store::Store;
-use crate::auth::Scope;
+use crate::auth::{Reach, Scope};
 use crate::kinds::custom::CUSTOM;
 use crate::kinds::{KindDef, Row, Source};
 use crate::upstream::{Cluster, Failure, Identity, UpstreamError, User};
@@ -119,37 +120,41 @@ impl Listing {
         let remaining = if behind.token.is_empty() { Some(0) } else { behind.left };
         let Some(remaining) = remaining else { return Ok(None) };
         let Listed { rows, columns, malformed, .. } = listed;
-        let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, &[]));
+        let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, Reach::Everything));
         Ok(Some(Self { store, scope, columns, malformed, refused: None, remaining }))
     }
 }
 
-/// The rows that `user` may list in `namespaces` (empty: all), read now with the user's own
-/// credentials. `at` is the collection's path in a namespace or in all. Of several namespaces those
-/// that are refused cost their own rows alone; all of them refused are an error.
+/// The rows that `user` may list as far as `reach`, read now with the user's own credentials. `at`
+/// is the collection's path in a namespace or in all. Of several namespaces those that are refused
+/// cost their own rows alone; all of them refused are an error. Nowhere is no row, and asks nobody.
 pub async fn list_as(
     cluster: &Cluster,
     user: &User,
     kind: &'static KindDef,
     at: &(impl Fn(Option<&str>) -> String + Sync),
-    namespaces: &[CompactString],
+    reach: &Reach,
 ) -> Result<Listing, ListError> {
     let who = Identity::User(user);
-    let namespaces = if kind.resource.namespaced { namespaces } else { &[] };
     let room = &Semaphore::new(LIVE_ROWS);
-    if namespaces.is_empty() {
-        let listed = list(cluster, who, kind, at, None, room).await?;
-        let Listed { rows, columns, malformed, .. } = listed;
-        let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, namespaces));
-        return Ok(Listing { store, scope, columns, malformed, refused: None, remaining: 0 });
-    }
-    let lists = futures::stream::iter(namespaces.to_vec()).map(|namespace| async move {
+    let namespaces: Vec<CompactString> = match reach {
+        Reach::Namespaces(names) if kind.resource.namespaced || names.is_empty() => {
+            names.iter().cloned().collect()
+        }
+        Reach::Everything | Reach::Namespaces(_) => {
+            let listed = list(cluster, who, kind, at, None, room).await?;
+            let Listed { rows, columns, malformed, .. } = listed;
+            let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, Reach::Everything));
+            return Ok(Listing { store, scope, columns, malformed, refused: None, remaining: 0 });
+        }
+    };
+    let lists = futures::stream::iter(namespaces).map(|namespace| async move {
         let listed = list(cluster, who, kind, at, Some(&namespace), room).await;
         (namespace, listed)
     });
     let mut lists = lists.buffer_unordered(LISTS_AT_ONCE);
     let (mut rows, mut columns, mut malformed) = (Vec::new(), Vec::new(), 0);
-    let (mut answered, mut refused, mut refusals) = (Vec::new(), None, 0);
+    let (mut answered, mut refused, mut refusals) = (BTreeSet::new(), None, 0);
     while let Some((namespace, listed)) = lists.next().await {
         let listed = match listed {
             Err(ListError::Failed(failure)) if is_denial(&failure) => {
@@ -162,16 +167,16 @@ pub async fn list_as(
             }
             listed => listed?,
         };
-        answered.push(namespace);
+        answered.insert(namespace);
         rows.extend(listed.rows);
         columns = listed.columns;
         malformed += listed.malformed;
     }
     match refused {
-        // Not a scope of nothing: that would be one of everything.
         Some(failure) if answered.is_empty() => Err(failure.into()),
         refused => {
-            let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, &answered));
+            let answered = Reach::Namespaces(answered.into());
+            let (store, scope) = (Store::of(kind, rows), Scope::answered(kind, answered));
             Ok(Listing { store, scope, columns, malformed, refused, remaining: 0 })
         }
     }

@@ -22,22 +22,37 @@ async fn server(body: String) -> (Cluster, Arc<AtomicUsize>) {
     (Cluster::played(axum::Router::new().fallback(answer)).await, asked)
 }
 
-async fn listed(cluster: &Cluster, namespaces: &[CompactString]) -> Result<Listing, ListError> {
+async fn listed(cluster: &Cluster, reach: &Reach) -> Result<Listing, ListError> {
     let user = User::bearer("somebody", &HeaderMap::new()).unwrap();
     let kind = by_name("configmap").unwrap();
     let at = |namespace: Option<&str>| kind.resource.collection(namespace);
-    list_as(cluster, &user, kind, &at, namespaces).await
+    list_as(cluster, &user, kind, &at, reach).await
+}
+
+#[tokio::test]
+async fn no_namespace_at_all_is_no_row_and_no_question() {
+    let (cluster, asked) = server(r#"{"kind":"List","items":[]}"#.to_owned()).await;
+    let user = User::bearer("somebody", &HeaderMap::new()).unwrap();
+    let nowhere = Reach::Namespaces(Arc::default());
+    for kind in ["configmap", "node"] {
+        let kind = by_name(kind).unwrap();
+        let at = |namespace: Option<&str>| kind.resource.collection(namespace);
+        let listing = list_as(&cluster, &user, kind, &at, &nowhere).await.unwrap();
+        assert_eq!((listing.store.len(), listing.refused.is_some()), (0, false), "{}", kind.name);
+        assert_eq!(listing.scope.reach(), &nowhere, "{}", kind.name);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
 async fn what_is_no_list_is_a_failure_and_not_an_empty_cluster() {
     for body in ["{}", "null", "[]", "", r#"{"items":[]}"#, r#"{"kind":"Status","code":200}"#] {
         let (cluster, _) = server(body.to_owned()).await;
-        let error = listed(&cluster, &[]).await.map(|_| ()).unwrap_err();
+        let error = listed(&cluster, &Reach::Everything).await.map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("not a list"), "{body}: {error}");
     }
     let (cluster, _) = server(r#"{"kind":"ConfigMapList","items":null}"#.to_owned()).await;
-    assert!(listed(&cluster, &[]).await.is_ok());
+    assert!(listed(&cluster, &Reach::Everything).await.is_ok());
 }
 
 #[tokio::test]
@@ -56,7 +71,7 @@ async fn each_page_may_be_refused_by_a_busy_api_server_and_asked_for_again() {
         })
     };
     let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
-    listed(&cluster, &[]).await.unwrap();
+    listed(&cluster, &Reach::Everything).await.unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 2 * (TURNS + 1) + 1);
 }
 
@@ -67,7 +82,7 @@ async fn lists_side_by_side_share_the_room_of_one_answer() {
         "kind": "ConfigMapList", "metadata": {"continue": "more"}, "items": vec![item; PAGE],
     });
     let (cluster, asked) = server(page.to_string()).await;
-    let namespaces: Vec<_> =
+    let namespaces: Reach =
         (0..LISTS_AT_ONCE).map(|at| CompactString::from(format!("n-{at}"))).collect();
     let error = listed(&cluster, &namespaces).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, ListError::TooMany("configmaps")), "{error}");
@@ -87,7 +102,7 @@ async fn a_list_that_is_too_long_is_refused_after_its_first_page_if_that_tells_s
     };
     for (left, pages) in [(59_500, 1), (LIVE_ROWS - PAGE + 1, 1), (0, LIVE_ROWS / PAGE + 1)] {
         let (cluster, asked) = server(page(left).to_string()).await;
-        let error = listed(&cluster, &[]).await.map(|_| ()).unwrap_err();
+        let error = listed(&cluster, &Reach::Everything).await.map(|_| ()).unwrap_err();
         assert!(matches!(error, ListError::TooMany("configmaps")), "{error}");
         assert_eq!(asked.load(Ordering::SeqCst), pages, "{left}");
     }
@@ -143,9 +158,8 @@ async fn a_namespace_that_is_refused_costs_its_own_rows_and_all_of_them_the_list
         json!({"kind": "ConfigMapList", "items": [item]}).to_string().into_response()
     };
     let cluster = Cluster::played(axum::Router::new().fallback(answer)).await;
-    let names = |names: &[&str]| -> Vec<CompactString> {
-        names.iter().map(|name| CompactString::from(*name)).collect()
-    };
+    let names =
+        |names: &[&str]| -> Reach { names.iter().map(|name| CompactString::from(*name)).collect() };
     let some = listed(&cluster, &names(&["theirs", "mine", "theirs-too"])).await.unwrap();
     assert_eq!(some.refused.unwrap().code(), Some(StatusCode::FORBIDDEN));
     assert_eq!((some.store.len(), some.store.count(&some.scope)), (1, 1));
@@ -163,7 +177,7 @@ async fn a_namespace_that_is_refused_costs_its_own_rows_and_all_of_them_the_list
         std::future::ready((StatusCode::FORBIDDEN, "configmaps is forbidden"))
     };
     let cluster = Cluster::played(axum::Router::new().fallback(refuse)).await;
-    let many: Vec<_> = (0..200).map(|at| CompactString::from(format!("theirs-{at}"))).collect();
+    let many: Reach = (0..200).map(|at| CompactString::from(format!("theirs-{at}"))).collect();
     assert!(listed(&cluster, &many).await.is_err());
     assert!(asked.load(Ordering::Relaxed) <= REFUSALS + 1 + LISTS_AT_ONCE, "{asked:?}");
 }

@@ -78,7 +78,8 @@ pub struct Usage {
     /// it shows the same. By uid, so that a pod made anew under an old name shows nothing of the
     /// old one.
     written: DashMap<Uid, (u32, Bytes), RandomState>,
-    pub polls: AtomicU64,
+    /// Polls, by how they ended.
+    pub answered: AtomicU64,
     pub failures: AtomicU64,
     pub malformed: AtomicU64,
 }
@@ -273,10 +274,10 @@ impl Usage {
         loop {
             let begun = tokio::time::Instant::now();
             let answer = poll(cluster, &mut version).await;
-            self.polls.fetch_add(1, Ordering::Relaxed);
             let now = jiff::Timestamp::now().as_second();
             match answer {
                 Ok((nodes, pods)) => {
+                    self.answered.fetch_add(1, Ordering::Relaxed);
                     self.taken(now, nodes, pods).await;
                     self.starting.send_replace(false);
                     wait = BACK_OFF.0;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -14,6 +14,8 @@ use futures::future::{BoxFuture, WeakShared};
 use moka::future::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
+
+use crate::upstream::Turns;
 
 /// How long it is remembered who was slow: 200 repositories, as many as there can be, that all hang
 /// anew whenever this is over keep two quick places of archives for 4 s each: half of the time.
@@ -55,7 +57,7 @@ pub(super) struct Places {
     rule: Rule,
     pub(super) quick: Arc<Semaphore>,
     pub(super) slow: Arc<Semaphore>,
-    own: Mutex<HashMap<String, Weak<Semaphore>>>,
+    own: Turns<String>,
     /// Who was slow lately.
     slow_ones: Cache<String, ()>,
     /// So many wait for a quick place, and so many go for them and are not gone yet.
@@ -81,7 +83,7 @@ impl Places {
             rule,
             quick: Arc::new(Semaphore::new(rule.quick)),
             slow: Arc::new(Semaphore::new(rule.slow)),
-            own: Mutex::default(),
+            own: Turns::new(rule.each),
             slow_ones,
             waiting: watch::Sender::default(),
         }
@@ -90,7 +92,7 @@ impl Places {
     /// A place within this time. The own one comes first: who waits for it takes none from others.
     pub(super) async fn place(&self, scope: &str, wait: Duration) -> Result<FetchPlace, Busy> {
         let taken = async {
-            let own = self.of(scope).acquire_owned().await.ok();
+            let own = self.own.at(scope.to_owned()).acquire_owned().await.ok();
             let quick = if self.is_slow(scope) { None } else { self.quick_one().await };
             // Another one of the same may have turned out to be slow meanwhile.
             let is_quick = quick.is_some() && !self.is_slow(scope);
@@ -159,17 +161,6 @@ impl Places {
     fn is_slow(&self, scope: &str) -> bool {
         self.slow_ones.contains_key(scope)
     }
-
-    fn of(&self, scope: &str) -> Arc<Semaphore> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.retain(|_, known| known.strong_count() > 0);
-        if let Some(known) = own.get(scope).and_then(Weak::upgrade) {
-            return known;
-        }
-        let new = Arc::new(Semaphore::new(self.rule.each));
-        own.insert(scope.to_owned(), Arc::downgrade(&new));
-        new
-    }
 }
 
 /// What is fetched just now, by name, as long as somebody waits for it.
@@ -234,8 +225,9 @@ mod tests {
         drop(taken.remove(0));
         assert!(places.place("one", LONG).now_or_never().is_some());
         drop(taken);
-        drop(places.place("three", LONG).now_or_never());
-        assert_eq!(places.own.lock().unwrap().len(), 1);
+        for scope in ["one", "two"] {
+            assert_eq!(places.own.at(scope.to_owned()).available_permits(), 2, "{scope}");
+        }
     }
 
     #[tokio::test]

@@ -107,7 +107,7 @@ pub(super) struct Layer {
     #[arg(long, env = "BINNACLE_LOG_LEVEL", hide_env_values = true, value_name = "LEVEL")]
     pub(super) log_level: Option<String>,
 
-    /// How to log: text or json (default: text)
+    /// How to log: text, or json, where each line is an object from the start on, and the link that signs a person in is not among them, since logs are collected (default: text)
     #[arg(long, env = "BINNACLE_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
     pub(super) log_format: Option<String>,
 

@@ -60,6 +60,8 @@ impl Effective {
 impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Row { key, value, origin } in &self.rows {
+            // A message may have several lines, and each setting is a row.
+            let value = value.replace('\n', "\\n").replace('\r', "\\r");
             let value = if value.is_empty() { "-" } else { value.as_str() };
             writeln!(f, "{key:<22} {value:<40} ({origin})")?;
         }
@@ -131,6 +133,16 @@ fn parse_file(text: &str, path: &Path) -> Result<Layer, Exit> {
         let reason = match error.without_snippet() {
             serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
                 unknown_key(field, expected)
+            }
+            // In the reader's own words these tell a programmer what to do.
+            serde_saphyr::Error::NullIntoString { .. } => {
+                "an item of a list has no value".to_owned()
+            }
+            serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+                format!("the key {:?} is there twice", shorten(key.as_deref().unwrap_or_default()))
+            }
+            serde_saphyr::Error::MultipleDocuments { .. } => {
+                "a second document begins; give one".to_owned()
             }
             other => other.to_string().lines().next().unwrap_or_default().to_owned(),
         };
@@ -256,7 +268,7 @@ impl Reader {
                 namespace,
                 values::namespace,
             )?,
-            settings_name: self.one("settings-name", name, default, values::name)?,
+            settings_name: self.one("settings-name", name, default, values::config_map)?,
             banner: self.one("system-banner", from.system_banner.take(), "", values::text)?,
             banner_severity: self.one(
                 "system-banner-severity",

@@ -54,6 +54,18 @@ fn every_error_of_the_file_is_one_line_that_names_it() {
 }
 
 #[test]
+fn an_error_of_the_file_is_in_words_for_whoever_wrote_it() {
+    for (broken, words) in [
+        ("namespaces: [~]\n", "b.yaml:1: an item of a list has no value"),
+        ("demo: true\ndemo: false\n", ": the key \"demo\" is there twice"),
+        ("demo: true\n---\ndemo: false\n", ": a second document begins; give one"),
+    ] {
+        let message = layer(broken).unwrap_err().message;
+        assert!(message.ends_with(words), "{message}");
+    }
+}
+
+#[test]
 fn a_bad_value_names_where_it_came_from() {
     let bad = |origin| {
         let layer = Layer { listen: Some("127.0.0.1".to_owned()), ..Layer::default() };

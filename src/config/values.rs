@@ -264,6 +264,16 @@ pub(super) fn secret(text: &str) -> Parsed<(String, String)> {
         .ok_or_else(|| "not a Secret; use NAMESPACE/NAME, e.g. binnacle/binnacle-tls".to_owned())
 }
 
+/// The name of a ConfigMap in a namespace of its own setting.
+pub(super) fn config_map(text: &str) -> Parsed<String> {
+    if is_subdomain(text) {
+        return Ok(text.to_owned());
+    }
+    Err("not a name of a ConfigMap; use lower case letters, digits, - and ., e.g. \
+         dashboard-settings"
+        .to_owned())
+}
+
 fn is_label(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !text.is_empty()

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::fields::{self, Fields};
+use super::words::Verb;
 use super::{names, values};
 
 /// A packed chart, as Helm's own limits and ours have it.
@@ -59,14 +60,18 @@ pub enum Act {
 }
 
 impl Act {
-    pub fn name(&self) -> &'static str {
+    pub fn verb(&self) -> Verb {
         match self {
-            Self::Install(_) => "install",
-            Self::Upgrade(_) => "upgrade",
-            Self::Rollback(_) => "rollback",
-            Self::Uninstall(_) => "uninstall",
-            Self::Test(_) => "test",
+            Self::Install(_) => Verb::Install,
+            Self::Upgrade(_) => Verb::Upgrade,
+            Self::Rollback(_) => Verb::Rollback,
+            Self::Uninstall(_) => Verb::Uninstall,
+            Self::Test(_) => Verb::Test,
         }
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.verb().as_str()
     }
 }
 

@@ -13,6 +13,8 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use super::*;
+use crate::helm::operation::Step;
+use crate::helm::words::Word;
 
 const SILENT: u32 = 30;
 /// 2026-01-02T03:04:05Z
@@ -331,6 +333,19 @@ async fn a_lock_that_was_taken_for_nothing_is_put_back_as_it_was() {
     held.write(&stage.cluster, &stage.user, over.clone()).await.unwrap();
     stage.held("c").await.undo(&stage.cluster, &stage.user).await.unwrap();
     assert_eq!(stage.seen().await.operation(), over);
+}
+
+#[tokio::test]
+async fn words_that_a_newer_replica_has_written_are_read_and_handed_on_as_they_are() {
+    let stage = Stage::new().await;
+    let mut held = stage.held("a").await;
+    let steps = vec![Step { name: "wait".into(), state: Word::Other("paused".into()), at: None }];
+    let (act, state) = (Word::Other("migrate".into()), State::Succeeded);
+    let over = Operation { act, steps, state, ..operation("a") };
+    assert_eq!(held.write(&stage.cluster, &stage.user, over.clone()).await.unwrap(), KEPT);
+    assert_eq!(stage.seen().await.operation(), over);
+    stage.held("b").await;
+    assert_eq!(stage.seen().await.find("a"), Some(over));
 }
 
 #[tokio::test]

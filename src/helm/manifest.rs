@@ -21,7 +21,8 @@ const OBJECTS: usize = 2_000;
 /// packed, and manifests shrink to a tenth.
 const TEXT: usize = 8 << 20;
 /// Keys, values, lists and maps of one document once its aliases are followed, as is usual with the
-/// parser: its tree takes 60 MiB at worst. The largest definitions of kinds have some 60,000.
+/// parser: its tree takes 60 MiB at worst. The largest definitions of kinds have some 60,000. Short
+/// documents have fewer, or many of them would be read for minutes.
 const NODES: usize = 250_000;
 /// Documents that are told to be unreadable; after so many the rest will not be better.
 const UNREADABLE: usize = 50;
@@ -111,8 +112,8 @@ pub fn objects(manifest: &str) -> (Vec<Object>, Vec<String>) {
                 unreadable.push(format!("the document at {at} is not YAML: see line {line}"));
             }
             Err(Unread::Large) => unreadable.push(format!(
-                "the document at {at} is left out: one has at most {NODES} keys and values, {} MiB \
-                 of text and 64 levels",
+                "the document at {at} is left out: one has at most {NODES} keys and values (a short \
+                 one fewer, whatever its aliases repeat), {} MiB of text and 64 levels",
                 TEXT >> 20
             )),
             Ok(values) => {
@@ -204,7 +205,8 @@ enum Unread {
 
 /// What a document holds: one value, those of a list, or nothing.
 fn values(document: &str) -> Result<Vec<Value>, Unread> {
-    // As the engine reads it: of a key that stands twice the last one counts, 0400 is octal.
+    // As the engine reads it: of a key that stands twice the last one counts, 0400 is octal, and the
+    // key `on` is `true`.
     // Depth is bounded by the parser's own budget.
     let options = || {
         serde_saphyr::options! {
@@ -212,7 +214,7 @@ fn values(document: &str) -> Result<Vec<Value>, Unread> {
             duplicate_keys: DuplicateKeyPolicy::LastWins,
             with_snippet: false,
             budget: serde_saphyr::budget! {
-                max_nodes: NODES,
+                max_nodes: yaml::nodes(document, NODES),
                 max_total_scalar_bytes: TEXT,
             },
         }
@@ -220,12 +222,12 @@ fn values(document: &str) -> Result<Vec<Value>, Unread> {
     let documents = yaml::read(document, |document| {
         serde_saphyr::from_multiple_with_options(document, options())
     });
-    let documents: Vec<Value> = documents.map_err(|error| match error.without_snippet() {
-        serde_saphyr::Error::Budget { .. } => Unread::Large,
-        error => {
-            let line = error.location().map(|at| usize::try_from(at.line()).unwrap_or(1));
-            Unread::Line(line.unwrap_or(1))
+    let documents: Vec<Value> = documents.map_err(|error| {
+        if yaml::is_too_large(&error) {
+            return Unread::Large;
         }
+        let line = error.location().map(|at| usize::try_from(at.line()).unwrap_or(1));
+        Unread::Line(line.unwrap_or(1))
     })?;
     let mut all = Vec::new();
     for mut document in documents.into_iter().filter(|document| !document.is_null()) {

@@ -63,6 +63,21 @@ fn a_commit_that_looks_like_a_number_beyond_all_costs_no_document() {
 }
 
 #[test]
+fn keys_are_those_that_the_engine_makes_of_them() {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\ndata:\n  on: x\n  1.10: v\n  \
+        0400: z\n  9000: m\n  plain: p\n  y: \"1\"\n  'off': o\n";
+    let (found, unreadable) = objects(map);
+    assert_eq!(unreadable, [] as [&str; 0]);
+    // Of `on` and `y`, which are one key, the last one counts.
+    let wanted = json!({
+        "true": "1", "1.1": "v", "256": "z", "9000": "m", "plain": "p", "off": "o",
+    });
+    assert_eq!(found[0].value()["data"], wanted);
+    let (_, unreadable) = objects("apiVersion: v1\nkind: A\n~: a\n");
+    assert_eq!(unreadable, ["the document at line 1 is not YAML: see line 3"]);
+}
+
+#[test]
 fn the_objects_of_a_list_are_taken_one_by_one() {
     let list = "apiVersion: v1\nkind: List\nitems:\n\
         - {apiVersion: v1, kind: Service, metadata: {name: a}}\n\
@@ -87,6 +102,13 @@ fn nothing_of_a_manifest_is_without_bounds() {
         bomb.push_str(&format!("a{level}: &a{level} [{row}]\n"));
     }
     assert_eq!(objects(&bomb).1.len(), 1);
+    // Short, and within what a long document may have: many of them would be read for minutes.
+    let short = bomb.lines().take(5).map(|line| format!("{line}\n")).collect::<String>();
+    let short = format!("---\napiVersion: v1\nkind: A\nmetadata: {{name: a}}\n{short}a4: 0\n");
+    let (found, unreadable) = objects(&short.repeat(2));
+    assert_eq!((found.len(), unreadable.len()), (0, 2));
+    let wanted = "the document at line 1 is left out: one has at most 250000 keys and values (a";
+    assert!(unreadable[0].starts_with(wanted), "{unreadable:?}");
 }
 
 /// A document of about so many bytes.

@@ -30,6 +30,7 @@ mod sandbox;
 mod strvals;
 pub mod stuck;
 pub mod values;
+pub mod words;
 
 use std::sync::Arc;
 

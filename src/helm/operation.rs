@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::words::{Progress, Verb, Word};
 use crate::upstream::{Fingerprint, Turns, User};
 
 /// Operations at once in this process: no more than the engine lets run and wait.
@@ -33,10 +34,6 @@ const LAST_WAIT: Duration = Duration::from_secs(30);
 /// Credentials remembered for one operation, so that each is asked about once.
 const ASKED: usize = 64;
 
-/// An act's name, and the letter that an operation's id has for it behind the dot: so it is known
-/// of an operation that has left nothing but its id.
-const ACTS: [(&str, char); 5] =
-    [("install", 'i'), ("upgrade", 'g'), ("rollback", 'b'), ("uninstall", 'u'), ("test", 't')];
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// Characters behind an id's last dot.
 const SUFFIX: usize = 8;
@@ -70,7 +67,7 @@ pub struct Operation {
     pub id: String,
     pub namespace: String,
     pub release: String,
-    pub act: String,
+    pub act: Word<Verb>,
     pub state: State,
     pub steps: Vec<Step>,
     pub started_at: Option<Timestamp>,
@@ -91,7 +88,7 @@ pub struct Operation {
 #[serde(default)]
 pub struct Step {
     pub name: String,
-    pub state: String,
+    pub state: Word<Progress>,
     pub at: Option<Timestamp>,
 }
 
@@ -121,12 +118,11 @@ impl Operation {
 }
 
 /// A new operation's id.
-pub fn new_id(release: &str, act: &str) -> String {
+pub fn new_id(release: &str, verb: Verb) -> String {
     let mut bytes = [0u8; SUFFIX - 1];
     // Without randomness no TLS works either; ids that are equal are refused by the lock.
     let _ = rand::fill(&mut bytes);
-    let letter = ACTS.iter().find(|(name, _)| *name == act).map_or('x', |(_, letter)| *letter);
-    format!("{release}.{letter}{}", letters(&bytes))
+    format!("{release}.{}{}", verb.letter(), letters(&bytes))
 }
 
 /// One of 32 letters and digits for each byte.
@@ -135,12 +131,11 @@ pub fn letters(bytes: &[u8]) -> String {
 }
 
 /// The release and the act of an id; `None` when it is none.
-pub fn read_id(id: &str) -> Option<(&str, &'static str)> {
+pub fn read_id(id: &str) -> Option<(&str, Verb)> {
     let (release, suffix) = id.rsplit_once('.')?;
     let is_suffix = suffix.len() == SUFFIX && suffix.bytes().all(|byte| ALPHABET.contains(&byte));
-    let letter = suffix.chars().next()?;
-    let (act, _) = ACTS.iter().find(|(_, known)| *known == letter)?;
-    (is_suffix && !release.is_empty()).then_some((release, *act))
+    let verb = Verb::of_letter(suffix.chars().next()?)?;
+    (is_suffix && !release.is_empty()).then_some((release, verb))
 }
 
 /// What an idempotent request is known by: caller, key and all that was asked.
@@ -390,9 +385,9 @@ impl Live {
     pub fn step(&self, name: &str) {
         {
             let mut now = locked(&self.now);
-            close_step(&mut now.operation, "done");
+            close_step(&mut now.operation, Progress::Done);
             let at = Some(Timestamp::now());
-            let step = Step { name: name.to_owned(), state: "running".into(), at };
+            let step = Step { name: name.to_owned(), state: Progress::Running.into(), at };
             now.operation.steps.push(step);
             if now.operation.state == State::Queued {
                 now.operation.state = State::Running;
@@ -403,7 +398,7 @@ impl Live {
 
     /// What has become of the step that runs; what follows it is not to blame.
     pub fn over(&self, done: bool) {
-        let state = if done { "done" } else { "failed" };
+        let state = if done { Progress::Done } else { Progress::Failed };
         close_step(&mut locked(&self.now).operation, state);
     }
 
@@ -482,16 +477,16 @@ impl Live {
 pub fn conclude(operation: &mut Operation, result: impl FnOnce(&mut Operation)) {
     result(operation);
     // Where a step has failed before, the last one has not.
-    let is_told = operation.steps.iter().any(|step| step.state == "failed");
+    let is_told = operation.steps.iter().any(|step| step.state.is(Progress::Failed));
     let is_fine = is_told || matches!(operation.state, State::Succeeded | State::Cancelled);
-    let done = if is_fine { "done" } else { "failed" };
-    close_step(operation, done);
+    close_step(operation, if is_fine { Progress::Done } else { Progress::Failed });
     operation.finished_at.get_or_insert_with(Timestamp::now);
 }
 
-fn close_step(operation: &mut Operation, state: &str) {
-    if let Some(step) = operation.steps.last_mut().filter(|step| step.state == "running") {
-        step.state = state.to_owned();
+fn close_step(operation: &mut Operation, state: Progress) {
+    let last = operation.steps.last_mut();
+    if let Some(step) = last.filter(|step| step.state.is(Progress::Running)) {
+        step.state = state.into();
     }
 }
 

@@ -25,14 +25,30 @@ fn begun_by(operations: &Operations, id: &str, user: User) -> Begun {
 
 #[test]
 fn an_id_tells_its_release_and_its_act() {
-    for (act, _) in ACTS {
-        let id = new_id("web.v1", act);
-        assert_eq!(read_id(&id), Some(("web.v1", act)), "{id}");
+    for verb in Verb::ALL {
+        let id = new_id("web.v1", verb);
+        assert_eq!(read_id(&id), Some(("web.v1", verb)), "{id}");
     }
-    assert_ne!(new_id("web", "install"), new_id("web", "install"));
+    assert_ne!(new_id("web", Verb::Install), new_id("web", Verb::Install));
     for odd in ["", "web", "web.", ".iaaaaaaa", "web.iaaaaaa", "web.iaaaaaaaa", "web.i000aaaa"] {
         assert_eq!(read_id(odd), None, "{odd}");
     }
+}
+
+#[test]
+fn a_record_is_written_with_the_words_that_all_versions_read() {
+    let step = |name: &str, state| Step { name: name.into(), state, at: None };
+    let [done, newer] = [Progress::Done.into(), Word::Other("paused".to_owned())];
+    let steps = vec![step("lock", done), step("wait", newer)];
+    let operation = Operation { act: Verb::Rollback.into(), steps, ..Operation::default() };
+    let written = serde_json::to_value(&operation).unwrap();
+    assert_eq!(written["act"], "rollback");
+    let states = serde_json::json!([
+        {"name": "lock", "state": "done", "at": null},
+        {"name": "wait", "state": "paused", "at": null},
+    ]);
+    assert_eq!(written["steps"], states);
+    assert_eq!(serde_json::from_value::<Operation>(written).unwrap(), operation);
 }
 
 #[test]
@@ -83,7 +99,7 @@ fn what_is_dropped_before_its_end_was_interrupted_and_a_second_end_is_not_heard(
     let live = operations.find("shop", "web.iaaaaaaa").unwrap();
     let operation = live.operation();
     assert_eq!(operation.state, State::Interrupted);
-    assert_eq!(operation.steps[0].state, "failed");
+    assert!(operation.steps[0].state.is(Progress::Failed));
     assert!(operation.finished_at.is_some());
     live.finish(|operation| operation.state = State::Succeeded);
     assert_eq!(live.state(), State::Interrupted);

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::lock::Seen;
 use super::record::{Record, Status};
+use super::words::Verb;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -22,8 +23,8 @@ pub struct Stuck {
     pub since: Option<Timestamp>,
     pub revision: u32,
     pub status: Status,
-    /// What to do once it is unlocked: `uninstall`, `rollback` or `upgrade`.
-    pub remedy: &'static str,
+    /// What to do once it is unlocked: uninstall, rollback or upgrade.
+    pub remedy: Verb,
     pub rollback_to: Option<u32>,
 }
 
@@ -49,17 +50,18 @@ pub fn stuck(history: &[Record], lock: Option<&Seen>, at_work: bool) -> Option<S
     let good = |record: &&Record| matches!(record.status, Status::Deployed | Status::Superseded);
     let rollback_to = history.iter().find(good).map(|record| record.revision);
     let remedy = match (newest.status, rollback_to) {
-        (Status::PendingInstall, _) => "uninstall",
-        (_, Some(_)) => "rollback",
-        (_, None) => "upgrade",
+        (Status::PendingInstall, _) => Verb::Uninstall,
+        (_, Some(_)) => Verb::Rollback,
+        (_, None) => Verb::Upgrade,
     };
     Some(Stuck {
         standing,
-        since: Timestamp::from_second(newest.modified.unwrap_or(newest.created)).ok(),
+        // Not by the label of Helm's last write: a new record has that of the one before.
+        since: Timestamp::from_second(newest.created).ok(),
         revision: newest.revision,
         status: newest.status,
         remedy,
-        rollback_to: rollback_to.filter(|_| remedy == "rollback"),
+        rollback_to: rollback_to.filter(|_| remedy == Verb::Rollback),
     })
 }
 
@@ -76,7 +78,7 @@ fn has_left(lock: &Seen, newest: &Record, older: Option<&Record>) -> bool {
     let in_time = lock.beat_at.is_some_and(|at| newest.created <= at + lock.silence());
     let next = operation.before.saturating_add(1);
     let failed = |older: &Record| (older.revision, older.status) == (next, Status::Failed);
-    let on_its_way_back = operation.act == "upgrade"
+    let on_its_way_back = operation.act.is(Verb::Upgrade)
         && newest.status == Status::PendingRollback
         && newest.revision == next.saturating_add(1)
         && older.is_some_and(failed);

@@ -60,22 +60,22 @@ fn a_lock_that_tells_nonsense_is_nobodys() {
 fn an_upgrade_that_died_on_its_way_back_is_told_from_a_rollback_elsewhere() {
     let back = record(3, Status::PendingRollback);
     let mut history = [back, record(2, Status::Failed), record(1, Status::Deployed)];
-    let lock = |act: &str| {
-        let operation = Operation { act: act.to_owned(), before: 1, ..Operation::default() };
+    let lock = |act: Verb| {
+        let operation = Operation { act: act.into(), before: 1, ..Operation::default() };
         Seen::for_tests(operation, 40, 1_000)
     };
     let standing =
-        |history: &[Record], act: &str| stuck(history, Some(&lock(act)), false).unwrap().standing;
-    assert_eq!(standing(&history, "upgrade"), Standing::Interrupted);
-    assert_eq!(standing(&history, "rollback"), Standing::Elsewhere);
+        |history: &[Record], act: Verb| stuck(history, Some(&lock(act)), false).unwrap().standing;
+    assert_eq!(standing(&history, Verb::Upgrade), Standing::Interrupted);
+    assert_eq!(standing(&history, Verb::Rollback), Standing::Elsewhere);
     history[0].created = 1_000 + 31;
-    assert_eq!(standing(&history, "upgrade"), Standing::Elsewhere);
+    assert_eq!(standing(&history, Verb::Upgrade), Standing::Elsewhere);
     history[0] = record(3, Status::PendingUpgrade);
-    assert_eq!(standing(&history, "upgrade"), Standing::Elsewhere);
+    assert_eq!(standing(&history, Verb::Upgrade), Standing::Elsewhere);
     // Helm itself goes back from what has failed alone; a person from anything.
     history[0] = record(3, Status::PendingRollback);
     history[1] = record(2, Status::PendingUpgrade);
-    assert_eq!(standing(&history, "upgrade"), Standing::Elsewhere);
+    assert_eq!(standing(&history, Verb::Upgrade), Standing::Elsewhere);
 }
 
 #[test]
@@ -93,14 +93,23 @@ fn an_operation_that_ended_and_left_it_pending_is_told_from_one_that_did_not() {
 }
 
 #[test]
+fn it_is_pending_since_its_own_record_was_made_whatever_time_that_has_of_the_one_before() {
+    for modified in [None, Some(500), Some(1_500)] {
+        let newest = Record { modified, ..record(2, Status::PendingUpgrade) };
+        let found = stuck(&[newest, record(1, Status::Deployed)], None, false).unwrap();
+        assert_eq!(found.since, Timestamp::from_second(1_000).ok(), "{modified:?}");
+    }
+}
+
+#[test]
 fn the_remedy_follows_from_what_is_pending_and_what_is_good() {
     let remedy = |history: &[Record]| {
         let stuck = stuck(history, None, false).unwrap();
         (stuck.remedy, stuck.rollback_to)
     };
-    assert_eq!(remedy(&[record(1, Status::PendingInstall)]), ("uninstall", None));
+    assert_eq!(remedy(&[record(1, Status::PendingInstall)]), (Verb::Uninstall, None));
     let upgrade = record(4, Status::PendingUpgrade);
     let history = [upgrade.clone(), record(3, Status::Failed), record(2, Status::Superseded)];
-    assert_eq!(remedy(&history), ("rollback", Some(2)));
-    assert_eq!(remedy(&[upgrade, record(3, Status::Failed)]), ("upgrade", None));
+    assert_eq!(remedy(&history), (Verb::Rollback, Some(2)));
+    assert_eq!(remedy(&[upgrade, record(3, Status::Failed)]), (Verb::Upgrade, None));
 }

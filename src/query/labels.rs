@@ -1,6 +1,9 @@
-//! Label selectors as kubectl takes them (`app=web,tier in (a,b),!canary`), matched against rows.
+//! Label selectors as kubectl takes them (`app=web,tier in (a,b),!canary,generation>3`), matched
+//! against rows.
 //!
-//! Field selectors are something else; columns have `filterBy`.
+//! They are read token by token as the API server reads them (apimachinery, `labels.Parse`), odd
+//! forms too: what it refuses is refused, what it picks is picked. Field selectors are something
+//! else; columns have `filterBy`.
 
 use compact_str::CompactString;
 
@@ -8,6 +11,12 @@ use crate::kinds::Labels;
 
 /// Terms of one selector: each costs a look at every row.
 const TERMS: usize = 32;
+/// Longest value, and longest name in a key, in bytes.
+const LONGEST: usize = 63;
+/// Longest prefix of a key: a DNS subdomain.
+const LONGEST_PREFIX: usize = 253;
+/// As much as a message repeats of what is wrong, in characters.
+const SHOWN: usize = 80;
 
 /// All terms must hold.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -29,22 +38,32 @@ enum Wants {
     Key {
         present: bool,
     },
+    /// A whole number above or below this one.
+    Number {
+        bound: i64,
+        above: bool,
+    },
 }
 
 impl Selector {
     /// Parses a selector; the error is a sentence that says what is wrong where.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let mut tokens = Tokens { text, at: 0 };
         let mut terms = Vec::new();
-        let mut rest = text.trim();
-        while !rest.is_empty() {
+        if tokens.peek() == Token::End {
+            return Ok(Self(terms));
+        }
+        loop {
             if terms.len() == TERMS {
                 return Err(format!("more than {TERMS} terms"));
             }
-            let (term, after) = term(rest)?;
-            terms.push(term);
-            rest = after;
+            terms.push(tokens.term()?);
+            match tokens.take() {
+                Token::End => return Ok(Self(terms)),
+                Token::Comma => {}
+                other => return Err(unexpected(other, "a comma or the end")),
+            }
         }
-        Ok(Self(terms))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -59,123 +78,229 @@ impl Selector {
                 Wants::Value { among, negated } => {
                     label.is_some_and(|value| among.iter().any(|one| one == value)) != *negated
                 }
+                Wants::Number { bound, above } => {
+                    let number = label.and_then(|value| value.parse::<i64>().ok());
+                    number.is_some_and(
+                        |number| if *above { number > *bound } else { number < *bound },
+                    )
+                }
             }
         })
     }
 }
 
-/// The first term, and the text behind its comma.
-fn term(text: &str) -> Result<(Term, &str), String> {
-    let (head, rest) = split(text)?;
-    let head = head.trim();
-    let made = |key: &str, wants: Wants| -> Result<Term, String> {
-        Ok(Term { key: key_of(key, head)?, wants })
-    };
-    let term = if let Some(key) = head.strip_prefix('!') {
-        made(key, Wants::Key { present: false })?
-    } else if let Some(open) = head.find('(') {
-        let inner = head.get(open + 1..).and_then(|inner| inner.strip_suffix(')'));
-        let inner = inner.ok_or_else(|| format!("no closing bracket in {head:?}"))?;
-        let mut words = head.get(..open).unwrap_or_default().split_whitespace();
-        let (key, operator) = (words.next().unwrap_or_default(), words.next());
-        let negated = match operator {
-            Some("in") => false,
-            Some("notin") => true,
-            _ => return Err(format!("{head:?} has neither in nor notin")),
-        };
-        let among =
-            inner.split(',').map(|value| value_of(value, head)).collect::<Result<_, _>>()?;
-        made(key, Wants::Value { among, negated })?
-    } else if let Some((key, value)) = head.split_once("!=") {
-        made(key, Wants::Value { among: vec![value_of(value, head)?], negated: true })?
-    } else if let Some((key, value)) = head.split_once("==").or_else(|| head.split_once('=')) {
-        made(key, Wants::Value { among: vec![value_of(value, head)?], negated: false })?
-    } else {
-        made(head, Wants::Key { present: true })?
-    };
-    Ok((term, rest))
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token<'a> {
+    End,
+    Comma,
+    Open,
+    Close,
+    Not,
+    /// `=` or `==`.
+    Equal,
+    Unequal,
+    Above,
+    Below,
+    /// A key, a value, or one of the words `in` and `notin`: which, its place says.
+    Word(&'a str),
 }
 
-/// Up to the comma that is not within brackets.
-fn split(text: &str) -> Result<(&str, &str), String> {
-    let mut depth = 0usize;
-    for (at, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => {
-                depth =
-                    depth.checked_sub(1).ok_or_else(|| format!("no bracket open in {text:?}"))?;
-            }
-            ',' if depth == 0 => {
-                let (head, rest) = text.split_at(at);
-                return Ok((head, rest.get(1..).unwrap_or_default().trim_start()));
-            }
-            _ => {}
+/// What of a text is still to be read.
+struct Tokens<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    /// The byte here; 0 at the end.
+    fn byte(&self) -> u8 {
+        self.text.as_bytes().get(self.at).copied().unwrap_or_default()
+    }
+
+    fn take(&mut self) -> Token<'a> {
+        while is_blank(self.byte()) {
+            self.at += 1;
+        }
+        let token = match self.byte() {
+            0 => return Token::End,
+            b',' => Token::Comma,
+            b'(' => Token::Open,
+            b')' => Token::Close,
+            b'!' => Token::Not,
+            b'=' => Token::Equal,
+            b'>' => Token::Above,
+            b'<' => Token::Below,
+            _ => self.word(),
+        };
+        if !matches!(token, Token::Word(_)) {
+            self.at += 1;
+        }
+        let token = match (token, self.byte()) {
+            (Token::Not, b'=') => Token::Unequal,
+            (token, _) => token,
+        };
+        if matches!(token, Token::Equal | Token::Unequal) && self.byte() == b'=' {
+            self.at += 1;
+        }
+        // To the API server a NUL ends a token, and elsewhere the text.
+        if self.byte() == 0 {
+            self.at += 1;
+        }
+        token
+    }
+
+    fn word(&mut self) -> Token<'a> {
+        let begin = self.at;
+        while !is_end_of_word(self.byte()) {
+            self.at += 1;
+        }
+        Token::Word(self.text.get(begin..self.at).unwrap_or_default())
+    }
+
+    fn peek(&self) -> Token<'a> {
+        Tokens { text: self.text, at: self.at }.take()
+    }
+
+    fn term(&mut self) -> Result<Term, String> {
+        let (present, first) = match self.take() {
+            Token::Not => (false, self.take()),
+            first => (true, first),
+        };
+        let Token::Word(word) = first else { return Err(unexpected(first, "a label")) };
+        let key = key_of(word)?;
+        if !present || matches!(self.peek(), Token::End | Token::Comma) {
+            return Ok(Term { key, wants: Wants::Key { present } });
+        }
+        let wants = match self.take() {
+            Token::Word("in") => Wants::Value { among: self.values()?, negated: false },
+            Token::Word("notin") => Wants::Value { among: self.values()?, negated: true },
+            Token::Equal => Wants::Value { among: vec![self.value()?], negated: false },
+            Token::Unequal => Wants::Value { among: vec![self.value()?], negated: true },
+            Token::Above => Wants::Number { bound: self.number()?, above: true },
+            Token::Below => Wants::Number { bound: self.number()?, above: false },
+            other => return Err(unexpected(other, "one of in, notin, =, ==, !=, > and <")),
+        };
+        Ok(Term { key, wants })
+    }
+
+    /// The value behind an operator; there may be none, which is the empty one.
+    fn value(&mut self) -> Result<CompactString, String> {
+        if matches!(self.peek(), Token::End | Token::Comma) {
+            return Ok(CompactString::default());
+        }
+        match self.take() {
+            Token::Word(word) => value_of(word),
+            other => Err(unexpected(other, "a value")),
         }
     }
-    Ok((text, ""))
+
+    fn number(&mut self) -> Result<i64, String> {
+        let value = self.value()?;
+        value.parse().map_err(|_| format!("{value:?} is no whole number"))
+    }
+
+    /// Values in brackets; between commas, or beside one, may be the empty one.
+    fn values(&mut self) -> Result<Vec<CompactString>, String> {
+        match self.take() {
+            Token::Open => {}
+            other => return Err(unexpected(other, "an opening bracket")),
+        }
+        let mut among = Vec::new();
+        loop {
+            match self.peek() {
+                Token::Word(word) => {
+                    self.take();
+                    among.push(value_of(word)?);
+                }
+                Token::Comma | Token::Close => among.push(CompactString::default()),
+                other => return Err(unexpected(other, "a value")),
+            }
+            match self.take() {
+                Token::Comma => {}
+                Token::Close => return Ok(among),
+                other => return Err(unexpected(other, "a comma or a closing bracket")),
+            }
+        }
+    }
 }
 
-fn key_of(key: &str, term: &str) -> Result<CompactString, String> {
-    let key = key.trim();
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-    if key.is_empty() || !key.chars().all(fits) {
-        return Err(format!("{key:?} in {term:?} is no label"));
-    }
-    Ok(key.into())
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-fn value_of(value: &str, term: &str) -> Result<CompactString, String> {
-    let value = value.trim();
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if !value.chars().all(fits) {
-        return Err(format!("{value:?} in {term:?} is no label's value"));
+fn is_end_of_word(byte: u8) -> bool {
+    is_blank(byte) || matches!(byte, 0 | b'=' | b'!' | b'(' | b')' | b',' | b'>' | b'<')
+}
+
+/// `[DNS subdomain/]name`.
+fn key_of(key: &str) -> Result<CompactString, String> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    if !name.is_empty() && is_name(name) && prefix.is_none_or(is_subdomain) {
+        return Ok(key.into());
     }
-    Ok(value.into())
+    Err(format!(
+        "{:?} is no label: at most {LONGEST} letters, digits, '-', '_' and '.', with a letter or \
+         digit at both ends, and before them perhaps a DNS name and '/'",
+        shown(key)
+    ))
+}
+
+fn value_of(value: &str) -> Result<CompactString, String> {
+    if is_name(value) {
+        return Ok(value.into());
+    }
+    Err(format!(
+        "{:?} is no label's value: at most {LONGEST} letters, digits, '-', '_' and '.', with a \
+         letter or digit at both ends",
+        shown(value)
+    ))
+}
+
+/// Whether this is a label's value: the empty one is.
+fn is_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let edge = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= LONGEST
+        && bytes.iter().copied().all(inner)
+        && edge(bytes.first())
+        && edge(bytes.last())
+}
+
+fn is_subdomain(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(inner)
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    text.len() <= LONGEST_PREFIX && text.split('.').all(is_part)
+}
+
+fn unexpected(token: Token<'_>, wanted: &str) -> String {
+    let found = match token {
+        Token::End => return format!("it ends where there should be {wanted}"),
+        Token::Comma => ",",
+        Token::Open => "(",
+        Token::Close => ")",
+        Token::Not => "!",
+        Token::Equal => "=",
+        Token::Unequal => "!=",
+        Token::Above => ">",
+        Token::Below => "<",
+        Token::Word(word) => word,
+    };
+    format!("{:?} where there should be {wanted}", shown(found))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn picks(selector: &str, labels: &[(&str, &str)]) -> bool {
-        Selector::parse(selector).unwrap().matches(&labels.iter().copied().collect())
-    }
-
-    #[test]
-    fn terms_are_those_of_kubectl_and_all_must_hold() {
-        let web = [("app", "web"), ("tier", "a")];
-        for selector in [
-            "",
-            "app",
-            "!canary",
-            "app=web",
-            "app==web",
-            "app!=db",
-            "other!=x",
-            "tier in (a, b)",
-            "tier notin (b,c)",
-            "other notin (x)",
-            "app=web,tier in (a,b),!canary",
-            "tier=a , app",
-        ] {
-            assert!(picks(selector, &web), "{selector}");
-        }
-        for selector in
-            ["canary", "!app", "app=db", "app!=web", "tier in (b)", "tier notin (a)", "app,app=x"]
-        {
-            assert!(!picks(selector, &web), "{selector}");
-        }
-        assert!(picks("app=", &[("app", "")]));
-    }
-
-    #[test]
-    fn what_is_no_selector_is_named() {
-        for bad in
-            ["=x", "a=b=c", "a in b", "a in (b", "a in b)", "a,,b", "a%b", "a=ü", "a near (b)", ","]
-        {
-            assert!(Selector::parse(bad).is_err(), "{bad}");
-        }
-        assert!(Selector::parse(&vec!["a"; TERMS + 1].join(",")).is_err());
-    }
-}
+#[path = "labels_tests.rs"]
+mod tests;

@@ -11,6 +11,23 @@ fn a_head_is_measured_as_it_stands_on_the_wire() {
 }
 
 #[test]
+fn a_request_calls_us_by_one_name_but_before_http_1_1_by_none() {
+    let is_fit = |version: Version, hosts: &[&str]| {
+        let mut request = Request::get("/livez").version(version);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        is_called_once(&request.body(()).unwrap())
+    };
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        assert!(is_fit(version, &["a"]), "{version:?}");
+        assert!(!is_fit(version, &["a", "a"]), "{version:?}");
+        assert_eq!(is_fit(version, &[]), version != Version::HTTP_11, "{version:?}");
+    }
+    assert!(is_fit(Version::HTTP_11, &[""]), "an address without a name has an empty one");
+}
+
+#[test]
 fn hypers_own_bound_is_above_ours_and_never_below_its_minimum() {
     let mut server = Server::default();
     assert!(server.hard_header_bytes() > 100_000, "100 kB get a 431");

@@ -18,7 +18,9 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Version;
 
+use super::pair::damage;
 use super::{TlsError, Wanted, provider};
 
 /// Stands in every subject; by it we know our own leaves from ones that somebody else put there.
@@ -107,7 +109,7 @@ impl Authority {
     /// Says which part is damaged.
     pub(super) fn parse(certificate: &[u8], key: &[u8]) -> Result<Authority, String> {
         let certificate = CertificateDer::from_pem_slice(certificate)
-            .map_err(|e| format!("ca.crt holds no PEM certificate ({e})"))?;
+            .map_err(|e| format!("ca.crt holds no PEM certificate ({})", damage(&e)))?;
         let key = std::str::from_utf8(key)
             .map_err(|e| e.to_string())
             .and_then(|text| KeyPair::from_pem(text).map_err(|e| e.to_string()))
@@ -211,10 +213,12 @@ pub(super) fn names_in(certificate: &CertificateDer<'_>) -> Vec<String> {
     x509(certificate).map_or_else(|_| Vec::new(), |parsed| names(&parsed))
 }
 
-/// The end of a certificate's life.
-pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Result<Timestamp, String> {
-    let seconds = x509(certificate)?.validity().not_after.timestamp();
-    Timestamp::from_second(seconds).map_err(|e| e.to_string())
+/// The beginning and the end of a certificate's life.
+pub(super) fn life(certificate: &CertificateDer<'_>) -> Result<(Timestamp, Timestamp), String> {
+    let parsed = x509(certificate)?;
+    let life = parsed.validity();
+    let at = |seconds| Timestamp::from_second(seconds).map_err(|e| e.to_string());
+    Ok((at(life.not_before.timestamp())?, at(life.not_after.timestamp())?))
 }
 
 /// Two thirds of the way from birth to end, in seconds since 1970.
@@ -225,9 +229,13 @@ fn renewal_time(leaf: &X509Certificate<'_>) -> i64 {
 }
 
 fn x509<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
-    X509Certificate::from_der(der.as_ref())
-        .map(|(_, parsed)| parsed)
-        .map_err(|e| format!("not an X.509 certificate ({e})"))
+    let (_, parsed) = X509Certificate::from_der(der.as_ref())
+        .map_err(|e| format!("not an X.509 certificate ({e})"))?;
+    // `openssl x509 -req` makes such ones where no extension is asked for.
+    if parsed.version() != X509Version::V3 {
+        return Err("an X.509 certificate of an old version, where TLS needs version 3".to_owned());
+    }
+    Ok(parsed)
 }
 
 fn names(parsed: &X509Certificate<'_>) -> Vec<String> {

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file or directory could not be read or written.
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {cause}", .path.display())]
     Io {
         /// What we tried: "read", "write", "create".
         action: &'static str,
         path: PathBuf,
-        source: io::Error,
+        /// Told already: as `source` it would be told twice.
+        cause: io::Error,
     },
     /// What is there is damaged, or belongs to somebody else. We never overwrite such a thing.
     #[error("{place} cannot be used: {why}; {remedy}")]

@@ -31,5 +31,5 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         }
         std::fs::read(path)
     };
-    read().map_err(|source| TlsError::Io { action: "read", path: path.to_owned(), source })
+    read().map_err(|cause| TlsError::Io { action: "read", path: path.to_owned(), cause })
 }

@@ -43,6 +43,8 @@ pub struct Keeper {
     reloads: AtomicU64,
     /// The last failure told, so that one that lasts is one line in the log.
     told: Mutex<Option<String>>,
+    /// The same of the certificate that is served: how it stands to its time.
+    untimely: Mutex<Option<&'static str>>,
 }
 
 /// What handshakes are answered with.
@@ -78,13 +80,12 @@ impl Keeper {
             failures: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             told: Mutex::new(None),
+            untimely: Mutex::new(None),
         };
         if let Some(complaint) = complaint {
             keeper.failed(complaint);
         }
-        if keeper.not_after() <= Timestamp::now() {
-            tracing::warn!(until = %keeper.not_after(), "the certificate given to us has expired");
-        }
+        keeper.judge(Timestamp::now());
         Ok(keeper)
     }
 
@@ -113,8 +114,13 @@ impl Keeper {
     }
 
     /// One look at the source: renews what is due at `now`, serves what has changed, and keeps what is
-    /// served when that fails.
+    /// served when that fails. Its time may be over by then.
     pub async fn check(&self, now: Timestamp) {
+        self.look(now).await;
+        self.judge(now);
+    }
+
+    async fn look(&self, now: Timestamp) {
         let loaded = match load(&self.source, &self.wanted, false, now).await {
             Ok(loaded) => loaded,
             Err(error) => return self.failed(error.to_string()),
@@ -129,12 +135,31 @@ impl Keeper {
         tracing::info!(until = %loaded.not_after, "serving a new certificate");
         self.served.0.store(Arc::new(loaded));
         self.reloads.fetch_add(1, Ordering::Relaxed);
+        *self.untimely.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Tells once of a certificate that no client takes by its clock. It is served all the same: a
+    /// clock may be wrong, and nobody has another one.
+    fn judge(&self, now: Timestamp) {
+        let served = self.served.0.load();
+        let (from, until) = (served.not_before, served.not_after);
+        let how = match (now < from, until <= now) {
+            (true, _) => Some("is not valid yet"),
+            (_, true) => Some("has expired"),
+            _ => None,
+        };
+        let mut told = self.untimely.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(how) = how.filter(|_| *told != how) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%from, %until, "the certificate that is served {how}");
+        }
+        *told = how;
     }
 
     fn failed(&self, why: String) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref() != Some(&why) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 "keeping the certificate that is served, until {}: {why}",
                 self.not_after()
@@ -153,7 +178,7 @@ impl Keeper {
         self.served.0.load().not_after
     }
 
-    /// Looks at the source that failed, since start.
+    /// What was wrong with the source or with what is served, since start: what lasts counts once.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
@@ -215,3 +240,7 @@ async fn blocking(
 ) -> Result<Loaded, TlsError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(TlsError::Make(e.to_string())))
 }
+
+#[cfg(test)]
+#[path = "rotate_tests.rs"]
+mod tests;

@@ -15,7 +15,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::authority::{self, Authority, Reason};
 use super::files;
-use super::pair::Loaded;
+use super::pair::{Loaded, damage};
 use super::{TlsError, Wanted};
 
 const CA_CRT: &str = "ca.crt";
@@ -94,7 +94,7 @@ pub fn read_ca(dir: &Path) -> Result<String, TlsError> {
         remedy: "restore it from a backup, or start with an empty state directory".to_owned(),
     };
     CertificateDer::from_pem_slice(&bytes)
-        .map_err(|e| broken(format!("it holds no PEM certificate ({e})")))?;
+        .map_err(|error| broken(format!("it holds no PEM certificate ({})", damage(&error))))?;
     String::from_utf8(bytes).map_err(|e| broken(e.to_string()))
 }
 
@@ -155,7 +155,7 @@ fn kept_leaf(
 fn existing(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, TlsError> {
     match files::read(&dir.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(TlsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(TlsError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -249,8 +249,8 @@ fn broken_leaf(place: String, why: String) -> TlsError {
     }
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> TlsError {
-    TlsError::Io { action, path: path.to_owned(), source }
+fn io_error(action: &'static str, path: &Path, cause: io::Error) -> TlsError {
+    TlsError::Io { action, path: path.to_owned(), cause }
 }
 
 #[cfg(test)]

@@ -176,3 +176,13 @@ fn files_that_vanish_while_running_are_told_and_not_made_anew() {
     assert!(told.err().unwrap().to_string().contains("gone"));
     assert!(!home.path().join(CA_CRT).exists());
 }
+
+#[test]
+fn the_cause_of_a_file_that_cannot_be_read_is_told_once() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(CA_CRT)).unwrap();
+    let error = anyhow::Error::from(open(home.path()).err().unwrap());
+    let told = format!("{error:#}");
+    assert!(told.contains(home.path().to_str().unwrap()), "{told}");
+    assert_eq!(told.matches("os error").count(), 1, "{told}");
+}

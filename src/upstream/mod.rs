@@ -10,6 +10,7 @@ mod discovery;
 mod error;
 mod identity;
 mod items;
+mod outage;
 mod own;
 mod path;
 mod plugin;
@@ -44,6 +45,7 @@ use kube::client::ConfigExt as _;
 use dial::{Dial, InTime};
 use identity::Credentials;
 use items::Items;
+use outage::Outage;
 use own::Own;
 
 /// A connection attempt that takes longer will not become a good one.
@@ -83,6 +85,7 @@ struct Inner {
     prefix: String,
     bearer: HttpClient,
     own: Arc<Own>,
+    outage: Outage,
     answered: AtomicU64,
     failed: AtomicU64,
 }
@@ -110,6 +113,7 @@ impl Cluster {
                 .unwrap_or_default(),
             bearer,
             own: Arc::new(Own::new(config)?),
+            outage: Outage::default(),
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         })))
@@ -176,9 +180,15 @@ impl Cluster {
             }
         };
         let count = match &answer {
-            Ok(_) => &self.0.answered,
+            Ok(_) => {
+                self.0.outage.answered();
+                &self.0.answered
+            }
             Err(UpstreamError::Cut(_)) => return answer,
-            Err(_) => &self.0.failed,
+            Err(error) => {
+                self.0.outage.failed(error, user.is_none());
+                &self.0.failed
+            }
         };
         count.fetch_add(1, Ordering::Relaxed);
         answer
@@ -190,6 +200,11 @@ impl Cluster {
         (self.0.answered.load(Ordering::Relaxed), self.0.failed.load(Ordering::Relaxed))
     }
 
+    /// When the API server was away last, as far as no caller brings that about.
+    pub fn away(&self) -> Option<tokio::time::Instant> {
+        self.0.outage.last().map(tokio::time::Instant::from_std)
+    }
+
     /// Sends a small request and reads its whole answer, at most `limit` bytes of it.
     /// Statuses of 400 and above are a [`Failure::Status`].
     pub async fn fetch(
@@ -198,6 +213,7 @@ impl Cluster {
         request: Request<Body>,
         limit: usize,
     ) -> Result<Bytes, Failure> {
+        let begun = (matches!(who, Identity::Server), self.counts().0);
         let answer = async {
             let response = self.send(who, request).await?;
             let (head, body) = response.into_parts();
@@ -214,7 +230,7 @@ impl Cluster {
             Ok(body)
         };
         let timed = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
-        timed.unwrap_or(Err(Failure::Upstream(UpstreamError::Timeout)))
+        timed.unwrap_or_else(|_| Err(self.late(begun)))
     }
 
     /// GET of a list, at most `limit` bytes of it: hands out each item's JSON as it arrives and
@@ -230,6 +246,7 @@ impl Cluster {
             .header(header::ACCEPT, accept)
             .body(Body::empty())
             .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+        let begun = (matches!(who, Identity::Server), self.counts().0);
         let answer = async {
             let (head, mut body) = self.send(who, request).await?.into_parts();
             if head.status.is_client_error() || head.status.is_server_error() {
@@ -250,7 +267,16 @@ impl Cluster {
             Ok(items.end()?)
         };
         let timed = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
-        timed.unwrap_or(Err(Failure::Upstream(UpstreamError::Timeout)))
+        timed.unwrap_or_else(|_| Err(self.late(begun)))
+    }
+
+    /// No whole answer came in time. Where others had one since, it is this one that takes long.
+    fn late(&self, (is_ours, answered): (bool, u64)) -> Failure {
+        let late = UpstreamError::Timeout;
+        if self.counts().0 == answered {
+            self.0.outage.failed(&late, is_ours);
+        }
+        late.into()
     }
 
     /// GET of `path` (path and query, already encoded) as JSON.

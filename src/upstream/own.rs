@@ -40,6 +40,9 @@ const REFUSED: Duration = Duration::from_secs(60);
 /// For a run under way: less than what those wait whom we answer, so that they hear why.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// Of a token: it is a secret, so what it has is not shown.
+const NO_HEADER: &str = "cannot stand in a header: is there a line break in it?";
+
 type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
 pub(super) struct Own {
@@ -214,7 +217,10 @@ impl Source {
             Self::File(path) => {
                 let token = std::fs::read_to_string(path);
                 let token = token.map_err(|error| format!("token file {path}: {error}"))?;
-                let token = bearer(&token).ok_or_else(|| format!("no token in {path}"))?;
+                let token = bearer(&token).ok_or_else(|| match token.trim().is_empty() {
+                    true => format!("no token in {path}"),
+                    false => format!("the token in {path} {NO_HEADER}"),
+                })?;
                 let renew = Timestamp::now().checked_add(FILE).ok();
                 Ok(Given { authorization: Some(token), renew, ..Given::default() })
             }
@@ -267,11 +273,23 @@ fn stack(config: &kube::Config, given: &Given) -> Result<Stack, UpstreamError> {
         info.client_certificate_data = Some(STANDARD.encode(certificate));
         info.client_key_data = Some(STANDARD.encode(key).into());
     }
+    judge(&config.auth_info)?;
     let auth = config.auth_layer().map_err(setup)?;
     let plain = client(connector(&config)?, CONNECTING);
     let stack =
         tower::ServiceBuilder::new().option_layer(auth).service(plain.map_err(BoxError::from));
     Ok(BoxCloneSyncService::new(stack.map_err(Into::into)))
+}
+
+/// kube takes a token that never changes for a header as it stands, and panics where it is none.
+fn judge(info: &AuthInfo) -> Result<(), UpstreamError> {
+    let known = serde_json::to_value(info).unwrap_or_default();
+    let tokens = ["/token", "/auth-provider/config/id-token"].map(|at| known.pointer(at));
+    let mut tokens = tokens.into_iter().flatten().filter_map(|token| token.as_str());
+    match tokens.all(|token| HeaderValue::from_str(token).is_ok()) {
+        true => Ok(()),
+        false => Err(UpstreamError::Setup(format!("the user's token {NO_HEADER}"))),
+    }
 }
 
 /// The header for a token, without what stands around it; `None` when nothing or no header is left.

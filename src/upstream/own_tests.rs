@@ -277,3 +277,23 @@ async fn a_plugin_that_fails_at_the_start_is_named() {
     let error = Own::new(config).err().unwrap().to_string();
     assert!(error.contains("false ended with exit status: 1"), "{error}");
 }
+
+#[test]
+fn a_token_that_is_no_header_is_refused_and_not_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    fs::write(&path, "hid\nden\n").unwrap();
+    let id = json!({"name": "oidc", "config": {"id-token": "hid\nden"}});
+    for user in [
+        json!({"token": "hidden\n"}),
+        json!({"token": "hid\rden"}),
+        json!({"auth-provider": id}),
+        json!({"tokenFile": path}),
+    ] {
+        let mut config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        config.auth_info = serde_json::from_value(user.clone()).unwrap();
+        let error = Own::new(config).err().unwrap().to_string();
+        assert!(error.contains("cannot stand in a header"), "{user}: {error}");
+        assert!(!error.contains("hid"), "{error}");
+    }
+}

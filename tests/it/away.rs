@@ -11,7 +11,7 @@ use binnacle::app::{self, Running};
 use binnacle::config;
 use binnacle::demo::{Demo, DemoOptions};
 use rustls::ClientConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::certificate::trusting;
 use crate::fault_proxy::Front;
@@ -173,6 +173,21 @@ async fn a_search_in_part_of_the_namespaces_says_that_nobody_could_be_asked_abou
     let body = answer.json();
     assert!(body["listMeta"]["totalItems"].as_u64() > Some(0), "{body}");
     assert_eq!(body["errors"].as_array().map(Vec::len), Some(1), "{body}");
+}
+
+#[tokio::test]
+async fn releases_of_part_of_the_namespaces_say_that_nobody_could_be_asked_about_the_rest() {
+    let front = Fronted::start("60").await;
+    let (team, nothing) = ("demo-team-token", json!([]));
+    let before = front.get(team, "/api/v1/release/shop").await;
+    assert_eq!((before.status, &before.json()["errors"]), (200, &nothing), "{}", before.text());
+    front.demo.faults().respond("/apis/authorization.k8s.io", 503, u32::MAX);
+    let answer = front.get(team, "/api/v1/release").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let body = answer.json();
+    let errors = body["errors"].as_array().unwrap();
+    let is_silence = |error: &Value| error["ErrStatus"]["code"].as_u64() >= Some(500);
+    assert!(!errors.is_empty() && errors.iter().all(is_silence), "{body}");
 }
 
 #[tokio::test]

@@ -390,7 +390,9 @@ async fn bytes_that_no_client_would_send_are_refused_and_do_no_harm() {
     let gateway = gateway::start(Options::default()).await;
     let end = format!("Host: x\r\nAuthorization: Bearer {}\r\n", cluster.token("nobody"));
     let close = format!("{end}Connection: close\r\n\r\n");
-    let refused: [(&str, Vec<u8>); 12] = [
+    let refused: [(&str, Vec<u8>); 14] = [
+        ("400", b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n".to_vec()),
+        ("400", format!("GET /livez HTTP/1.1\r\nHost: x\r\n{close}").into_bytes()),
         ("400", format!("GET /api/v1/pod\0 HTTP/1.1\r\n{close}").into_bytes()),
         ("400", format!("GET /api/v1/pod/\u{7f} HTTP/1.1\r\n{close}").into_bytes()),
         ("400", [&b"GET /api/v1/pod/\xff HTTP/1.1\r\n"[..], close.as_bytes()].concat()),
@@ -413,6 +415,9 @@ async fn bytes_that_no_client_would_send_are_refused_and_do_no_harm() {
         let sent = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{sent:?}: {answer:?}");
     }
+    // Probes may be older than names.
+    let probed = raw(&gateway, b"GET /livez HTTP/1.0\r\n\r\n").await;
+    assert_eq!(probed.split_whitespace().nth(1), Some("200"), "{probed}");
     // Forms of a target that are well made and still name nothing here, or somebody else.
     for (start, status) in [
         ("GET *", "404"),

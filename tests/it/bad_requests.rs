@@ -2,10 +2,12 @@
 //! what does not exist, is not theirs, is no JSON, too large, of another type or method, or encoded
 //! oddly. Each answer has the right status and words that name the thing, and nothing is half done.
 //!
-//! Here reads, raw objects, actions and scales; bodies and forms: `forms`. It is NOT where broken
-//! HTTP, headers and credentials are tested (`bad_input.rs`).
+//! Here reads, raw objects, actions and scales; bodies and forms: `forms`; lists for objects, names
+//! that nothing can have, selectors: `shapes`. It is NOT where broken HTTP, headers and credentials
+//! are tested (`bad_input.rs`).
 
 mod forms;
+mod shapes;
 
 use binnacle::kinds::{KINDS, KindDef, Source};
 use bytes::Bytes;
@@ -298,7 +300,7 @@ async fn actions_and_scales_say_what_is_wrong_and_change_nothing() {
         for kind in ["nosuchkind", "configmap", "nosuch.example.org"] {
             ask(Admin, format!("/api/v1/scale/{kind}/{namespace}/web"), 404, kind).await;
         }
-        ask(Admin, "/api/v1/scale/deployment/web".to_owned(), 400, "").await;
+        ask(Admin, "/api/v1/scale/deployment/web".to_owned(), 400, "/NAMESPACE/NAME").await;
         for place in ["deployment/a/@", "deployment/@/web", "@/a/b", "deployment/@"] {
             desk.is_odd(method.clone(), &format!("/api/v1/scale/{place}{query}")).await;
         }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use binnacle::tls::{Keeper, Source, TlsError, Wanted, read_ca, wanted_names};
+use binnacle::tls::{Keeper, Source, TlsError, Wanted, read_ca, read_ca_of, wanted_names};
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use jiff::{SignedDuration, Timestamp};
@@ -347,6 +347,10 @@ async fn a_secret_that_is_not_ours_is_used_as_given_and_never_touched() {
     assert_eq!(keeper.ca_pem(), None);
     let far = Timestamp::now() + SignedDuration::from_hours(24 * 1000);
     keeper.check(far).await;
+    let shown = read_ca_of(client("admin").await, &namespace, "binnacle-tls").await;
+    let told = shown.unwrap_err().to_string();
+    assert!(told.contains(&namespace) && told.contains("not ours"), "{told}");
+    assert!(told.contains("whoever issued") && !told.contains("delete"), "{told}");
     assert_eq!(secrets.get("binnacle-tls").await.unwrap(), before);
 }
 

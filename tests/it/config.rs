@@ -79,6 +79,8 @@ fn every_sort_of_bad_value_is_refused_by_name() {
         ("--trusted-origins", "https://*.example.com"),
         ("--trusted-origins", "https://headlamp.example.com:443"),
         ("--tls-secret", "no-namespace"),
+        ("--settings-name", "Bad Name!"),
+        ("--settings-name", "../secrets/x"),
         ("--log-level", "loud"),
         ("--log-format", "xml"),
         ("--namespaces", "Upper"),
@@ -136,6 +138,53 @@ fn what_a_file_holds_is_judged_by_the_check_too_and_never_quoted() {
     refused_for_its_content(&pair, "--tls-cert");
     let good = ["config", "check", "--kubeconfig", kubeconfig, "--context", "mine"];
     assert!(row(&binnacle(&good, &[]), "context").contains("mine"));
+}
+
+#[test]
+fn what_a_kubeconfigs_cluster_and_user_name_is_judged_by_the_check_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    let path = kubeconfig.to_str().unwrap();
+    let server = "server: 'https://127.0.0.1:9'";
+    let write = |cluster: &str, user: &str| {
+        let text = format!(
+            "current-context: mine\ncontexts:\n- {{name: mine, context: {{cluster: c, user: u}}}}\n\
+             clusters:\n- {{name: c, cluster: {{{server}{cluster}}}}}\n\
+             users:\n- {{name: u, user: {{{user}}}}}\n"
+        );
+        std::fs::write(&kubeconfig, text).unwrap();
+    };
+    std::fs::write(folder.path().join("rubbish"), "my-secret\n").unwrap();
+    std::fs::write(folder.path().join("token"), "my-\nsecret\n").unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["me".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["me".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("crt"), made.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("key"), other.signing_key.serialize_pem()).unwrap();
+    for (cluster, user, words) in [
+        (", certificate-authority-data: aGVsbG8=", "token: t", "no PEM certificate"),
+        (", certificate-authority: rubbish", "token: t", "no PEM certificate"),
+        (", certificate-authority: none", "token: t", "none"),
+        (", certificate-authority: crt, proxy-url: 'ftp://x'", "token: t", "socks5://"),
+        (", certificate-authority: crt", "token: \"my-secret\\n\"", "line break"),
+        (", certificate-authority: crt", "tokenFile: token", "line break"),
+        (", certificate-authority: crt", "tokenFile: none", "none"),
+        (", certificate-authority: crt", "client-certificate: crt, client-key: none", "none"),
+        (", certificate-authority: crt", "client-certificate: crt, client-key: key", "private key"),
+        (", certificate-authority: crt", "token: t, as-groups: [g]", "without as"),
+    ] {
+        write(cluster, user);
+        refused_for_its_content(&["--kubeconfig", path], words);
+    }
+    refused_for_its_content(&["--kubeconfig", path], path);
+    // A command is left for a start, and an empty authority is none, as kubectl has both.
+    let check = ["config", "check", "--kubeconfig", path];
+    for (cluster, user) in [
+        (", certificate-authority: crt", "exec: {command: /no/such/command}"),
+        (", certificate-authority: crt, certificate-authority-data: ''", "token: t"),
+    ] {
+        write(cluster, user);
+        assert!(row(&binnacle(&check, &[]), "kubeconfig").contains(path));
+    }
 }
 
 /// What a check and a start say of a kubeconfig that no setting names.
@@ -213,6 +262,16 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
     assert_eq!(fields("drain-grace")[1..], ["2", "(BINNACLE_DRAIN_GRACE)"]);
     assert_eq!(fields("stale-while-away")[1..3], ["1", "(stale-while-away"]);
     assert_eq!(fields("max-body")[1..], ["3Mi", "(default)"]);
+}
+
+#[test]
+fn a_value_of_several_lines_is_one_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "system-banner: |\n  one\n  two\n");
+    let output = binnacle(&["config", "check", "--config", &path], &[]);
+    assert!(row(&output, "system-banner").contains("one\\ntwo\\n"), "{}", stdout(&output));
+    let rows = binnacle(&["config", "check"], &[]);
+    assert_eq!(stdout(&output).lines().count(), stdout(&rows).lines().count());
 }
 
 #[test]

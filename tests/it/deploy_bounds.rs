@@ -28,6 +28,15 @@ async fn a_file_is_read_for_known_callers_and_a_text_over_and_over_is_refused() 
     assert_eq!(answer.status, 400, "{}", answer.text());
     let path = format!("/api/v1/namespaces/{namespace}/configmaps/big");
     assert_eq!(live(cluster, &path).await, None);
+    // Lists of nine lists of nine: some 300 bytes, and 70,000 values.
+    let mut short = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..5 {
+        let row = vec![format!("*a{}", level - 1); 9].join(", ");
+        short.push_str(&format!("a{level}: &a{level} [{row}]\n"));
+    }
+    let answer = file(&gateway, admin, &namespace, &short).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("Nodes"), "{}", answer.text());
     let answer = file(&gateway, admin, &namespace, &big(1 << 10, 40)).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     let made = live(cluster, &path).await.unwrap();

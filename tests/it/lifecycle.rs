@@ -101,11 +101,17 @@ pub async fn get(
     in_time(&format!("an answer to {url}"), exchange).await
 }
 
+/// The line that says which cluster it is: why its API server does not answer may be told before.
+fn which(binary: &Binary) -> &str {
+    let line = binary.said.iter().find(|line| line.starts_with("cluster "));
+    line.unwrap_or_else(|| panic!("no cluster in {:#?}", binary.said))
+}
+
 #[tokio::test]
 async fn the_demo_says_what_it_is_and_probes_need_no_language_and_no_credentials() {
     let folder = tempfile::tempdir().unwrap();
     let binary = Binary::start(folder.path(), &["--demo"]).await;
-    let first = &binary.said[0];
+    let first = which(&binary);
     assert!(first.contains("demo") && first.contains("asked for"), "{:#?}", binary.said);
     assert!(binary.said.iter().any(|line| line.contains("curl")), "{:#?}", binary.said);
 
@@ -286,7 +292,7 @@ async fn without_an_api_server_it_starts_says_so_and_is_ready_after_its_deadline
     let closed = closed_port();
     let path = kubeconfig(folder.path(), &closed, "mine");
     let binary = Binary::start(folder.path(), &["--kubeconfig", &path]).await;
-    let first = &binary.said[0];
+    let first = which(&binary);
     assert!(first.contains("nowhere") && first.contains("--demo"), "{:#?}", binary.said);
     assert_eq!(binary.get("/livez", "").await.text(), "ok");
     assert_eq!(binary.get("/api/v1/pod", "").await.status, 401);
@@ -355,7 +361,7 @@ pub fn anybody() -> ClientConfig {
 }
 
 /// The API server is there from now on: what comes to the port goes to the demo.
-fn open(port: TcpSocket, demo: &Demo) {
+pub fn open(port: TcpSocket, demo: &Demo) {
     let (listener, demo) = (port.listen(64).unwrap(), demo.addr());
     tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
@@ -482,7 +488,7 @@ async fn a_second_signal_ends_the_drain_at_once() {
 async fn the_cluster_is_a_persons_own_before_it_is_the_demo() {
     let folder = tempfile::tempdir().unwrap();
     let first = Binary::start(folder.path(), &[]).await;
-    let said = &first.said[0];
+    let said = which(&first);
     assert!(said.starts_with("cluster \"demo\": no cluster is configured"), "{said}");
     assert!(first.get("/api/v1/pod", "").await.pods() > 0);
 
@@ -491,21 +497,21 @@ async fn the_cluster_is_a_persons_own_before_it_is_the_demo() {
     std::fs::create_dir(folder.path().join(".kube")).unwrap();
     std::fs::write(&own, "contexts: null\ncurrent-context: \"\"\n").unwrap();
     let empty = Binary::start(folder.path(), &[]).await;
-    let said = &empty.said[0];
+    let said = which(&empty);
     assert!(said.starts_with("cluster \"demo\": no cluster is configured: ~/.kube/"), "{said}");
 
     let closed = closed_port();
     let path = kubeconfig(folder.path(), &closed, "mine");
     std::fs::copy(&path, &own).unwrap();
     let second = Binary::start(folder.path(), &[]).await;
-    let said = &second.said[0];
+    let said = which(&second);
     assert!(said.starts_with("cluster \"nowhere\": ~/.kube/config exists"), "{said}");
     assert!(said.contains("--demo"), "{said}");
 
     let mut told = command(folder.path());
     told.env("KUBECONFIG", &path);
     let third = Binary::of(told, folder.path(), &[]).await;
-    let said = &third.said[0];
+    let said = which(&third);
     assert!(said.starts_with("cluster \"nowhere\": $KUBECONFIG is set"), "{said}");
 }
 

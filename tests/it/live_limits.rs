@@ -412,3 +412,29 @@ async fn one_slow_answer_of_the_api_server_does_not_hold_up_the_next_for_long() 
     let next = tokio::time::timeout(Duration::from_secs(16), asked_again()).await;
     assert!(next.is_ok(), "the next look waits for longer than the one before took");
 }
+
+#[tokio::test]
+async fn an_api_server_that_has_just_begun_ends_no_stream_by_what_it_denies_at_first() {
+    let front = Front::start(20, "60").await;
+    let often = Duration::from_millis(300);
+    let pace = Pace { live: often, reread: often, poll: often, ..Pace::default() };
+    front.running.gateway.streams.pace.store(Arc::new(pace));
+    let pods = front.get(PODS).await.json();
+    let of = |name: &str| pods["pods"][0]["objectMeta"][name].as_str().unwrap().to_owned();
+    let (namespace, pod) = (of("namespace"), of("name"));
+    let mut shown = front.open(ADMIN, &format!("{PODS}/{namespace}/{pod}")).await.unwrap();
+    reads(&mut shown, "event: whole").await;
+    let faults = front.demo.faults();
+    faults.set_down(true);
+    reads(&mut shown, "event: stale").await;
+    let away = async {
+        while front.running.gateway.cluster.away().is_none() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    in_time("our own watches know it", away).await;
+    faults.respond(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"), 403, 3);
+    faults.set_down(false);
+    // Behind an end nothing more would come.
+    reads(&mut shown, "event: current").await;
+}

@@ -3,7 +3,6 @@
 //!
 //! It proves nothing itself; the modules beside it do (`proxies.rs`).
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -18,6 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::debian;
 
 const CONFIG: &str = include_str!("../../deploy/nginx.conf");
+/// The replica in it.
+const SERVER: &str = "127.0.0.1:9090";
 /// Until it is given up; never how long it should take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -104,17 +105,18 @@ fn adapted(folder: &Path, port: u16, servers: &[SocketAddr], base_path: &str) ->
     // Its workers must get into the folder; without root nobody can be somebody else anyway.
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0);
     let user = if is_root { "user root;" } else { "" };
-    let mut upstream = String::new();
-    for server in servers {
-        write!(upstream, "server {server}; ").unwrap();
-    }
+    // With all that its line says of a server.
+    let is_server = |line: &&str| line.trim_start().starts_with(&format!("server {SERVER}"));
+    let shipped = CONFIG.lines().find(is_server).expect("deploy/nginx.conf has a server");
+    let of = |server: &SocketAddr| shipped.replace(SERVER, &server.to_string());
+    let upstream = servers.iter().map(of).collect::<Vec<_>>().join("\n");
     let mut config = CONFIG.to_owned();
     for (shipped, ours) in [
         ("user www-data;", user.to_owned()),
         ("/run/nginx.pid", format!("{place}/nginx.pid")),
         ("/var/log/nginx/", format!("{place}/")),
         ("/var/lib/nginx/", format!("{place}/")),
-        ("server 127.0.0.1:9090;", upstream),
+        (shipped, upstream),
         ("listen 80;", format!("listen unix:{place}/http.sock;")),
         ("listen [::]:80;", String::new()),
         ("listen 443 ssl http2;", format!("listen 127.0.0.1:{port} ssl http2;")),

@@ -20,7 +20,7 @@ async fn shown(front: &Front, path: &str) -> Value {
 #[tokio::test]
 async fn every_kind_has_a_row_in_the_demo_and_each_of_them_has_a_detail() {
     let (front, _demo) = Front::demo(0).await;
-    for kind in KINDS {
+    for kind in &KINDS {
         let there = front.api.list(&kind.resource.collection(None)).await;
         assert!(!there.is_empty(), "the demo has no {}", kind.name);
         // Usage has no route of its own.

@@ -11,15 +11,19 @@ use binnacle::api::Pace;
 use futures::SinkExt as _;
 use http::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::certificate::trusting;
 use crate::cluster::{self, Cluster};
 use crate::gateway::{self, Gateway, Options};
 use crate::kubectl::{Pair, Way, finish, first_lines, forwarded};
-use crate::lifecycle::in_time;
+use crate::lifecycle::{self, in_time};
 use crate::log_streams::{Stream, socket, told};
-use crate::logs::counting;
+use crate::logs::{asked, counting};
 use crate::nginx::{self, Nginx};
 use crate::people;
 use crate::shell_polling::Xhr;
@@ -385,6 +389,71 @@ async fn a_chart_is_not_too_large_for_nginx_and_lists_at_the_same_paths_are_not_
         assert_eq!(answer.status, 200, "{list}: {}", answer.text());
     }
     front.stop().await;
+}
+
+/// A server that answers everything, each time on a connection of its own, until it is aborted.
+fn answering(listener: TcpListener) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            if asked(&mut tcp).await.is_some() {
+                let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+                let _ = tcp.write_all(answer).await;
+            }
+        }
+    })
+}
+
+/// What nginx says of so many requests, one after the other.
+async fn statuses(nginx: &Nginx, requests: usize) -> Vec<u16> {
+    let (tls, url) = (trusting(nginx.root_pem()), format!("{}/api/v1/pod", nginx.url()));
+    let mut all = Vec::new();
+    for _ in 0..requests {
+        all.push(lifecycle::get(&tls, &url, &[]).await.unwrap().status);
+    }
+    all
+}
+
+#[tokio::test]
+async fn replicas_that_were_refused_in_turn_are_asked_again_at_once() {
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        servers.push((listener.local_addr().unwrap(), answering(listener)));
+    }
+    let addresses: Vec<_> = servers.iter().map(|(address, _)| *address).collect();
+    let nginx = nginx::start(&addresses, "").await;
+    // As a rolling update does it: one after the other is away for a moment.
+    for (address, server) in &mut servers {
+        server.abort();
+        assert!((&mut *server).await.unwrap_err().is_cancelled());
+        assert_eq!(statuses(&nginx, 4).await, [200u16; 4], "{address} is away");
+        *server = answering(TcpListener::bind(*address).await.unwrap());
+    }
+    assert_eq!(statuses(&nginx, 4).await, [200u16; 4], "both are back");
+}
+
+#[tokio::test]
+async fn who_does_not_even_refuse_is_passed_over_before_anybody_gives_up() {
+    let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Nobody takes what comes here: when its queue is full, connecting is not answered.
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let silent = silent.listen(1).unwrap();
+    let gone = silent.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(one) = timeout(Duration::from_millis(500), TcpStream::connect(gone)).await {
+        queue.push(one.unwrap());
+        assert!(queue.len() < 100, "the queue has an end");
+    }
+    let nginx = nginx::start(&[gone, here.local_addr().unwrap()], "").await;
+    let server = answering(here);
+    // nginx's own patience would be twice as long.
+    let said = timeout(NGINX_GIVES_UP / 2, statuses(&nginx, 2)).await;
+    assert_eq!(said.expect("in time"), [200u16; 2]);
+    let is_logged = || async { nginx.access_log().contains(&gone.to_string()) };
+    Cluster::eventually("it was tried", is_logged).await;
+    server.abort();
+    drop(queue);
 }
 
 #[test]

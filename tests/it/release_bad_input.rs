@@ -58,9 +58,9 @@ async fn is_clean(cluster: &Cluster, namespace: &str) {
 }
 
 /// Nine times nine times … an anchor.
-fn bomb() -> String {
+fn bomb(levels: usize) -> String {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for level in 1..9 {
+    for level in 1..levels {
         let before = format!("*a{}", level - 1);
         text += &format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", "));
     }
@@ -123,7 +123,8 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ("values that are a list in YAML", with("values", json!("- a\n- b\n"))),
         ("values that are no YAML", with("values", json!("a: [b\nc: }"))),
         ("5 MB of values", with("values", json!({"a": "x".repeat(5 << 20)}))),
-        ("a YAML bomb", with("values", json!(bomb()))),
+        ("a YAML bomb", with("values", json!(bomb(9)))),
+        ("a few bytes that are many values", with("values", json!(bomb(5)))),
         ("an unknown key", with("colour", json!("red"))),
         ("a set that is none", with("set", json!(["a.b"]))),
         ("a set into nowhere", with("set", json!(["a[999999999]=c"]))),

@@ -367,8 +367,8 @@ async fn forgetful(mut tcp: TcpStream, tries: Arc<AtomicUsize>) {
     while socket.next().await.is_some_and(|heard| heard.is_ok()) {}
 }
 
-#[tokio::test]
-async fn a_shell_whose_end_the_api_server_has_lost_is_tried_once_more() {
+/// Such an API server, and how often it was asked for a process.
+async fn forgetful_server() -> (SocketAddr, Arc<AtomicUsize>) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
     let tries = Arc::<AtomicUsize>::default();
@@ -378,6 +378,35 @@ async fn a_shell_whose_end_the_api_server_has_lost_is_tried_once_more() {
             tokio::spawn(forgetful(tcp, counted.clone()));
         }
     });
+    (address, tries)
+}
+
+#[tokio::test]
+async fn whose_token_is_too_long_for_a_cookie_is_told_so_and_may_bring_it_himself() {
+    let (address, tries) = forgetful_server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let running = in_front_of(address, folder.path()).await;
+    let tls = trusting(running.ca_pem.as_deref().unwrap());
+    let token = "t".repeat(3000);
+    let url = format!("https://{}/api/v1/pod/shop/web/shell/main?shell=sh", running.https);
+    let answer = get(&tls, &url, &bearer(&token)).await.unwrap();
+    assert_eq!((answer.status, answer.header("set-cookie")), (200, ""), "{}", answer.text());
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    let bring = format!("Bearer {token}");
+    let cases: [(&[(&str, &str)], &str); 2] =
+        [(&[], "too long"), (&[("authorization", bring.as_str())], "not found")];
+    for (headers, words) in cases {
+        let mut shell = Shell::at(running.https, tls.clone(), WEBSOCKET, headers).await;
+        shell.say(&[bind(&id), resize(80, 24)]).await;
+        let reason = shell.end().await.refusal().to_owned();
+        assert!(reason.contains(words), "{words}: {reason}");
+    }
+    assert_eq!(tries.load(Ordering::SeqCst), 2, "nobody else opened one");
+}
+
+#[tokio::test]
+async fn a_shell_whose_end_the_api_server_has_lost_is_tried_once_more() {
+    let (address, tries) = forgetful_server().await;
     let folder = tempfile::tempdir().unwrap();
     let running = in_front_of(address, folder.path()).await;
     let tls = trusting(running.ca_pem.as_deref().unwrap());

@@ -229,6 +229,26 @@ async fn under_a_base_path_the_ui_finds_it_by_its_probe() {
     }
     let bare = get(&gateway, "/ops/dash", &[]).await;
     assert_eq!((bare.status, bare.header("location")), (307, "/ops/dash/"));
+    // Behind a proxy that takes off a prefix, and with what else the address says.
+    let outer = ("x-forwarded-prefix", "/outer");
+    let bare = get(&gateway, "/ops/dash?a=b&c", &[outer]).await;
+    assert_eq!((bare.status, bare.header("location")), (307, "/outer/ops/dash/?a=b&c"));
+    let link = format!("/ops/dash/?token={}", gateway.local_token.as_ref().unwrap());
+    let signed = get(&gateway, &link, &[outer]).await;
+    assert_eq!((signed.status, signed.header("location")), (303, "/outer/ops/dash/"));
+    let cookie = signed.header("set-cookie");
+    assert!(cookie.contains("; Path=/outer/ops/dash/;"), "{cookie}");
     assert_eq!(get(&gateway, "/ops/dash/main.js", &[]).await.text(), "plain en");
+    // Its root is a route like any other, with and without the slash.
+    for path in ["/ops/dash", "/ops/dash/"] {
+        let posted = gateway.request(Method::POST, None, path, &[], Vec::new()).await;
+        let said = posted.text();
+        assert_eq!((posted.status, said.as_str()), (405, "405: Method Not Allowed"), "{path}");
+        assert!(!posted.header("x-request-id").is_empty(), "{path}: {:?}", posted.headers);
+    }
+    let page = get(&gateway, "/ops/dash/", &[]).await;
+    assert!(!page.header("x-request-id").is_empty(), "{:?}", page.headers);
+    let metrics = gateway.get("admin", "/ops/dash/metrics").await.text();
+    assert!(metrics.contains(r#"route="/ops/dash/",method="GET""#), "{metrics}");
     gateway.stop().await;
 }

@@ -38,7 +38,7 @@ pub const UPGRADE: [(&str, &str); 4] = [
 ];
 
 /// Waits until the first container of the pod runs.
-async fn runs(cluster: &Cluster, namespace: &str, pod: &str) {
+pub async fn runs(cluster: &Cluster, namespace: &str, pod: &str) {
     let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}");
     let running = || async {
         let (_, _, body) = cluster.get(cluster.token("admin"), &path).await;
@@ -175,7 +175,7 @@ impl Client {
         format!("{:?} {:?} {} {:?}", self.out, self.error, self.end, self.close)
     }
 
-    async fn shows(&mut self, text: &str) {
+    pub async fn shows(&mut self, text: &str) {
         self.until(text, |client| client.out.contains(text)).await;
     }
 

@@ -23,6 +23,7 @@ use crate::api::body::{TURN, too_many, turn};
 use crate::api::error::ApiError;
 use crate::api::live::events::{self, WRITE};
 use crate::api::passthrough::user_name;
+use crate::api::releases::write::whose;
 use crate::api::respond::{Freshness, Reply};
 use crate::api::target::{encoded, segment};
 use crate::api::{CONTRACT, Caller, Gateway, Shared};
@@ -223,7 +224,7 @@ pub async fn chart_from_registry(
         let args = [("reference", reference.as_str())];
         return Err(ApiError::bad_request("error-chart-air-gap", &args));
     }
-    let caller = user_name(gateway, user).await;
+    let caller = whose(&user_name(gateway, user).await, user);
     gateway.store.pull(&caller, reference).await.map_err(|error| {
         let status = match &error {
             BadChart::Busy(_) => return too_many(),

@@ -30,8 +30,10 @@ use tower::ServiceExt as _;
 
 use super::events::{Places, Seat};
 use super::held::{Held, Whole};
+use super::pace::Pace;
 use crate::api::error::ApiError;
-use crate::api::respond::{AGE, Denied, SOURCE, SOURCES};
+use crate::api::respond::{Denied, Freshness};
+use crate::api::standing::Doubt;
 use crate::api::{CONTRACT, Caller, Gateway};
 use crate::cache::{Feed, State};
 use crate::i18n::Locale;
@@ -47,37 +49,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const REST: u32 = 4;
 /// How long nobody looks whether a token is over: clocks are set, and machines sleep.
 const CLOCK: Duration = Duration::from_secs(5);
-
-/// How often what is done. A field of [`Streams`], so that tests need not wait.
-#[derive(Debug, Clone)]
-pub struct Pace {
-    /// At least so long between two evaluations of what the shared cache answers.
-    pub shared: Duration,
-    /// The same for what is read with the caller's credentials.
-    pub live: Duration,
-    /// The longest between two evaluations of what the cache answers. A right that was taken away
-    /// is believed in for 10 s, so that a stream ends 15 s after it at the latest.
-    pub check: Duration,
-    /// The longest for details: each is a GET as the caller, which asks for the right by itself.
-    pub reread: Duration,
-    /// The longest for what nobody watches: live kinds, custom objects, usage.
-    pub poll: Duration,
-    /// A sign of life after so long a silence; proxies give up after 60 s.
-    pub heartbeat: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            shared: Duration::from_millis(500),
-            live: Duration::from_secs(1),
-            check: Duration::from_secs(5),
-            reread: Duration::from_secs(10),
-            poll: Duration::from_secs(5),
-            heartbeat: Duration::from_secs(15),
-        }
-    }
-}
 
 /// All live streams of this process.
 #[derive(Default)]
@@ -155,6 +126,33 @@ impl Seen {
             }
         }
     }
+}
+
+/// What an evaluation found, but for a denial of an API server that may have begun just now: until
+/// there is another word what was shown stays, out of date, and nothing new is shown.
+fn doubted(
+    found: Result<Found, Arc<ApiError>>,
+    doubt: &mut Doubt,
+    now: Instant,
+) -> Result<Found, Arc<ApiError>> {
+    let (is_denied, is_stale) = match &found {
+        Ok(found) => (found.denied.is_some(), found.trouble.is_some()),
+        Err(error) => (error.status == StatusCode::FORBIDDEN, false),
+    };
+    // Our own watches are silent.
+    doubt.was_away(is_stale.then_some(now));
+    if is_denied && doubt.excuses(now) {
+        return Err(stale());
+    }
+    if found.is_ok() && !is_denied && !is_stale {
+        doubt.allowed();
+    }
+    found
+}
+
+/// What was shown may not be current.
+fn stale() -> Arc<ApiError> {
+    Arc::new(ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-live-stale", &[]))
 }
 
 /// Whether asking again would bring nothing else: refused, gone, or never there.
@@ -241,7 +239,8 @@ impl Live {
         let entry = Arc::new(Entry::default());
         let seen = entry.seen.subscribe();
         entries.insert(ask.key(), entry.clone());
-        let work = Work { live: self.clone(), ask: ask.clone(), entry, turns: seat.turns() };
+        let (live, ask, doubt) = (self.clone(), ask.clone(), Mutex::default());
+        let work = Work { live, ask, entry, turns: seat.turns(), doubt };
         tokio::spawn(work.run());
         seen
     }
@@ -275,18 +274,13 @@ impl Live {
             return Err(ApiError::contract(head.status, &words));
         }
         let denied = head.extensions.remove::<Denied>().map(|Denied(error)| error);
-        let text = |name: &header::HeaderName| {
-            head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-        };
-        let after = self.after(ask, text(&SOURCE), text(&SOURCES));
-        let stale = !matches!(text(&AGE), "" | "0.000");
-        let away = StatusCode::SERVICE_UNAVAILABLE;
-        let trouble = stale.then(|| Arc::new(ApiError::with_status(away, "error-live-stale", &[])));
-        let tag = text(&header::ETAG).to_owned();
-        if tag.is_empty() {
+        let fresh = head.extensions.remove::<Arc<Freshness>>().unwrap_or_default();
+        let (after, trouble) = (self.after(ask, &fresh), fresh.is_stale().then(stale));
+        let tag = head.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
+        let Some(tag) = tag.map(str::to_owned) else {
             let code = StatusCode::NOT_ACCEPTABLE;
             return Err(ApiError::with_status(code, "error-not-live", &[]));
-        }
+        };
         // Held once: to find that nothing has changed must not need room for it.
         if let Some(whole) = known.filter(|known| known.tag == tag) {
             return Ok(Found { whole, trouble, denied, after });
@@ -300,14 +294,13 @@ impl Live {
         Ok(Found { whole, trouble, denied, after })
     }
 
-    /// `source` and `sources` are the answer's headers: all feeds that it came from are in them.
-    fn after(&self, ask: &Ask, source: &str, sources: &str) -> After {
+    /// All feeds that an answer came from are in its freshness.
+    fn after(&self, ask: &Ask, fresh: &Freshness) -> After {
         let cache = &self.gateway.cache;
         let own = ask.kind().and_then(|kind| cache.feed(kind));
         let mut feeds: Vec<Arc<Feed>> = own.into_iter().cloned().collect();
-        for part in sources.split(", ") {
-            let kind = by_name(part.split(';').next().unwrap_or_default());
-            let feed = kind.and_then(|kind| cache.feed(kind));
+        for name in fresh.kinds() {
+            let feed = by_name(name).and_then(|kind| cache.feed(kind));
             let known = |feed: &&Arc<Feed>| feeds.iter().any(|known| Arc::ptr_eq(known, feed));
             if let Some(feed) = feed.filter(|feed| !known(feed)) {
                 feeds.push(feed.clone());
@@ -315,11 +308,11 @@ impl Live {
         }
         let pace = self.gateway.streams.pace.load();
         let kept = |feed: &Arc<Feed>| matches!(feed.state(), State::Current | State::Stale(_));
-        let watched = own.is_some_and(kept) && !sources.contains(";live");
-        let (soonest, latest) = match (source, watched) {
-            ("cache", _) => (pace.shared, pace.check),
-            (_, true) => (pace.live, pace.reread),
-            (_, false) => (pace.live, pace.poll),
+        let watched = own.is_some_and(kept) && !fresh.has_live_rows();
+        let (soonest, latest) = match (fresh.is_cached(), watched) {
+            (true, _) => (pace.shared, pace.check),
+            (false, true) => (pace.live, pace.reread),
+            (false, false) => (pace.live, pace.poll),
         };
         After { feeds, soonest, latest }
     }
@@ -331,6 +324,7 @@ struct Work {
     ask: Ask,
     entry: Arc<Entry>,
     turns: Arc<Semaphore>,
+    doubt: Mutex<Doubt>,
 }
 
 impl Work {
@@ -381,10 +375,15 @@ impl Work {
             let code = StatusCode::GATEWAY_TIMEOUT;
             Err(ApiError::with_status(code, "error-upstream-timeout", &[]))
         };
-        let mut found = evaluation.unwrap_or_else(|_| late()).map_err(Arc::new);
+        let found = evaluation.unwrap_or_else(|_| late()).map_err(Arc::new);
+        let mut found = {
+            let mut doubt = lock(&self.doubt);
+            doubt.was_away(self.live.gateway.cluster.away());
+            doubted(found, &mut doubt, Instant::now())
+        };
         let (over, after) = match &mut found {
             Ok(found) => (found.denied.is_some(), std::mem::take(&mut found.after)),
-            Err(error) => (is_final(error), self.live.after(&self.ask, "", "")),
+            Err(error) => (is_final(error), self.live.after(&self.ask, &Freshness::default())),
         };
         if over {
             // First of all, so that nobody joins what has ended.

@@ -1,6 +1,7 @@
 //! What evaluations tell their readers, and what is held for that.
 
 use super::*;
+use crate::api::standing::YOUNG;
 use crate::auth::ALLOWED_FOR;
 
 fn found(streams: &Streams, tag: &str) -> Result<Found, Arc<ApiError>> {
@@ -43,6 +44,63 @@ fn a_refusal_is_the_end_and_takes_what_was_not_sent() {
     let mut seen = Seen::default();
     assert!(seen.take(Ok(denied)));
     assert!(seen.whole.is_some() && seen.end.is_some());
+}
+
+/// What readers have after evaluations at these seconds, of an API server that was away at the
+/// first of them: the tag that is shown, whether it is known to be current, whether it is the end.
+fn told(evaluations: &[(u64, u16)]) -> Vec<(Option<String>, bool, bool)> {
+    let (streams, begun) = (Streams::default(), Instant::now());
+    let (mut seen, mut doubt) = (Seen::default(), Doubt::default());
+    let told = evaluations.iter().map(|(second, code)| {
+        let answer = match code {
+            200 => found(&streams, &second.to_string()),
+            code => Err(error(StatusCode::from_u16(*code).unwrap())),
+        };
+        doubt.was_away((*code == 503).then_some(begun));
+        seen.take(doubted(answer, &mut doubt, begun + Duration::from_secs(*second)));
+        let tag = seen.whole.as_ref().map(|whole| whole.tag.clone());
+        (tag, seen.trouble.is_none(), seen.end.is_some())
+    });
+    told.collect()
+}
+
+#[test]
+fn a_denial_just_after_the_api_server_was_away_shows_nothing_new_and_is_not_the_end() {
+    let tag = |second: u64| Some(second.to_string());
+    let (whole, stale, end) = ((tag(0), true, false), (tag(0), false, false), (None, true, true));
+    let back = (tag(7), true, false);
+    let [one, two, three] = [(0, 200), (1, 503), (3, 403)];
+    let found = told(&[one, two, three, (7, 200), (8, 403), (11, 403)]);
+    let again = (tag(7), false, false);
+    let wanted = [&whole, &stale, &stale, &back, &again, &end];
+    assert!(found.iter().eq(wanted), "{found:?}");
+    // A right that is gone ends, whatever else fails meanwhile.
+    let found = told(&[one, two, three, (9, 403), (10, 403)]);
+    assert!(found.iter().eq([&whole, &stale, &stale, &stale, &end]), "{found:?}");
+    let found = told(&[one, (1, 429), (2, 403)]);
+    assert!(found.iter().eq([&whole, &stale, &end]), "429 is no absence: {found:?}");
+    assert!(told(&[one, (1, 403)]).iter().eq([&whole, &end]));
+}
+
+#[test]
+fn a_list_that_is_denied_by_an_api_server_that_has_just_begun_does_not_empty_what_is_shown() {
+    let (streams, mut doubt) = (Streams::default(), Doubt::default());
+    let now = Instant::now();
+    let mut stale_rows = found(&streams, "1").unwrap();
+    stale_rows.trouble = Some(stale());
+    assert!(doubted(Ok(stale_rows), &mut doubt, now).is_ok());
+    let denied = || {
+        let denied = Some(error(StatusCode::FORBIDDEN));
+        Ok(Found { denied, ..found(&streams, "2").unwrap() })
+    };
+    let doubtful = doubted(denied(), &mut doubt, now).err().unwrap();
+    assert_eq!(doubtful.status, StatusCode::SERVICE_UNAVAILABLE);
+    // Rows of a right that was confirmed before are no verdict, and put nothing off.
+    let mut stale_rows = found(&streams, "1").unwrap();
+    stale_rows.trouble = Some(stale());
+    let later = now + YOUNG;
+    assert!(doubted(Ok(stale_rows), &mut doubt, later).is_ok());
+    assert!(doubted(denied(), &mut doubt, later).unwrap().denied.is_some());
 }
 
 #[test]

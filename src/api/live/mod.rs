@@ -7,4 +7,5 @@ pub mod diff;
 pub mod events;
 pub mod held;
 pub mod hub;
+pub mod pace;
 pub mod socket;

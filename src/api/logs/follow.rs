@@ -19,8 +19,8 @@ use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -33,11 +33,12 @@ use super::window::X_ACCEL_BUFFERING;
 use crate::api::error::ApiError;
 use crate::api::live::events;
 use crate::api::read::related::known;
+use crate::api::standing::{self, Lost, unless};
 use crate::api::target::{Target, segment};
 use crate::api::websocket::{self, Socket};
 use crate::api::{Caller, Gateway, Shared};
 use crate::auth::Attributes;
-use crate::upstream::{Failure, Fingerprint, User};
+use crate::upstream::{Fingerprint, User};
 
 /// A sign of life on a quiet stream: proxies commonly end one after a minute without a byte.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -52,9 +53,6 @@ const MESSAGE: usize = 4 << 10;
 const PROTOCOLS: [&str; 1] = ["v1.logs.binnacle"];
 /// Milliseconds after which readers come again whom our end sent away: not all of them at once.
 const RETRY: (u64, u64) = (500, 2_500);
-/// Looks at a right that may bring neither yes nor no from an API server that does answer: a
-/// minute, as looks come by default. Whoever lost the right may bring about a 429 himself.
-pub const UNJUDGED: u32 = 6;
 
 /// What may be chosen of following.
 #[derive(Debug, Clone)]
@@ -225,49 +223,13 @@ pub fn right(namespace: &str, pod: &str) -> Attributes {
     }
 }
 
-/// Returns when a right is gone.
-async fn revoked(gateway: &Gateway, user: &User, right: &Attributes) -> End {
-    let (mut standing, was_over) = (Standing::default(), user.is_over());
-    loop {
-        sleep(gateway.follows.recheck()).await;
-        if user.is_over() && !was_over {
-            return Reason::Unauthorized.into();
-        }
-        let answer = gateway.authorizer.review(&gateway.cluster, user, right).await;
-        if let Some(end) = standing.hear(answer) {
-            return end;
-        }
-    }
-}
-
-/// Whether a right still stands, by what is said of it again and again.
-#[derive(Default)]
-struct Standing {
-    /// Answers since the last yes that were no verdict.
-    unjudged: u32,
-}
-
-impl Standing {
-    /// The end, if it has come. An API server that is away takes no right; one that is there and
-    /// does not judge takes it in the end.
-    fn hear(&mut self, answer: Result<bool, Failure>) -> Option<End> {
-        let failure = match answer {
-            Ok(true) => {
-                self.unjudged = 0;
-                return None;
-            }
-            Ok(false) => return Some(Reason::Denied.into()),
-            Err(failure) => failure,
-        };
-        match failure.code() {
-            Some(StatusCode::UNAUTHORIZED) => Some(Reason::Unauthorized.into()),
-            // Impersonation is no longer allowed, for one.
-            Some(StatusCode::FORBIDDEN) => Some(End::of(Reason::Denied, &failure)),
-            Some(code) if code.is_client_error() => {
-                self.unjudged += 1;
-                (self.unjudged >= UNJUDGED).then(|| End::of(Reason::Failed, &failure))
-            }
-            _ => None,
+impl From<Lost> for End {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Unauthorized => Reason::Unauthorized.into(),
+            Lost::Denied(None) => Reason::Denied.into(),
+            Lost::Denied(Some(words)) => Self::of(Reason::Denied, &words),
+            Lost::Unconfirmed(words) => Self::of(Reason::Failed, &words),
         }
     }
 }
@@ -291,23 +253,25 @@ pub fn judged(
 ) -> Body {
     let (gateway, user) = (gateway.clone(), user.clone());
     let right = right(&pod.namespace, &pod.name);
+    let (doubt, doubted) = watch::channel(false);
     let ended = async move {
+        let every = gateway.follows.recheck();
         tokio::select! {
-            end = revoked(&gateway, &user, &right) => end,
+            lost = standing::lost(&gateway, &user, &right, every, &doubt) => End::from(lost),
             () = gateway.follows.ending.cancelled() => shutdown(),
         }
     };
     // A task: the look at the right goes on while nobody takes the log.
     let ended = AbortOnDropHandle::new(tokio::spawn(ended));
     let ended = async { ended.await.unwrap_or_else(|error| End::of(Reason::Failed, &error)) };
-    broken_off(opening, ended, seat, SILENT.1)
+    broken_off(opening, (ended, doubted), seat, SILENT.1)
 }
 
 /// The body until it is `ended`, or nothing of it is taken for so long, and then an error: a good
-/// end would look like the log's own.
+/// end would look like the log's own. Nothing of it is read while the right to it is `doubted`.
 fn broken_off(
     opening: Opening,
-    ended: impl Future<Output = End> + Send + 'static,
+    (ended, doubted): (impl Future<Output = End> + Send + 'static, watch::Receiver<bool>),
     seat: Seat,
     patience: Duration,
 ) -> Body {
@@ -315,15 +279,15 @@ fn broken_off(
         .map_err(io::Error::other)
         .map_ok(|log| log.into_data_stream().map_err(io::Error::other))
         .try_flatten_stream();
-    let begun = Some((Box::pin(log), Box::pin(ended), seat));
+    let begun = Some((Box::pin(log), Box::pin(ended), doubted, seat));
     let frames = stream::unfold(begun, |state| async move {
-        let (mut log, mut ended, seat) = state?;
+        let (mut log, mut ended, mut doubted, seat) = state?;
         let data: Result<_, io::Error> = tokio::select! {
             biased;
             end = &mut ended => Err(io::Error::other(end.data().to_string())),
-            data = log.next() => data?,
+            data = unless(&mut doubted, log.next()) => data?,
         };
-        let more = data.is_ok().then_some((log, ended, seat));
+        let more = data.is_ok().then_some((log, ended, doubted, seat));
         Some((data, more))
     });
     events::whole(frames, patience)
@@ -370,9 +334,11 @@ impl Reading {
         let Self { gateway, user, right, seat, queue } = self;
         let ends = queue.clone();
         let work = tokio::spawn(async move {
+            let every = gateway.follows.recheck();
             let end = tokio::select! {
-                end = work => end,
-                end = revoked(&gateway, &user, &right) => end,
+                end = standing::during(&gateway, &user, &right, every, work) => {
+                    end.unwrap_or_else(End::from)
+                }
                 () = gateway.follows.ending.cancelled() => shutdown(),
             };
             ends.end(end);

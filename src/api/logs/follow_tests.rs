@@ -4,7 +4,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::upstream::UpstreamError;
+use crate::upstream::Failure;
 
 fn user(token: &str) -> User {
     User::bearer(token, &http::HeaderMap::new()).unwrap()
@@ -40,25 +40,12 @@ fn pods_of_followed_workloads_have_places_of_their_own() {
 }
 
 #[test]
-fn a_right_stands_while_nobody_can_be_asked_but_not_for_ever_without_a_verdict() {
-    let code = |code: u16| Err(Failure::status(StatusCode::from_u16(code).unwrap(), b"so"));
-    let mut standing = Standing::default();
-    for _ in 0..2 * UNJUDGED {
-        assert_eq!(standing.hear(code(503)), None);
-        assert_eq!(standing.hear(Err(UpstreamError::Timeout.into())), None);
-    }
-    for _ in 1..UNJUDGED {
-        assert_eq!(standing.hear(code(429)), None);
-    }
-    assert_eq!(standing.hear(Ok(true)), None);
-    for _ in 1..UNJUDGED {
-        assert_eq!(standing.hear(code(429)), None, "a verdict came between");
-        assert_eq!(standing.hear(code(500)), None);
-    }
-    assert_eq!(standing.hear(code(429)), Some(End::of(Reason::Failed, &"so")));
-    assert_eq!(standing.hear(code(401)), Some(Reason::Unauthorized.into()));
-    assert_eq!(standing.hear(code(403)), Some(End::of(Reason::Denied, &"so")));
-    assert_eq!(standing.hear(Ok(false)), Some(Reason::Denied.into()));
+fn a_right_that_is_gone_ends_a_log_with_the_api_servers_words() {
+    let why = || Failure::status(StatusCode::FORBIDDEN, b"so");
+    assert_eq!(End::from(Lost::Unauthorized), Reason::Unauthorized.into());
+    assert_eq!(End::from(Lost::Denied(None)), Reason::Denied.into());
+    assert_eq!(End::from(Lost::Denied(Some(why()))), End::of(Reason::Denied, &"so"));
+    assert_eq!(End::from(Lost::Unconfirmed(why())), End::of(Reason::Failed, &"so"));
 }
 
 /// Returns when nobody has a place.
@@ -75,7 +62,8 @@ async fn all_given_back(follows: &Follows) {
 async fn a_followed_file_has_a_place_until_it_breaks_off_or_its_reader_is_gone() {
     let follows = Follows::default();
     let silent = || -> Opening { Box::pin(std::future::pending()) };
-    let denied = std::future::ready(End::from(Reason::Denied));
+    let (_doubt, doubted) = watch::channel(false);
+    let denied = (std::future::ready(End::from(Reason::Denied)), doubted.clone());
     let body = broken_off(silent(), denied, follows.seat(&user("a")).unwrap(), SILENT.1);
     assert_eq!(follows.count(), 1);
     let words = body.collect().await.err().unwrap().to_string();
@@ -85,12 +73,13 @@ async fn a_followed_file_has_a_place_until_it_breaks_off_or_its_reader_is_gone()
     let refusal = Failure::status(StatusCode::BAD_REQUEST, b"waiting to start");
     let refused: Opening = Box::pin(std::future::ready(Err(refusal)));
     let seat = follows.seat(&user("a")).unwrap();
-    let body = broken_off(refused, std::future::pending(), seat, SILENT.1);
+    let never = || (std::future::pending(), doubted.clone());
+    let body = broken_off(refused, never(), seat, SILENT.1);
     let words = body.collect().await.err().unwrap().to_string();
     assert!(words.contains("waiting to start"), "{words}");
 
     let seat = follows.seat(&user("a")).unwrap();
-    drop(broken_off(silent(), std::future::pending(), seat, SILENT.1));
+    drop(broken_off(silent(), never(), seat, SILENT.1));
     all_given_back(&follows).await;
 }
 
@@ -118,7 +107,8 @@ async fn a_followed_file_that_nobody_takes_gives_its_place_back_and_breaks_off()
     let follows = Follows::default();
     let seat = follows.seat(&user("a")).unwrap();
     let soon = Duration::from_millis(20);
-    let body = broken_off(endless().await, std::future::pending(), seat, soon);
+    let (_doubt, doubted) = watch::channel(false);
+    let body = broken_off(endless().await, (std::future::pending(), doubted), seat, soon);
     let mut data = body.into_data_stream();
     assert!(!data.next().await.unwrap().unwrap().is_empty());
     all_given_back(&follows).await;
@@ -131,6 +121,34 @@ async fn a_followed_file_that_nobody_takes_gives_its_place_back_and_breaks_off()
     };
     let words = timeout(Duration::from_secs(60), end).await.unwrap();
     assert!(words.contains("nobody took"), "{words}");
+}
+
+#[tokio::test]
+async fn nothing_of_a_followed_file_is_shown_while_its_right_is_in_doubt() {
+    let follows = Follows::default();
+    let seat = follows.seat(&user("a")).unwrap();
+    let (doubt, doubted) = watch::channel(true);
+    let (deny, denied) = tokio::sync::oneshot::channel();
+    let ended = async { denied.await.unwrap() };
+    let body = broken_off(endless().await, (ended, doubted), seat, SILENT.1);
+    let mut data = body.into_data_stream();
+    let early = timeout(Duration::from_millis(50), data.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    doubt.send_replace(false);
+    assert!(!data.next().await.unwrap().unwrap().is_empty());
+    doubt.send_replace(true);
+    deny.send(End::from(Reason::Denied)).unwrap();
+    let end = async {
+        let mut shown = 0;
+        loop {
+            match data.next().await.expect("no good end") {
+                Ok(_) => shown += 1,
+                Err(error) => return (shown, error.to_string()),
+            }
+        }
+    };
+    let (shown, words) = timeout(Duration::from_secs(60), end).await.unwrap();
+    assert!(shown < 100 && words.contains("denied"), "{shown} pieces, {words}");
 }
 
 #[tokio::test]

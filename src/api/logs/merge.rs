@@ -30,6 +30,7 @@ use crate::api::body;
 use crate::api::error::ApiError;
 use crate::api::read::related::known;
 use crate::api::read::view::{self, View};
+use crate::api::standing::Doubt;
 use crate::api::target::{Target, segment};
 use crate::api::{Caller, Gateway, Shared};
 use crate::i18n::Locale;
@@ -187,6 +188,7 @@ impl Workload {
     /// Looks for pods again and again; returns when the caller may no longer.
     async fn look(&self, to: mpsc::Sender<Seen>) -> End {
         let (mut owner, mut read) = (self.owner.clone(), Instant::now());
+        let mut doubt = Doubt::default();
         let mut is_over = self.kind.name == "pod" || is_finished(&owner);
         loop {
             if read.elapsed() >= self.gateway.follows.recheck() {
@@ -201,6 +203,7 @@ impl Workload {
             }
             let again = match self.pods(&owner).await {
                 Ok((pods, again)) => {
+                    doubt.allowed();
                     let usual = self.usual(&owner);
                     if to.send(Seen { pods, usual, is_over }).await.is_err() {
                         return Reason::Completed.into();
@@ -208,7 +211,7 @@ impl Workload {
                     again
                 }
                 Err(error) => match error.status {
-                    StatusCode::FORBIDDEN => {
+                    StatusCode::FORBIDDEN if !doubt.excuses_now(&self.gateway) => {
                         return End::of(Reason::Denied, &error.text(Locale::EN));
                     }
                     StatusCode::UNAUTHORIZED => return Reason::Unauthorized.into(),
@@ -253,10 +256,8 @@ async fn run(work: Workload, queue: Arc<Queue>) -> End {
     let (to, mut said) = mpsc::channel::<Vec<Said>>(HAND_OVER);
     let (tell, mut seen) = mpsc::channel(1);
     let mut looking = pin!(work.look(tell));
-    let mut crew = Crew::default();
-    let mut sources = JoinSet::new();
+    let (mut crew, mut sources, mut is_over) = (Crew::default(), JoinSet::new(), false);
     let mut merge = Merge { newest: work.wanted.begins(), ..Merge::default() };
-    let mut is_over = false;
     while !is_over || !merge.is_empty() {
         let due = merge.due();
         tokio::select! {

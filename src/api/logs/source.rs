@@ -30,6 +30,7 @@ use crate::api::Gateway;
 use crate::api::body;
 use crate::api::error::ApiError;
 use crate::api::read::view;
+use crate::api::standing::Doubt;
 use crate::upstream::{Failure, UpstreamError, User};
 
 /// How long an answer waits for the API server's word. A kubelet may answer with the first line
@@ -250,6 +251,7 @@ impl Source {
         let mut opening = first.unwrap_or_else(|| self.open(&wanted, wanted.from));
         let (mut tries, mut pause) = (0, PAUSES.0);
         let mut filtering = Filtering::default();
+        let mut doubt = Doubt::default();
         loop {
             let before = reader.place();
             let outcome = match opening.await {
@@ -271,7 +273,14 @@ impl Source {
             if reader.place().is_none() {
                 wanted = Arc::new(wanted.again(begun, &outcome, reader.spoken));
             }
-            if let Some(end) = self.after(outcome, tries).await {
+            if outcome.is_ok() || has_read {
+                doubt.allowed();
+            }
+            // An API server that has just begun denies what its roles allow: it is asked again.
+            let is_denied = outcome.as_ref().is_err_and(|why| code(why) == Some(403));
+            if !(is_denied && doubt.excuses_now(&self.gateway))
+                && let Some(end) = self.after(outcome, tries).await
+            {
                 return end;
             }
             sleep(spread(pause.max(asked.unwrap_or_default().min(PAUSES.1)))).await;

@@ -33,6 +33,7 @@ use crate::api::read::view::{NoView, View};
 use crate::api::respond::{Freshness, Reply};
 use crate::api::target::{Target, segment};
 use crate::api::{Caller, Gateway, Shared};
+use crate::auth::Reach;
 use crate::kinds::{KindDef, Link, Row, Uid};
 use crate::upstream::{Failure, Identity, Turns, UpstreamError, User};
 
@@ -152,8 +153,8 @@ pub(crate) async fn pods_of(
     owner: &Value,
 ) -> Result<(Vec<Arc<Row>>, Vec<View>), ApiError> {
     let open = |kind: &'static KindDef| async move {
-        let wanted = std::slice::from_ref(namespace);
-        view::open(gateway, user, kind, wanted).await.map_err(NoView::error)
+        let wanted = Reach::one(namespace);
+        view::open(gateway, user, kind, &wanted).await.map_err(NoView::error)
     };
     let pods = known("pod")?;
     let between = match kind.name {

@@ -276,7 +276,7 @@ fn shared_parameters() -> Value {
             query("itemsPerPage", "integer", "Rows on a page; without it everything is answered."),
         "page": query("page", "integer", "Counted from 1."),
         "labelSelector":
-            query("labelSelector", "string", "As kubectl takes it: app=web,tier in (a,b),!canary."),
+            query("labelSelector", "string", "As kubectl takes it: app=web,tier in (a,b),!canary,n>3."),
         "csrf": {
             "name": "x-csrf-token", "in": "header", "schema": { "type": "string" },
             "description": "From /api/v1/csrftoken with the element after /api/v1/; needed unless that is switched off.",

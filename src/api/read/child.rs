@@ -16,6 +16,7 @@ use crate::api::error::ApiError;
 use crate::api::respond::{Freshness, Reply};
 use crate::api::target::{Target, live};
 use crate::api::{Caller, Shared};
+use crate::auth::Reach;
 use crate::cache::Page;
 use crate::kinds::detail::whole;
 use crate::kinds::{Child, KindDef};
@@ -124,9 +125,9 @@ async fn new_set(subject: &Subject<'_>) -> Result<Reply, ApiError> {
     };
     let Subject { gateway, user, locale, .. } = *subject;
     let kind = known("replicaset")?;
-    let wanted = std::slice::from_ref(&subject.row.namespace);
+    let wanted = Reach::one(&subject.row.namespace);
     // This answer has no place for errors: what may not be seen counts as nothing.
-    let (joins, _) = open_joins(gateway, user, kind, wanted, locale).await;
+    let (joins, _) = open_joins(gateway, user, kind, &wanted, locale).await;
     let mut body = Vec::new();
     joins.write(kind, &row, &mut body).map_err(|error| ApiError::internal(&error))?;
     Ok(Reply::json(body, Freshness::of(joins.views()).with_live()))
@@ -134,11 +135,11 @@ async fn new_set(subject: &Subject<'_>) -> Result<Reply, ApiError> {
 
 async fn old_sets(subject: &Subject<'_>, query: &ListQuery) -> Result<Chosen, ApiError> {
     let Subject { gateway, user, locale, .. } = *subject;
-    let (kind, wanted) = (known("replicaset")?, std::slice::from_ref(&subject.row.namespace));
+    let (kind, wanted) = (known("replicaset")?, Reach::one(&subject.row.namespace));
     let (sets, (mut joins, mut errors), (usage, unknown)) = tokio::join!(
         sets(subject),
-        open_joins(gateway, user, kind, wanted, locale),
-        usage::shown(gateway, user, kind, wanted, locale),
+        open_joins(gateway, user, kind, &wanted, locale),
+        usage::shown(gateway, user, kind, &wanted, locale),
     );
     joins.usage = usage;
     errors.extend(unknown);

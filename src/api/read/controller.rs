@@ -14,6 +14,7 @@ use super::related::{Part, Subject, is_missing, known};
 use super::view::{self, View};
 use crate::api::error::ApiError;
 use crate::api::target::{self, encoded, live};
+use crate::auth::Reach;
 use crate::cache::State;
 use crate::kinds::{PodsOf, Row, later};
 use crate::upstream::Served;
@@ -51,7 +52,7 @@ fn is_true(value: Option<&Value>) -> bool {
 pub async fn controller(subject: &Subject<'_>) -> Result<Part, ApiError> {
     let Some(owner) = Owner::of(subject.object) else { return Ok(Part::of(KEY, NOBODY)) };
     let Subject { gateway, user, locale, row: pod, .. } = *subject;
-    let wanted = [pod.namespace.clone()];
+    let wanted = Reach::one(&pod.namespace);
     // The joins of any owner are those of a replica set: its pods and their warnings.
     let sets = known("replicaset")?;
     let (found, (joins, mut errors)) = tokio::join!(
@@ -119,8 +120,7 @@ async fn cached_set(
     if gateway.cache.feed(sets).is_none_or(|feed| feed.state() != State::Current) {
         return Ok(None);
     }
-    let Ok(view) = view::open(gateway, user, sets, std::slice::from_ref(&pod.namespace)).await
-    else {
+    let Ok(view) = view::open(gateway, user, sets, &Reach::one(&pod.namespace)).await else {
         return Ok(None);
     };
     let row = view.store().by_uid(&view.scope, &owner.uid.into());

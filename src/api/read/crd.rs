@@ -4,6 +4,8 @@
 //!
 //! The definitions themselves are a kind of the table (`crd`).
 
+use std::collections::BTreeSet;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 use compact_str::CompactString;
@@ -16,9 +18,9 @@ use super::related::{self, Part, Subject};
 use super::view;
 use crate::api::error::ApiError;
 use crate::api::respond::{Freshness, Reply};
-use crate::api::target::{self, encoded, live, segment};
+use crate::api::target::{self, encoded, live, segment, segment_of_many};
 use crate::api::{Caller, Gateway, Shared};
-use crate::auth::Attributes;
+use crate::auth::{Attributes, Reach};
 use crate::cache::{ListError, Listing, Page};
 use crate::i18n::Locale;
 use crate::kinds::custom::{CUSTOM, bare, own, type_meta};
@@ -35,8 +37,8 @@ const REVIEWS_AT_ONCE: usize = 16;
 
 /// What `/crd/{namespace}/{crd}…` names.
 struct Place {
-    /// Empty: all, and where there are none.
-    namespaces: Vec<CompactString>,
+    /// As the path names it; a kind without namespaces is everywhere.
+    wanted: Reach,
     full_name: CompactString,
     served: Served,
 }
@@ -137,8 +139,9 @@ pub async fn objects(subject: &Subject<'_>) -> Result<Part, ApiError> {
 fn last<const N: usize>(path: &str, after: usize) -> Result<[CompactString; N], ApiError> {
     let mut segments = path.rsplit('/').skip(after);
     let mut found = [const { CompactString::const_new("") }; N];
-    for slot in found.iter_mut().rev() {
-        *slot = segment(segments.next().unwrap_or_default())?;
+    for (at, slot) in found.iter_mut().enumerate().rev() {
+        let raw = segments.next().unwrap_or_default();
+        *slot = if at == 0 { segment_of_many(raw)? } else { segment(raw)? };
     }
     Ok(found)
 }
@@ -160,7 +163,7 @@ impl Place {
         let Some(served) = served else {
             return Err(view::unknown(gateway, user, "error-unknown-kind", &full_name).await);
         };
-        Ok(Self { namespaces, full_name, served })
+        Ok(Self { wanted: Reach::named(namespaces), full_name, served })
     }
 
     fn version(&self) -> &str {
@@ -174,9 +177,9 @@ impl Place {
     /// Where the API server has one object. That the place is wrong, and so that the kind exists,
     /// is told to those alone whom the API server knows.
     async fn path(&self, gateway: &Gateway, user: &User, name: &str) -> Result<String, ApiError> {
-        let namespace = match self.namespaces.as_slice() {
-            [one] => Some(encoded(one)),
-            [] if !self.served.namespaced => None,
+        let namespace = match (&self.wanted, self.wanted.only()) {
+            (_, Some(one)) => Some(encoded(one)),
+            (Reach::Everything, None) if !self.served.namespaced => None,
             _ => {
                 let reason = "one namespace is needed for an object of this kind";
                 let error = ApiError::bad_request("error-bad-path", &[("reason", reason)]);
@@ -205,9 +208,9 @@ impl Place {
         }
     }
 
-    /// The namespaces to list in; none where the kind has none.
-    fn asked(&self) -> &[CompactString] {
-        if self.served.namespaced { &self.namespaces } else { &[] }
+    /// Where to list: a kind without namespaces is everywhere.
+    fn asked(&self) -> &Reach {
+        if self.served.namespaced { &self.wanted } else { &Reach::Everything }
     }
 
     /// `most`: the first of all objects are enough, if the API server tells how many there are.
@@ -289,7 +292,6 @@ impl Place {
             };
         }
         let at = |namespace: Option<&str>| self.served.collection(self.version(), namespace);
-        let namespaces = self.asked();
         let denied = match listed {
             Ok(mut listing) => {
                 let partly = listing.refused.take().map(ApiError::from);
@@ -297,7 +299,7 @@ impl Place {
             }
             Err(error) => Some(denial(error)?),
         };
-        if !self.served.namespaced || namespaces.len() == 1 {
+        if !self.served.namespaced || self.wanted.only().is_some() {
             return Ok(Found { denied, ..Found::default() });
         }
         // Reviews keep nothing in memory, and nobody waiting.
@@ -306,12 +308,14 @@ impl Place {
         if permitted.is_empty() {
             return Ok(Found { denied, partly, ..Found::default() });
         }
+        // Of all namespaces nobody expects those in which he has no rights.
+        let is_short = self.wanted.names().any(|namespace| !permitted.contains(namespace));
+        let permitted = permitted.into_iter().collect();
         let _turn = gateway.live.turn(user).await?;
         match view::listed(gateway, user, &CUSTOM, &at, &permitted).await {
             Ok(mut listing) => {
                 let partly = partly.or(listing.refused.take().map(ApiError::from));
-                // Of all namespaces nobody expects those in which he has no rights.
-                let partly = partly.or(denied.filter(|_| permitted.len() < namespaces.len()));
+                let partly = partly.or(denied.filter(|_| is_short));
                 Ok(Found { listing: Some(listing), partly, ..Found::default() })
             }
             // A right that was taken away meanwhile.
@@ -325,10 +329,10 @@ impl Place {
         &self,
         gateway: &Gateway,
         user: &User,
-    ) -> Result<(Vec<CompactString>, Option<ApiError>), ApiError> {
-        let mut candidates = match self.namespaces.as_slice() {
-            [] => view::known_namespaces(gateway, user).await?,
-            named => named.to_vec(),
+    ) -> Result<(BTreeSet<CompactString>, Option<ApiError>), ApiError> {
+        let mut candidates = match &self.wanted {
+            Reach::Everything => view::known_namespaces(gateway, user).await?,
+            Reach::Namespaces(named) => named.iter().cloned().collect(),
         };
         let mut partly = None;
         if candidates.len() > REVIEWS {

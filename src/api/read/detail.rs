@@ -21,6 +21,7 @@ use crate::api::error::ApiError;
 use crate::api::respond::{Freshness, Reply};
 use crate::api::target::{FETCHES, Target, encoded, live, live_all};
 use crate::api::{Caller, Shared};
+use crate::auth::Reach;
 use crate::kinds::detail::whole;
 use crate::kinds::{KindDef, PodDetail, Reference, References, Relation};
 use crate::query::ListQuery;
@@ -109,7 +110,7 @@ async fn joins(subject: &Subject<'_>) -> (Joins, Vec<Value>) {
     if !is_flat(kind) {
         return (Joins::default(), Vec::new());
     }
-    open_joins(gateway, user, kind, std::slice::from_ref(&row.namespace), locale).await
+    open_joins(gateway, user, kind, &Reach::one(&row.namespace), locale).await
 }
 
 /// `metrics` of a pod or node, whose details show their own; `None` when they are not known.

@@ -15,6 +15,7 @@ use super::list::is_namespace;
 use super::related::{Part, Subject, known};
 use super::view::{self, NoView, View};
 use crate::api::error::ApiError;
+use crate::auth::Reach;
 use crate::kinds::gateway_api::{self, Backend, GROUP};
 use crate::kinds::{KindDef, Row};
 
@@ -81,7 +82,7 @@ pub async fn backends(subject: &Subject<'_>) -> Result<Part, ApiError> {
 
 /// Services of a namespace and, unless it is the route's own, its reference grants.
 async fn place(subject: &Subject<'_>, namespace: &CompactString) -> Place {
-    let wanted = std::slice::from_ref(namespace);
+    let wanted = &Reach::one(namespace);
     let foreign = *namespace != subject.row.namespace;
     let grants =
         async { if foreign { Some(seen(subject, "referencegrant", wanted).await) } else { None } };
@@ -144,9 +145,9 @@ fn permits(grant: &Value, referrer: Referrer<'_>, to: &Backend<'_>) -> bool {
 pub async fn routes(subject: &Subject<'_>) -> Result<Part, ApiError> {
     let gateway = subject.row;
     let (http, grpc, tls) = tokio::join!(
-        seen(subject, "httproute", &[]),
-        seen(subject, "grpcroute", &[]),
-        seen(subject, "tlsroute", &[]),
+        seen(subject, "httproute", &Reach::Everything),
+        seen(subject, "grpcroute", &Reach::Everything),
+        seen(subject, "tlsroute", &Reach::Everything),
     );
     let mut found = Found::default();
     for (name, seen) in [("httproute", http), ("grpcroute", grpc), ("tlsroute", tls)] {
@@ -182,7 +183,7 @@ fn is_gateway(parent: &Value, gateway: &Row) -> bool {
 pub async fn gateways(subject: &Subject<'_>) -> Result<Part, ApiError> {
     let class = subject.row.name.as_str();
     let mut found = Found::default();
-    found.take(subject, seen(subject, "gateway", &[]).await, |row, item| {
+    found.take(subject, seen(subject, "gateway", &Reach::Everything).await, |row, item| {
         (item["class"] == class).then(|| {
             json!({
                 "namespace": row.namespace.as_str(),
@@ -237,13 +238,9 @@ impl Found {
     }
 }
 
-/// What the caller may see of a kind in these namespaces (none: all); `None` where the cluster does
-/// not serve it. That is asked first: without rights the API server does not say.
-async fn seen(
-    subject: &Subject<'_>,
-    name: &str,
-    wanted: &[CompactString],
-) -> Result<Option<View>, ApiError> {
+/// What the caller may see of a kind where it is wanted; `None` where the cluster does not serve it.
+/// That is asked first: without rights the API server does not say.
+async fn seen(subject: &Subject<'_>, name: &str, wanted: &Reach) -> Result<Option<View>, ApiError> {
     let kind: &'static KindDef = known(name)?;
     let is_missing = |error: &ApiError| error.status == StatusCode::NOT_FOUND;
     match Box::pin(view::served(subject.gateway, subject.user, kind)).await {

@@ -16,6 +16,7 @@ use http::HeaderMap;
 use super::join::Joins;
 use super::usage::Usages;
 use super::view::View;
+use crate::api::respond::Freshness;
 use crate::auth::{Reach, Scope};
 use crate::kinds::KindDef;
 
@@ -70,6 +71,8 @@ impl<'a> Recipe<'a> {
 pub struct Baked {
     pub body: Bytes,
     pub head: HeaderMap,
+    /// The same as the headers say of it.
+    pub freshness: Arc<Freshness>,
 }
 
 struct Entry {
@@ -156,7 +159,8 @@ mod tests {
     }
 
     fn baked(body: impl Into<Bytes>) -> Arc<Baked> {
-        Arc::new(Baked { body: body.into(), head: HeaderMap::new() })
+        let (head, freshness) = (HeaderMap::new(), Arc::default());
+        Arc::new(Baked { body: body.into(), head, freshness })
     }
 
     #[test]

@@ -11,8 +11,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use compact_str::CompactString;
-use http::{StatusCode, header};
+use http::header;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -28,9 +27,10 @@ use super::view::{self, NoView, View};
 use crate::api::error::ApiError;
 use crate::api::respond::{Freshness, Reply, SHORT};
 use crate::api::{Caller, Gateway, Shared};
+use crate::auth::Reach;
 use crate::cache::{Page, Series};
 use crate::i18n::Locale;
-use crate::kinds::{Join, KindDef, Row, by_name};
+use crate::kinds::{EVENT, Join, KindDef, NAMESPACE, POD, REPLICA_SET, Row};
 use crate::query::{self, ListQuery};
 use crate::upstream::{Fingerprint, User};
 
@@ -46,7 +46,7 @@ const VERY_MANY: usize = 10 * MANY;
 static VERY_LONG: Semaphore = Semaphore::const_new(2);
 /// Long ones, which need not wait for those.
 static LONG: Semaphore = Semaphore::const_new(4);
-/// Longest wait for a turn: rights and rows are older by it, as README says.
+/// Longest wait for a turn: rights and rows are older by it, as docs/limits.md says.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// A list that may be of [`MANY`] rows.
@@ -84,31 +84,29 @@ pub async fn list(
     Ok(reply.warned(&query.warnings).respond(&gateway, request.headers()))
 }
 
-/// The namespaces that the path's last segment names.
-fn namespaces(path: &str, kind: &KindDef) -> Result<Vec<CompactString>, ApiError> {
+/// The namespaces that the path's last segment names; everything where it names none.
+fn namespaces(path: &str, kind: &KindDef) -> Result<Reach, ApiError> {
     let mut segments = path.rsplit('/');
     let last = segments.next().unwrap_or_default();
     if !kind.resource.namespaced || segments.next() != Some(kind.name) {
-        return Ok(Vec::new());
+        return Ok(Reach::Everything);
     }
     named(last, is_harmless)
 }
 
-/// The namespaces of a path's segment, or of a text that holds no percent sign.
-pub fn namespaces_in(segment: &str) -> Result<Vec<CompactString>, ApiError> {
+/// The namespaces of a path's segment, or of a text that holds no percent sign; everything where
+/// it names none.
+pub fn namespaces_in(segment: &str) -> Result<Reach, ApiError> {
     named(segment, is_namespace)
 }
 
-fn named(
-    segment: &str,
-    is_fit: impl Fn(&str) -> Result<(), ApiError>,
-) -> Result<Vec<CompactString>, ApiError> {
+fn named(segment: &str, is_fit: impl Fn(&str) -> Result<(), ApiError>) -> Result<Reach, ApiError> {
     let decoded = percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| ApiError::bad_request("error-bad-path", &[("reason", segment)]))?;
     let names = query::namespaces(&decoded)?;
     names.iter().try_for_each(|name| is_fit(name))?;
-    Ok(names)
+    Ok(Reach::named(names))
 }
 
 /// Whether this can be a namespace's name (RFC 1123 label): of writes and releases nothing else may
@@ -135,7 +133,7 @@ pub fn is_harmless(name: &str) -> Result<(), ApiError> {
 async fn answer(
     gateway: &Arc<Gateway>,
     user: &User,
-    (kind, wanted): (&'static KindDef, &[CompactString]),
+    (kind, wanted): (&'static KindDef, &Reach),
     (asked, query, many): (Option<&str>, &ListQuery, Option<Many>),
     locale: Locale,
 ) -> Result<Reply, ApiError> {
@@ -180,7 +178,7 @@ async fn answer(
     }
     let (page, left) = match &primary {
         Some(view) => chosen(kind, view, query, &joins),
-        None if kind.name == "namespace" => {
+        None if kind == NAMESPACE => {
             let own = Box::pin(own_namespaces::page(gateway, user, query)).await?;
             if let Some((_, partly)) = &own {
                 // This is the whole of it, mostly: frontends take an error for "unknown".
@@ -244,8 +242,7 @@ async fn apart<T: Send + 'static>(
     make: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let places = if rows > VERY_MANY { &VERY_LONG } else { &LONG };
-    let busy =
-        |_| ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "error-answers-too-much", &[]);
+    let busy = |_| ApiError::passing("error-answers-too-much", &[]);
     let turn = timeout(WAIT, places.acquire()).await.map_err(busy)?;
     let make = move || {
         let _turn = turn;
@@ -303,23 +300,23 @@ pub async fn open_joins(
     gateway: &Gateway,
     user: &User,
     kind: &'static KindDef,
-    wanted: &[CompactString],
+    wanted: &Reach,
     locale: Locale,
 ) -> (Joins, Vec<Value>) {
     // Node allocation adds up the pods of all namespaces: a part of them would be a wrong number.
     let all = kind.joins.contains(&Join::Allocation);
-    let open = |name: &'static str| {
-        let kind = if is_joined(kind, name) { by_name(name) } else { None };
+    let open = |other: &'static KindDef| {
+        let is_read = is_joined(kind, other.name);
         // Boxed: most kinds need one of the three.
         async move {
-            match kind {
-                Some(kind) if all => Some(Box::pin(view::open_all(gateway, user, kind)).await),
-                Some(kind) => Some(Box::pin(view::open(gateway, user, kind, wanted)).await),
-                None => None,
+            match is_read {
+                true if all => Some(Box::pin(view::open_all(gateway, user, other)).await),
+                true => Some(Box::pin(view::open(gateway, user, other, wanted)).await),
+                false => None,
             }
         }
     };
-    let (events, pods, sets) = tokio::join!(open("event"), open("pod"), open("replicaset"));
+    let (events, pods, sets) = tokio::join!(open(EVENT), open(POD), open(REPLICA_SET));
     let mut errors = Vec::new();
     let mut keep = |view: Option<Result<View, NoView>>| match view? {
         Ok(view) => {
@@ -345,6 +342,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::kinds::by_name;
 
     #[tokio::test]
     async fn others_have_their_turn_while_an_answer_of_many_rows_is_made() {

@@ -18,6 +18,7 @@ use crate::api::error::ApiError;
 use crate::api::respond::{Freshness, Reply};
 use crate::api::target::{encoded, live, segment};
 use crate::api::{Caller, Gateway, Shared};
+use crate::auth::Reach;
 use crate::cache::{Series, Standing};
 use crate::i18n::Locale;
 use crate::kinds::usage::{NODE_USAGE, POD_USAGE};
@@ -187,10 +188,10 @@ pub async fn pod(
     let mut names = request.uri().path().rsplit('/');
     let (name, namespace) = (place(names.next())?, place(names.next())?);
     let locale = gateway.locale_of(request.headers());
-    let (kind, wanted) = (known("pod")?, std::slice::from_ref(&namespace));
+    let (kind, wanted) = (known("pod")?, Reach::one(&namespace));
     let (usages, pods) = tokio::join!(
-        required(&gateway, &user, &POD_USAGE, wanted),
-        view::open(&gateway, &user, kind, wanted),
+        required(&gateway, &user, &POD_USAGE, &wanted),
+        view::open(&gateway, &user, kind, &wanted),
     );
     let usages = usages?;
     let (pods, errors) = kept(pods, locale);
@@ -217,8 +218,8 @@ pub async fn node(
     let locale = gateway.locale_of(request.headers());
     let (of_nodes, of_pods) = (known("node")?, known("pod")?);
     let (usages, nodes, pods) = tokio::join!(
-        required(&gateway, &user, &NODE_USAGE, &[]),
-        view::open(&gateway, &user, of_nodes, &[]),
+        required(&gateway, &user, &NODE_USAGE, &Reach::Everything),
+        view::open(&gateway, &user, of_nodes, &Reach::Everything),
         view::open_all(&gateway, &user, of_pods),
     );
     let usages = usages?;
@@ -254,10 +255,10 @@ pub async fn namespace(
     request: Request,
 ) -> Result<Response, ApiError> {
     let name = place(request.uri().path().rsplit('/').next())?;
-    let (kind, wanted) = (known("pod")?, std::slice::from_ref(&name));
+    let (kind, wanted) = (known("pod")?, Reach::one(&name));
     let (usages, pods) = tokio::join!(
-        required(&gateway, &user, &POD_USAGE, wanted),
-        view::open(&gateway, &user, kind, wanted),
+        required(&gateway, &user, &POD_USAGE, &wanted),
+        view::open(&gateway, &user, kind, &wanted),
     );
     let (usages, pods) = (usages?, pods.map_err(NoView::error)?);
     let mut rows = Vec::new();
@@ -287,7 +288,7 @@ async fn required(
     gateway: &Gateway,
     user: &User,
     kind: &'static KindDef,
-    wanted: &[CompactString],
+    wanted: &Reach,
 ) -> Result<Usages, ApiError> {
     if let Some(usages) = usage::open(gateway, user, kind, wanted).await? {
         return Ok(usages);

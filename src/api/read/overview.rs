@@ -9,20 +9,19 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use compact_str::CompactString;
 use futures::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::detail::distinct;
 use super::join::Joins;
 use super::list::namespaces_in;
-use super::related::known;
 use super::usage::{self, Usages};
 use super::view::{self, NoView, View};
 use crate::api::error::ApiError;
 use crate::api::respond::{Freshness, Reply};
 use crate::api::{Caller, Gateway, Shared};
-use crate::kinds::{Allocated, Cell, Counts, Facts, KINDS, KindDef, Row, by_name, time};
+use crate::auth::Reach;
+use crate::kinds::{Allocated, Cell, Counts, EVENT, Facts, KINDS, KindDef, POD, Row, time};
 use crate::upstream::User;
 
 /// Reasons of warnings that are shown, the most frequent first.
@@ -39,17 +38,16 @@ pub async fn overview(
     let wanted = namespaces(request.uri().path())?;
     let locale = gateway.locale_of(request.headers());
     // One question first: bad credentials must not cause one for each kind.
-    let pods = known("pod")?;
-    if let Err(NoView::Failed(error)) = view::scope(&gateway, &user, pods, &wanted).await {
+    if let Err(NoView::Failed(error)) = view::scope(&gateway, &user, POD, &wanted).await {
         return Err(error);
     }
     let kinds = KINDS.iter().filter(|kind| kind.is_kept());
-    let (asked, wanted) = ((&*gateway, &user), wanted.as_slice());
+    let (asked, wanted) = ((&*gateway, &user), &wanted);
     let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, wanted).await));
     let (opened, version, (usage, unknown)) = tokio::join!(
         join_all(open),
         gateway.discovery.version(&gateway.cluster, &user),
-        usage::shown(&gateway, &user, pods, wanted, locale),
+        usage::shown(&gateway, &user, POD, wanted, locale),
     );
     let (mut views, mut errors) = (Vec::new(), Vec::new());
     for (kind, view) in opened {
@@ -68,7 +66,8 @@ pub async fn overview(
     errors.extend(unknown);
     let measured = usage.as_ref().and_then(Usages::view);
     let freshness = Freshness::of(views.iter().map(|(_, view)| view).chain(measured));
-    let capacity = capacity(asked, &views, usage.as_ref(), wanted.is_empty()).await;
+    let everywhere = *wanted == Reach::Everything;
+    let capacity = capacity(asked, &views, usage.as_ref(), everywhere).await;
     let (objects, mut joins, rest) = joined(views);
     joins.usage = usage;
     let counted = rest.iter().filter(|(kind, _)| kind.list.counts != Counts::None);
@@ -81,7 +80,7 @@ pub async fn overview(
     let events = joins.events.as_ref().map(|view| view.store().troubled(&view.scope));
     let warnings = warnings(&events.unwrap_or_default()).await;
     let body = json!({
-        "namespaces": wanted,
+        "namespaces": wanted.names().collect::<Vec<_>>(),
         "workloads": workloads(&rest, &joins),
         "objects": objects,
         "capacity": capacity,
@@ -97,12 +96,12 @@ pub async fn overview(
 }
 
 /// The namespaces that the path names behind the route's own name; one may be called like it.
-fn namespaces(path: &str) -> Result<Vec<CompactString>, ApiError> {
+fn namespaces(path: &str) -> Result<Reach, ApiError> {
     let mut segments = path.rsplit('/');
     let last = segments.next().unwrap_or_default();
     match segments.next() {
         Some("overview") => namespaces_in(last),
-        _ => Ok(Vec::new()),
+        _ => Ok(Reach::Everything),
     }
 }
 
@@ -128,9 +127,9 @@ fn joined(views: Views) -> (Map<String, Value>, Joins, Views) {
 
 /// The contract's `status` of every kind that has one.
 fn workloads(rest: &Views, joins: &Joins) -> Map<String, Value> {
-    let pods = joins.pods.as_ref().and_then(|view| Some((by_name("pod")?, view)));
-    let sets = joins.replica_sets.as_ref().and_then(|view| Some((by_name("replicaset")?, view)));
-    let all = rest.iter().map(|(kind, view)| (*kind, view)).chain(pods).chain(sets);
+    let joined = joins.pods.iter().chain(&joins.replica_sets);
+    let joined = joined.map(|view| (view.scope.kind(), view));
+    let all = rest.iter().map(|(kind, view)| (*kind, view)).chain(joined);
     let counted = all.filter(|(kind, _)| kind.list.counts != Counts::None);
     counted
         .map(|(kind, view)| {
@@ -149,7 +148,8 @@ fn rows(views: &Views, name: &str, visit: impl FnMut(&Arc<Row>)) {
 /// How many nodes have a kubelet of each version.
 fn kubelets(views: &Views) -> BTreeMap<String, usize> {
     let mut kubelets: BTreeMap<String, usize> = BTreeMap::new();
-    let column = by_name("node").and_then(|kind| kind.column("version"));
+    let nodes = views.iter().find(|(kind, _)| kind.name == "node");
+    let column = nodes.and_then(|(kind, _)| kind.column("version"));
     rows(views, "node", |node| {
         if let Some(Cell::Text(version)) = column.and_then(|at| node.cells.get(at)) {
             *kubelets.entry(version.to_string()).or_default() += 1;
@@ -211,7 +211,7 @@ struct Group<'a> {
 /// Warning events by their reason.
 async fn warnings(events: &[Arc<Row>]) -> Vec<Value> {
     let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
-    let last_seen = by_name("event").and_then(|kind| kind.column("lastSeen"));
+    let last_seen = EVENT.column("lastSeen");
     for (before, event) in events.iter().enumerate() {
         if before > 0 && before.is_multiple_of(STEP) {
             tokio::task::yield_now().await;
@@ -256,7 +256,7 @@ mod tests {
             "reason": reason, "message": format!("said by {name}"), "lastTimestamp": seen,
             "involvedObject": {"kind": "Pod", "namespace": "atlas", "name": about},
         });
-        Arc::new((by_name("event").unwrap().row)(&event.to_string()).unwrap())
+        Arc::new((EVENT.row)(&event.to_string()).unwrap())
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use super::view;
 use crate::api::Gateway;
 use crate::api::error::ApiError;
 use crate::api::target::{encoded, live_all};
+use crate::auth::Reach;
 use crate::cache::Page;
 use crate::kinds::{KindDef, Row};
 use crate::query::{Key, ListQuery};
@@ -40,7 +41,7 @@ pub async fn page(
     for kind in everywhere.into_iter().filter(|kind| gateway.cache.feed(kind).is_some()) {
         // A kind that cannot be read now takes its namespaces with it, and no others.
         // A webhook may mean every namespace that is named, and not all of them at once.
-        if let Ok(view) = view::open(gateway, user, kind, &[]).await {
+        if let Ok(view) = view::open(gateway, user, kind, &Reach::Everything).await {
             inhabited.extend(view.store().namespaces(&view.scope));
         }
     }

@@ -22,7 +22,7 @@ use super::view::{self, NoView, View};
 use crate::api::Gateway;
 use crate::api::error::ApiError;
 use crate::api::target::{encoded, live};
-use crate::auth::Scope;
+use crate::auth::{Reach, Scope};
 use crate::cache::{Page, Series, Store};
 use crate::i18n::Locale;
 use crate::kinds::{self, KindDef, Link, Phase, Relation, Row, by_name, claim_names, later};
@@ -74,13 +74,13 @@ pub struct Queries {
 }
 
 impl Subject<'_> {
-    /// The namespace to look for relatives in; none (all of them) for what has no namespace.
-    pub fn around(&self) -> Vec<CompactString> {
+    /// Where to look for relatives: everywhere for what has no namespace.
+    pub fn around(&self) -> Reach {
         let namespace = match self.kind.name {
             "namespace" => &self.row.name,
             _ => &self.row.namespace,
         };
-        if namespace.is_empty() { Vec::new() } else { vec![namespace.clone()] }
+        if namespace.is_empty() { Reach::Everything } else { Reach::one(namespace) }
     }
 
     pub fn item(&self, error: ApiError) -> Value {

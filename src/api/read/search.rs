@@ -23,6 +23,7 @@ use super::view::NoView;
 use crate::api::error::ApiError;
 use crate::api::respond::{Freshness, Reply};
 use crate::api::{Caller, Shared};
+use crate::auth::Reach;
 use crate::kinds::{KINDS, KindDef, Row};
 
 /// Shorter texts match nearly everything; longer than any name is a mistake.
@@ -81,7 +82,7 @@ struct Question {
     anywhere: Regex,
     limit: usize,
     kinds: Vec<String>,
-    namespaces: Vec<compact_str::CompactString>,
+    wanted: Reach,
 }
 
 /// `GET /api/v1/search?q=…[&namespace=][&kinds=][&limit=]`.
@@ -94,13 +95,13 @@ pub async fn search(
     let locale = gateway.locale_of(request.headers());
     // One question first: bad credentials must not cause one for each kind.
     if let Err(NoView::Failed(error)) =
-        view::scope(&gateway, &user, known("pod")?, &question.namespaces).await
+        view::scope(&gateway, &user, known("pod")?, &question.wanted).await
     {
         return Err(error);
     }
     let kinds = KINDS.iter().filter(|kind| is_searched(kind, &question.kinds));
-    let (asked, namespaces) = ((&*gateway, &user), question.namespaces.as_slice());
-    let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, namespaces).await));
+    let (asked, wanted) = ((&*gateway, &user), &question.wanted);
+    let open = kinds.map(async |kind| (kind, view::open(asked.0, asked.1, kind, wanted).await));
     let (mut best, mut views, mut errors) = (Best::default(), Vec::new(), Vec::new());
     for (kind, view) in join_all(open).await {
         let view = match view {
@@ -133,14 +134,14 @@ fn is_searched(kind: &KindDef, wanted: &[String]) -> bool {
 
 impl Question {
     fn parse(query: &str) -> Result<Self, ApiError> {
-        let (mut text, mut limit, mut kinds, mut namespaces) =
-            (String::new(), LIMIT.0, Vec::new(), Vec::new());
+        let (mut text, mut limit, mut kinds, mut wanted) =
+            (String::new(), LIMIT.0, Vec::new(), Reach::Everything);
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "q" => text = value.trim().to_lowercase(),
                 "limit" => limit = value.parse().unwrap_or(LIMIT.0).clamp(1, LIMIT.1),
                 "kinds" => kinds = value.split(',').map(|kind| kind.trim().to_owned()).collect(),
-                "namespace" => namespaces = namespaces_in(&value)?,
+                "namespace" => wanted = namespaces_in(&value)?,
                 _ => {}
             }
         }
@@ -155,7 +156,7 @@ impl Question {
         }
         let anywhere = RegexBuilder::new(&regex::escape(&text)).case_insensitive(true).build();
         let anywhere = anywhere.map_err(|error| ApiError::internal(&error))?;
-        Ok(Self { text, anywhere, limit, kinds, namespaces })
+        Ok(Self { text, anywhere, limit, kinds, wanted })
     }
 }
 
@@ -327,7 +328,7 @@ mod tests {
         assert!(Question::parse("q=web&kinds=gadget").is_err());
         let question = Question::parse("q=+WEB+&kinds=pod,job&limit=9999&namespace=b,a").unwrap();
         assert_eq!((question.text.as_str(), question.limit), ("web", 500));
-        assert_eq!(question.namespaces, ["a", "b"]);
+        assert!(question.wanted.names().eq(["a", "b"]), "{:?}", question.wanted);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use compact_str::CompactString;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -18,7 +17,7 @@ use super::metrics::pod_metrics;
 use super::view::{self, NoView, View};
 use crate::api::Gateway;
 use crate::api::error::ApiError;
-use crate::auth::Scope;
+use crate::auth::{Reach, Scope};
 use crate::cache::{Series, Standing, Usage};
 use crate::i18n::Locale;
 use crate::kinds::usage::{NODE_USAGE, POD_USAGE};
@@ -177,7 +176,7 @@ pub async fn shown(
     gateway: &Gateway,
     user: &User,
     kind: &KindDef,
-    wanted: &[CompactString],
+    wanted: &Reach,
     locale: Locale,
 ) -> (Option<Usages>, Option<Value>) {
     if !kind.list.metrics && !kind.joins.contains(&Join::Metrics) {
@@ -199,13 +198,13 @@ pub async fn shown(
     }
 }
 
-/// The usage that `user` may see of pods or nodes in the wanted namespaces (empty: all); `None`
-/// when the cluster has no metrics source.
+/// The usage that `user` may see of pods or nodes where it is wanted; `None` when the cluster has
+/// no metrics source.
 pub async fn open(
     gateway: &Gateway,
     user: &User,
     kind: &'static KindDef,
-    wanted: &[CompactString],
+    wanted: &Reach,
 ) -> Result<Option<Usages>, ApiError> {
     let standing = gateway.usage.standing();
     match standing {

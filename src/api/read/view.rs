@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use http::StatusCode;
-use moka::future::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::list::is_harmless;
@@ -18,13 +17,13 @@ use crate::api::error::ApiError;
 use crate::api::target::{self, live};
 use crate::auth::{Reach, Refusal, Scope};
 use crate::cache::{Feed, ListError, Listing, State, Store, list_as};
-use crate::kinds::{KindDef, Resource, by_name};
-use crate::upstream::{Failure, Fingerprint, Served, User};
+use crate::kinds::{KindDef, NAMESPACE, Resource};
+use crate::upstream::{Failure, Served, Turns, User};
 
 /// Live lists at work: each may hold tens of MiB for a while.
 pub struct LiveLists {
     all: Semaphore,
-    each: Cache<Fingerprint, Arc<Semaphore>>,
+    each: Turns,
 }
 
 /// Live lists at once, of all callers.
@@ -35,13 +34,10 @@ const LIVE_OF_ONE: usize = 4;
 const TURN: Duration = Duration::from_secs(20);
 /// In the API server's 403 to who says to be another and may not.
 const IMPERSONATION: &str = "cannot impersonate";
-/// Callers remembered; one that is forgotten begins with all its turns again.
-const CALLERS: u64 = 10_000;
 
 impl Default for LiveLists {
     fn default() -> Self {
-        let each = Cache::builder().max_capacity(CALLERS).time_to_idle(TURN * 6);
-        Self { all: Semaphore::new(LIVE_AT_ONCE), each: each.build() }
+        Self { all: Semaphore::new(LIVE_AT_ONCE), each: Turns::new(LIVE_OF_ONE) }
     }
 }
 
@@ -53,8 +49,7 @@ pub struct Turn<'a> {
 
 impl LiveLists {
     pub async fn turn(&self, user: &User) -> Result<Turn<'_>, ApiError> {
-        let own = async { Arc::new(Semaphore::new(LIVE_OF_ONE)) };
-        let own = self.each.get_with(user.fingerprint(), own).await;
+        let own = self.each.of(user);
         let turn = async {
             let own = own.acquire_owned().await.ok()?;
             Some(Turn { _own: own, _all: self.all.acquire().await.ok()? })
@@ -111,17 +106,30 @@ impl View {
     /// Why rows of some namespaces are missing for which no denial is known beforehand: they were
     /// refused, or nobody could be asked about them, though the rows of the others are current.
     pub fn missing(&self) -> Option<ApiError> {
-        let unasked = self.scope.rest().filter(|why| !is_denial(why) && self.age.is_zero());
-        self.refused.as_ref().or(unasked).cloned().map(ApiError::from)
+        self.refused.as_ref().or(self.unasked()).cloned().map(ApiError::from)
     }
 
-    /// Why rows of some of these namespaces, which were named, are denied to the caller. Of all
-    /// namespaces nobody expects those in which he has no rights: nothing is said of them.
-    pub fn denied_among(&self, named: &[CompactString]) -> Option<ApiError> {
-        let is_short = named.iter().any(|namespace| !self.scope.covers(namespace));
-        let rest = self.scope.rest().filter(|why| is_short && is_denial(why));
-        rest.cloned().map(ApiError::from)
+    /// Why nobody could be asked about some namespaces, though the rows of the others are current.
+    pub fn unasked(&self) -> Option<&Failure> {
+        unasked(&self.scope).filter(|_| self.age.is_zero())
     }
+
+    /// Why rows of some of the namespaces that were named are denied to the caller.
+    pub fn denied_among(&self, wanted: &Reach) -> Option<ApiError> {
+        denied_among(&self.scope, wanted).cloned().map(ApiError::from)
+    }
+}
+
+/// Why nobody could be asked about some namespaces, where others are in the scope.
+pub fn unasked(scope: &Scope) -> Option<&Failure> {
+    scope.rest().filter(|why| !is_denial(why))
+}
+
+/// Why the scope lacks some of the namespaces that were named. Of all namespaces nobody expects
+/// those in which he has no rights: nothing is said of them.
+pub fn denied_among<'s>(scope: &'s Scope, wanted: &Reach) -> Option<&'s Failure> {
+    let is_short = wanted.names().any(|namespace| !scope.covers(namespace));
+    scope.rest().filter(|why| is_short && is_denial(why))
 }
 
 fn is_denial(failure: &Failure) -> bool {
@@ -163,25 +171,25 @@ impl From<ListError> for NoView {
     }
 }
 
-/// What `user` may see of `kind` in the `wanted` namespaces (empty: all).
+/// What `user` may see of `kind` where it is `wanted`.
 pub async fn open(
     gateway: &Gateway,
     user: &User,
     kind: &'static KindDef,
-    wanted: &[CompactString],
+    wanted: &Reach,
 ) -> Result<View, NoView> {
     let scope = scope(gateway, user, kind, wanted).await?;
     within(gateway, user, kind, scope).await
 }
 
-/// Where among the `wanted` namespaces (empty: all) `user` may list `kind`.
+/// How much of where it is `wanted` `user` may list `kind` in.
 pub async fn scope(
     gateway: &Gateway,
     user: &User,
     kind: &'static KindDef,
-    wanted: &[CompactString],
+    wanted: &Reach,
 ) -> Result<Scope, NoView> {
-    wanted.iter().try_for_each(|name| is_harmless(name)).map_err(NoView::Failed)?;
+    wanted.names().try_for_each(|name| is_harmless(name)).map_err(NoView::Failed)?;
     let known = async || known_namespaces(gateway, user).await;
     Ok(gateway.authorizer.scope(&gateway.cluster, user, kind, wanted, known).await?)
 }
@@ -226,15 +234,11 @@ async fn own(
     kind: &'static KindDef,
     scope: Scope,
 ) -> Result<View, NoView> {
-    let namespaces: Vec<CompactString> = match scope.reach() {
-        Reach::Everything => Vec::new(),
-        Reach::Namespaces(names) => names.iter().cloned().collect(),
-    };
     let at = served(gateway, user, kind).await.map_err(NoView::Failed)?;
     let at = move |namespace: Option<&str>| at.collection(namespace);
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
     let state = gateway.cache.feed(kind).map(|feed| feed.state());
-    let listing = listed(gateway, user, kind, &at, &namespaces).await;
+    let listing = listed(gateway, user, kind, &at, scope.reach()).await;
     let listing = listing.map_err(|error| unlisted(error, kind, state))?;
     let Listing { store, refused, .. } = listing;
     // The listing's own scope reaches no further, and knows nothing of the rest.
@@ -246,8 +250,8 @@ async fn own(
 fn unlisted(error: ListError, kind: &KindDef, state: Option<State>) -> NoView {
     let is_kept = state.is_some_and(|state| state != State::Refused);
     if is_kept && matches!(error, ListError::TooMany(_)) {
-        let (code, args) = (StatusCode::SERVICE_UNAVAILABLE, [("kind", kind.name)]);
-        return NoView::Failed(ApiError::with_status(code, "error-cache-filling", &args));
+        let args = [("kind", kind.name)];
+        return NoView::Failed(ApiError::passing("error-cache-filling", &args));
     }
     error.into()
 }
@@ -259,9 +263,9 @@ pub async fn listed(
     user: &User,
     kind: &'static KindDef,
     at: &(impl Fn(Option<&str>) -> String + Sync),
-    namespaces: &[CompactString],
+    reach: &Reach,
 ) -> Result<Listing, ListError> {
-    let listing = list_as(&gateway.cluster, user, kind, at, namespaces).await;
+    let listing = list_as(&gateway.cluster, user, kind, at, reach).await;
     match &listing {
         Ok(Listing { malformed, .. }) => {
             if let Some(feed) = gateway.cache.feed(kind) {
@@ -356,9 +360,8 @@ pub async fn known_namespaces(
     if let Some(names) = gateway.cache.namespace_names() {
         return Ok(names);
     }
-    let Some(namespaces) = by_name("namespace") else { return Ok(Vec::new()) };
-    let at = |namespace: Option<&str>| namespaces.resource.collection(namespace);
-    match listed(gateway, user, namespaces, &at, &[]).await {
+    let at = |namespace: Option<&str>| NAMESPACE.resource.collection(namespace);
+    match listed(gateway, user, NAMESPACE, &at, &Reach::Everything).await {
         Ok(Listing { store, scope, .. }) => {
             let mut names = Vec::new();
             store.each(&scope, |row| names.push(row.name.clone()));
@@ -379,6 +382,7 @@ mod tests {
 
     use super::*;
     use crate::i18n::Locale;
+    use crate::kinds::{EVENT, POD, REPLICA_SET, by_name};
 
     #[test]
     fn what_is_too_long_to_be_read_live_is_to_be_asked_for_again_if_the_cache_will_have_it() {
@@ -392,6 +396,14 @@ mod tests {
         }
         for state in [None, Some(State::Refused)] {
             assert_eq!(error(state).status, StatusCode::PAYLOAD_TOO_LARGE, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn kinds_that_code_names_are_those_of_the_table() {
+        for kind in [EVENT, NAMESPACE, POD, REPLICA_SET] {
+            // A store opens for the very kind alone, not for one of the same name.
+            assert!(std::ptr::eq(kind, by_name(kind.name).unwrap()), "{}", kind.name);
         }
     }
 }

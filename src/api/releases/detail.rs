@@ -14,6 +14,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::plan::CLIENT_SIDE;
 use super::resources::{Look, looked};
 use super::run::standing;
 use super::urls::{services, urls};
@@ -128,9 +129,14 @@ pub fn chosen<'h>(
 ) -> Result<&'h Record, ApiError> {
     let chosen = history.iter().find(|record| record.revision == revision);
     chosen.ok_or_else(|| {
-        let revision = revision.to_string();
         let known = history.iter().take(20).map(|record| record.revision.to_string());
         let known = known.collect::<Vec<_>>().join(", ");
+        // Nobody has asked for it: it is the one before the first.
+        if revision == 0 {
+            let (code, args) = (StatusCode::NOT_FOUND, [("known", known.as_str())]);
+            return ApiError::with_status(code, "error-no-earlier-revision", &args);
+        }
+        let revision = revision.to_string();
         let args = [("name", name), ("revision", revision.as_str()), ("known", known.as_str())];
         ApiError::with_status(StatusCode::NOT_FOUND, "error-no-revision", &args)
     })
@@ -196,11 +202,18 @@ pub async fn act(
     read: fn(&str, &[u8]) -> Result<Act, BadAct>,
 ) -> Result<Act, ApiError> {
     let query = head.uri.query().unwrap_or_default();
-    if body.len() <= IN_PLACE {
+    if is_quick(body) {
         return Ok(read(query, body)?);
     }
     let (query, body) = (query.to_owned(), body.clone());
     Ok(parsed(move || read(&query, &body)).await??)
+}
+
+/// Whether a body is read as fast as it is short. A few bytes may be many values where aliases
+/// repeat what an anchor names (`&`, which JSON may write as an escape).
+fn is_quick(body: &[u8]) -> bool {
+    let has_anchor = || body.contains(&b'&') || body.windows(5).any(|part| part == br"\u002");
+    body.len() <= IN_PLACE && !has_anchor()
 }
 
 /// `GET /api/v1/release/{namespace}/{name}`.
@@ -297,10 +310,9 @@ async fn now(
 fn told(record: &Record, release: Option<&Release>) -> Value {
     let at = |seconds: Option<i64>| seconds.and_then(time);
     let info = release.map(|release| &release.info);
-    let written = record.modified.unwrap_or(record.created);
-    let last = info.map_or(Some(written), |info| info.last_deployed);
+    let last = info.map_or(Some(record.created), |info| info.last_deployed);
     let method = release.map(|release| match release.apply_method.as_str() {
-        "" => "csa",
+        "" => CLIENT_SIDE,
         method => method,
     });
     let hooks = release.into_iter().flat_map(|release| &release.hooks).map(hook);

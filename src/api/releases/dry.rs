@@ -77,11 +77,19 @@ pub struct Shown {
     pub problem: Option<Problem>,
 }
 
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Error,
+    /// It only cannot be tried out.
+    Info,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Problem {
     pub class: &'static str,
-    /// `error`, or `info` for what only cannot be tried out.
-    pub severity: &'static str,
+    pub severity: Severity,
     pub message: String,
     /// The engine's own words.
     pub detail: String,
@@ -104,11 +112,11 @@ struct Place {
 
 impl Problem {
     pub fn error(class: &'static str, message: String) -> Self {
-        Self { class, severity: "error", message, detail: String::new() }
+        Self { class, severity: Severity::Error, message, detail: String::new() }
     }
 
     pub fn info(class: &'static str, message: String) -> Self {
-        Self { severity: "info", ..Self::error(class, message) }
+        Self { severity: Severity::Info, ..Self::error(class, message) }
     }
 }
 

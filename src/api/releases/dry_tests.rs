@@ -21,6 +21,16 @@ fn a_refusal_is_told_by_what_the_api_server_says() {
 }
 
 #[test]
+fn a_problem_is_told_with_how_bad_it_is() {
+    let told = |problem: Problem| serde_json::to_string(&problem).unwrap();
+    let rest = r#""message":"m","detail":""}"#;
+    let error = told(Problem::error("quota", "m".to_owned()));
+    assert_eq!(error, format!(r#"{{"class":"quota","severity":"error",{rest}"#));
+    let info = told(Problem::info("kept", "m".to_owned()));
+    assert_eq!(info, format!(r#"{{"class":"kept","severity":"info",{rest}"#));
+}
+
+#[test]
 fn a_namespace_that_is_not_there_is_told_from_an_object_that_is_not() {
     let of = |kind: &str| {
         refused(404, &json!({"message": "m", "details": {"kind": kind, "name": "atlas"}}))

@@ -14,6 +14,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::api::error::ApiError;
+use crate::api::read::detail::distinct;
 use crate::api::read::join::{Joins, Status};
 use crate::api::read::list::namespaces_in;
 use crate::api::read::listing;
@@ -22,7 +23,7 @@ use crate::api::read::view::{self, NoView};
 use crate::api::respond::{Freshness, Reply};
 use crate::api::target::encoded;
 use crate::api::{Caller, Gateway, Shared};
-use crate::auth::{Reach, Scope};
+use crate::auth::Reach;
 use crate::cache::{self, Listing, Page};
 use crate::helm::facts::{Fact, Read};
 use crate::helm::legacy;
@@ -30,7 +31,7 @@ use crate::i18n::Locale;
 use crate::kinds::release::{CONTENT, RELEASE, REVISION, named, secret_name};
 use crate::kinds::{Cell, Row, time};
 use crate::query::{Key, ListQuery, Sort};
-use crate::upstream::{Failure, User};
+use crate::upstream::User;
 
 /// Secrets that hold a revision, and those of them that are not superseded: `owner=helm` and
 /// `type=helm.sh/release.v1`, encoded.
@@ -59,8 +60,8 @@ type Place = (CompactString, CompactString);
 struct Ask<'a> {
     gateway: &'a Gateway,
     user: &'a User,
-    /// Empty: all.
-    namespaces: Vec<CompactString>,
+    /// Where the caller may list them.
+    reach: Reach,
     /// Of Secrets.
     selector: &'static str,
 }
@@ -87,7 +88,7 @@ pub async fn list(
     let last = segments.next().unwrap_or_default();
     let wanted = match segments.next() {
         Some("release") => namespaces_in(last)?,
-        _ => Vec::new(),
+        _ => Reach::Everything,
     };
     let asked = request.uri().query();
     let mut query = ListQuery::parse(asked, &RELEASE)?;
@@ -109,7 +110,7 @@ pub async fn installed(
     gateway: &Gateway,
     user: &User,
 ) -> Result<(Vec<(Arc<Row>, Arc<Fact>)>, Option<ApiError>), ApiError> {
-    let (ask, rows, missing) = match secrets(gateway, user, &[], CURRENT).await {
+    let (ask, rows, missing) = match secrets(gateway, user, &Reach::Everything, CURRENT).await {
         Ok(listed) => listed,
         Err(none) => return Ok((Vec::new(), Some(none.unless_unauthorized()?))),
     };
@@ -126,7 +127,7 @@ pub async fn installed(
 async fn answer(
     gateway: &Gateway,
     user: &User,
-    (wanted, selector): (&[CompactString], &'static str),
+    (wanted, selector): (&Reach, &'static str),
     query: &ListQuery,
     locale: Locale,
 ) -> Result<Reply, ApiError> {
@@ -142,7 +143,10 @@ async fn answer(
     };
     let mut errors: Vec<_> = missing.iter().map(|error| error.as_item(locale)).collect();
     let (old, mut facts) = match legacy {
-        Ok(legacy) => legacy,
+        Ok((old, facts, unasked)) => {
+            errors.extend(unasked.map(|error| error.as_item(locale)));
+            (old, facts)
+        }
         // Who may not look there has no releases of Helm 2.
         Err(NoView::Denied(_)) => Default::default(),
         Err(none) => {
@@ -172,7 +176,7 @@ async fn answer(
     };
     let items: serde_json::Result<Vec<_>> = page.rows.iter().map(finish).collect();
     page.rows = items.map_err(|error| ApiError::internal(&error))?;
-    reply(&page, &errors)
+    reply(&page, &distinct(errors))
 }
 
 fn reply(page: &Page, errors: &[serde_json::Value]) -> Result<Reply, ApiError> {
@@ -186,19 +190,17 @@ fn reply(page: &Page, errors: &[serde_json::Value]) -> Result<Reply, ApiError> {
 async fn secrets<'a>(
     gateway: &'a Gateway,
     user: &'a User,
-    wanted: &[CompactString],
+    wanted: &Reach,
     selector: &'static str,
 ) -> Result<(Ask<'a>, Vec<Arc<Row>>, Option<ApiError>), NoView> {
     let secret = known("secret").map_err(NoView::Failed)?;
     let scope = view::scope(gateway, user, secret, wanted).await?;
-    let ask = Ask { gateway, user, namespaces: reached(&scope), selector };
+    let ask = Ask { gateway, user, reach: scope.reach().clone(), selector };
     let at = |namespace: Option<&str>| ask.path(namespace, selector);
     let _turn = gateway.live.turn(user).await.map_err(NoView::Failed)?;
-    let listing = Box::pin(view::listed(gateway, user, &RELEASE, &at, &ask.namespaces)).await;
+    let listing = Box::pin(view::listed(gateway, user, &RELEASE, &at, &ask.reach)).await;
     let mut listing = listing?;
-    let is_short = wanted.iter().any(|name| !scope.covers(name));
-    let is_denial = |why: &&Failure| why.code() == Some(StatusCode::FORBIDDEN);
-    let rest = scope.rest().filter(|_| is_short).filter(is_denial).cloned();
+    let rest = view::denied_among(&scope, wanted).or(view::unasked(&scope)).cloned();
     let missing = listing.refused.take().or(rest).map(ApiError::from);
     let rows = rows(listing);
     let rows = rows.into_iter().map(|row| {
@@ -211,43 +213,35 @@ async fn secrets<'a>(
     Ok((ask, rows.collect(), missing))
 }
 
-/// Rows of Helm 2's ConfigMaps, with all that is known of them: from the shared rows where we keep
-/// ConfigMaps, else listed as the caller.
+/// Rows of Helm 2's ConfigMaps, with all that is known of them, and why nobody could be asked about
+/// more: from the shared rows where we keep ConfigMaps, else listed as the caller.
 async fn legacy(
     gateway: &Gateway,
     user: &User,
-    wanted: &[CompactString],
-) -> Result<(Vec<Arc<Row>>, Read), NoView> {
+    wanted: &Reach,
+) -> Result<(Vec<Arc<Row>>, Read, Option<ApiError>), NoView> {
     let kind = known("configmap").map_err(NoView::Failed)?;
     let state = gateway.cache.feed(kind).map(|feed| feed.state());
-    let mut found = (Vec::new(), Read::new());
-    let mut take = |map: &Arc<Row>| {
+    let (mut found, mut facts) = (Vec::new(), Read::new());
+    let take = |map: &Arc<Row>| {
         if let Some((row, fact)) = legacy::row(map) {
-            found.1.insert(row.uid.clone(), Arc::new(fact));
-            found.0.push(Arc::new(row));
+            facts.insert(row.uid.clone(), Arc::new(fact));
+            found.push(Arc::new(row));
         }
     };
     if matches!(state, Some(cache::State::Current | cache::State::Stale(_))) {
         let view = Box::pin(view::open(gateway, user, kind, wanted)).await?;
         view.store().each(&view.scope, take);
-        return Ok(found);
+        return Ok((found, facts, view.unasked().cloned().map(ApiError::from)));
     }
     let scope = view::scope(gateway, user, kind, wanted).await?;
     let selector = encoded(legacy::SELECTOR);
     let at = |namespace: Option<&str>| {
         format!("{}?labelSelector={selector}", kind.resource.collection(namespace))
     };
-    let listing = Box::pin(view::listed(gateway, user, kind, &at, &reached(&scope))).await;
-    rows(listing?).iter().for_each(&mut take);
-    Ok(found)
-}
-
-/// The namespaces of a scope; none for all.
-fn reached(scope: &Scope) -> Vec<CompactString> {
-    match scope.reach() {
-        Reach::Everything => Vec::new(),
-        Reach::Namespaces(names) => names.iter().cloned().collect(),
-    }
+    let listing = Box::pin(view::listed(gateway, user, kind, &at, scope.reach())).await;
+    rows(listing?).iter().for_each(take);
+    Ok((found, facts, view::unasked(&scope).cloned().map(ApiError::from)))
 }
 
 fn rows(Listing { store, scope, .. }: Listing) -> Vec<Arc<Row>> {
@@ -391,7 +385,7 @@ impl Ask<'_> {
             };
             return missing.iter().map(single).collect();
         }
-        if self.namespaces.is_empty() {
+        if self.reach == Reach::Everything {
             return vec![self.path(None, self.selector)];
         }
         let namespaces: BTreeSet<&str> = missing.iter().map(|row| row.namespace.as_str()).collect();

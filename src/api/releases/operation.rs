@@ -23,14 +23,16 @@ use tokio::time::{Instant, sleep_until};
 use crate::api::body;
 use crate::api::error::ApiError;
 use crate::api::live::events;
-use crate::api::logs::follow::{Seat, UNJUDGED};
+use crate::api::logs::follow::Seat;
 use crate::api::logs::window::X_ACCEL_BUFFERING;
 use crate::api::passthrough::user_name;
+use crate::api::standing::UNJUDGED;
 use crate::api::target::segment;
 use crate::api::{Caller, Gateway, Shared};
 use crate::helm::lock::{Place, Seen};
 use crate::helm::operation::{Live, Operation, State, read_id};
 use crate::helm::record;
+use crate::helm::words::Verb;
 use crate::i18n::{self, Locale};
 use crate::upstream::{Failure, User};
 
@@ -192,8 +194,8 @@ async fn gone(
     (namespace, id): (&str, &str),
     lock: Option<&Seen>,
 ) -> Result<Found, ApiError> {
-    let uninstalled = read_id(id).filter(|(_, act)| *act == "uninstall" && lock.is_none());
-    let Some((release, act)) = uninstalled else { return Err(unknown(namespace, id)) };
+    let uninstalled = read_id(id).filter(|(_, verb)| *verb == Verb::Uninstall && lock.is_none());
+    let Some((release, verb)) = uninstalled else { return Err(unknown(namespace, id)) };
     let history = record::history(&gateway.cluster, user, namespace, release).await;
     if !gateway.authorizer.heed(user, history).await?.is_empty() {
         return Err(unknown(namespace, id));
@@ -202,7 +204,7 @@ async fn gone(
         id: id.to_owned(),
         namespace: namespace.to_owned(),
         release: release.to_owned(),
-        act: act.to_owned(),
+        act: verb.into(),
         state: State::Succeeded,
         ..Operation::default()
     })))
@@ -412,6 +414,13 @@ mod tests {
             let id = format!("helm-{class}");
             assert_ne!(i18n::message(Locale::EN, &id, &[]), id);
         }
+    }
+
+    #[test]
+    fn a_remedy_is_none_that_the_request_may_have_taken_already() {
+        // An upgrade that may install ends so, too, where Helm finds no deployed revision.
+        let told = i18n::message(Locale::EN, "helm-no-deployed", &[]);
+        assert!(!told.contains("allow") && told.contains("install it again"), "{told}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::detail;
-use super::dry::{Problem, Way};
+use super::dry::{Problem, Severity, Way};
 use super::protect::refuse_if_protected;
 use super::run::{chart_of, fetched};
 use super::write::no_engine;
@@ -55,6 +55,8 @@ static QUEUE: Semaphore = Semaphore::const_new(WAITING);
 const DEFINITION: (&str, &str) = ("apiextensions.k8s.io", "CustomResourceDefinition");
 /// A release that is applied on the server (helm `pkg/release/v1/release.go`, `ApplyMethod`).
 const SERVER_SIDE: &str = "ssa";
+/// One that is applied on the client.
+pub const CLIENT_SIDE: &str = "csa";
 
 /// Leave to run the engine: given back when the caller and the child are both gone.
 type Turn = Arc<(OwnedSemaphorePermit, SemaphorePermit<'static>)>;
@@ -140,7 +142,7 @@ impl Asked<'_> {
             plan = self.with_definitions((&engine, &turn), deploy, plan, files).await?;
         }
         // Why nothing was rendered goes before: nobody would guess it.
-        if plan.problem.as_ref().is_none_or(|problem| problem.severity != "error") {
+        if plan.problem.as_ref().is_none_or(|problem| problem.severity != Severity::Error) {
             plan.problem = refused.or(plan.problem);
         }
         Ok(plan)
@@ -379,8 +381,8 @@ pub fn back_to(back: &Back, newest: &Record) -> u32 {
 }
 
 /// How a revision was applied; Helm 3 says nothing and has one way.
-fn method_of(release: &Release) -> &'static str {
-    if release.apply_method == SERVER_SIDE { SERVER_SIDE } else { "csa" }
+pub fn method_of(release: &Release) -> &'static str {
+    if release.apply_method == SERVER_SIDE { SERVER_SIDE } else { CLIENT_SIDE }
 }
 
 /// How the engine would apply, of a release whose objects were applied by `method`, or of a new
@@ -458,11 +460,11 @@ mod tests {
         let auto = Apply { server_side: None, force_conflicts: true };
         let forced = Way { server_side: true, force: true, migrates: false };
         assert_eq!(way(4, auto, None), forced);
-        assert_eq!(way(4, auto, Some("ssa")), forced);
-        assert_eq!(way(4, auto, Some("csa")), Way::default());
+        assert_eq!(way(4, auto, Some(SERVER_SIDE)), forced);
+        assert_eq!(way(4, auto, Some(CLIENT_SIDE)), Way::default());
         let server = Apply { server_side: Some(true), force_conflicts: false };
         let migrates = Way { server_side: true, force: false, migrates: true };
-        assert_eq!(way(4, server, Some("csa")), migrates);
+        assert_eq!(way(4, server, Some(CLIENT_SIDE)), migrates);
         assert_eq!(way(3, server, None), Way::default());
     }
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::detail;
-use super::dry::{Dry, Problem, Shown, Tried};
+use super::dry::{Dry, Problem, Severity, Shown, Tried};
 use super::plan::{Asked, is_of};
 use super::write::whose;
 use crate::api::body::{self, get};
@@ -33,6 +33,7 @@ use crate::helm::manifest::Object;
 use crate::helm::names;
 use crate::helm::quota::{Needs, exceeded};
 use crate::helm::rendered::{Hook, Rendered};
+use crate::helm::words::Verb;
 use crate::upstream::Turns;
 
 /// For all of it: proxies before us give up soon after.
@@ -56,7 +57,7 @@ static OWN: LazyLock<Turns<String>> = LazyLock::new(|| Turns::new(OF_ONE));
 struct Preview {
     release: String,
     namespace: String,
-    act: &'static str,
+    act: Verb,
     objects: Vec<Shown>,
     hooks: Vec<Hook>,
     /// Files of the chart itself with definitions that are made before anything else.
@@ -145,7 +146,7 @@ impl Asked<'_> {
         let is_whole = unreadable.is_empty();
         let (tried, truncated) = self.tried(&dry, (&objects, is_whole), &plan.old).await?;
         let problem = match plan.problem {
-            Some(problem) if problem.severity == "error" => Some(problem),
+            Some(problem) if problem.severity == Severity::Error => Some(problem),
             // The engine looks for all kinds before it makes anything.
             _ if tried.iter().any(has_no_kind) => {
                 Some(Problem::error("crd-missing", self.sentence("crd-missing")))
@@ -169,7 +170,7 @@ impl Asked<'_> {
         Preview {
             release: self.name.to_owned(),
             namespace: self.namespace.to_owned(),
-            act: act.name(),
+            act: act.verb(),
             objects: Vec::new(),
             hooks: Vec::new(),
             crds: Vec::new(),
@@ -266,7 +267,9 @@ impl Asked<'_> {
 
 fn has_no_kind(tried: &Tried) -> bool {
     let problem = tried.shown.problem.as_ref();
-    problem.is_some_and(|problem| (problem.class, problem.severity) == ("crd-missing", "error"))
+    problem.is_some_and(|problem| {
+        (problem.class, problem.severity) == ("crd-missing", Severity::Error)
+    })
 }
 
 impl Room {

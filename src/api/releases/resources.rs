@@ -25,6 +25,7 @@ use crate::api::read::view::{self, View};
 use crate::api::respond::{Freshness, Reply};
 use crate::api::target::{self, encoded};
 use crate::api::{Caller, Gateway, Shared};
+use crate::auth::Reach;
 use crate::cache::Page;
 use crate::helm::manifest::Object;
 use crate::helm::room::weight;
@@ -339,9 +340,9 @@ async fn pods_of(
     let there = || look.seen.iter().filter(|seen| !seen.uid.is_empty());
     let wanted: BTreeSet<&str> = there().map(|seen| seen.namespace.as_str()).collect();
     let wanted = wanted.into_iter().filter(|name| !name.is_empty());
-    let wanted: Vec<CompactString> = wanted.take(NAMESPACES).map(Into::into).collect();
-    if wanted.is_empty() {
-        // No namespace would mean all of them.
+    let wanted: Reach = wanted.take(NAMESPACES).map(CompactString::from).collect();
+    if wanted.names().next().is_none() {
+        // Nothing is there: nobody needs to be asked.
         return Ok(Chosen { errors, ..Chosen::default() });
     }
     let kind = known("pod")?;
@@ -390,7 +391,7 @@ async fn between(
     gateway: &Gateway,
     user: &User,
     look: &Look,
-    wanted: &[CompactString],
+    wanted: &Reach,
 ) -> Result<(Vec<View>, Vec<ApiError>), ApiError> {
     let (mut views, mut denied) = (Vec::new(), Vec::new());
     for name in ["replicaset", "job"] {

@@ -61,7 +61,7 @@ pub struct Task {
     pub act: Act,
     pub chart: Option<Bytes>,
     /// How the release was applied so far: `ssa` or `csa`.
-    pub method: Option<String>,
+    pub method: Option<&'static str>,
 }
 
 /// What became of it.
@@ -187,6 +187,7 @@ fn told(locale: Locale, stuck: &Stuck, seen: Option<&Seen>) -> Value {
     let id = match stuck.standing {
         Standing::Running => "release-stuck-running",
         Standing::Interrupted => "release-stuck-interrupted",
+        Standing::Elsewhere if seen.is_none() => "release-stuck-unknown",
         Standing::Elsewhere => "release-stuck-elsewhere",
     };
     let holder = seen.map(|seen| seen.operation().holder).unwrap_or_default();
@@ -208,7 +209,7 @@ pub async fn run(task: Task) {
     let live = begun.live.clone();
     let operation = live.operation();
     let (namespace, release) = (operation.namespace.as_str(), operation.release.as_str());
-    let args = argv(&act, release, namespace, engine.major, method.as_deref(), false);
+    let args = argv(&act, release, namespace, engine.major, method, false);
     let door = gateway.helm.doors.open(live.owner().borrow().clone());
     door.until(held.since + held.silence());
     let lost = AtomicBool::new(false);

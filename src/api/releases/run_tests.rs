@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::helm::act;
+use crate::helm::record::Status;
+use crate::helm::words::Verb;
 
 fn ended(code: Option<i32>, why: Why) -> Result<Ended, Problem> {
     Ok(Ended { code, stdout: Vec::new(), stderr: "Error: it does not".into(), why })
@@ -30,6 +32,25 @@ fn what_helm_does_not_say_of_a_denial_the_door_has_heard() {
     let error = error.unwrap();
     assert_eq!(error.class, "forbidden");
     assert!(error.detail.ends_with("it does not: you may not"), "{}", error.detail);
+}
+
+#[test]
+fn of_a_release_without_a_lock_no_last_operation_is_told() {
+    let stuck = Stuck {
+        standing: Standing::Elsewhere,
+        since: None,
+        revision: 1,
+        status: Status::PendingInstall,
+        remedy: Verb::Uninstall,
+        rollback_to: None,
+    };
+    for locale in Locale::all() {
+        let told = told(locale, &stuck, None);
+        let message = told["message"].as_str().unwrap();
+        let said = ["pending-install", "helm"].map(|word| message.contains(word));
+        assert_eq!((said, message.contains(['(', '（'])), ([true, true], false), "{message}");
+        assert_eq!((&told["state"], &told["remedy"]), (&json!("elsewhere"), &json!("uninstall")));
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::detail::{self, Asked, content, found};
 use super::operation::shown;
-use super::plan::back_to;
+use super::plan::{back_to, method_of};
 use super::protect::refuse_if_protected;
 use super::run::{self, Task, chart_of, fetched};
 use crate::api::body::{self, JSON, TURN, send};
@@ -35,6 +35,7 @@ use crate::helm::lock::{Held, Place, Seen, Taken};
 use crate::helm::operation::{Holder, NoSeat, Operation, Step, key_of, letters, new_id};
 use crate::helm::record::{self, Record, Status};
 use crate::helm::stuck::{Standing, Stuck, stuck};
+use crate::helm::words::Progress;
 use crate::helm::{engine, names};
 use crate::upstream::{Turns, User};
 
@@ -151,7 +152,8 @@ async fn write(
     begun.await.map_err(|error| ApiError::internal(&error))?
 }
 
-/// Whose turns an act takes: those of the caller's name, or of his credentials where nobody tells it.
+/// Whose turns and places are taken: those of the caller's name, or of his credentials where nobody
+/// tells it.
 pub fn whose(caller: &str, user: &User) -> String {
     if caller.is_empty() { format!("{:?}", user.fingerprint()) } else { caller.to_owned() }
 }
@@ -244,8 +246,7 @@ impl Wanted {
             self.fetch().await?;
         }
         let method = self.method(&history).await?;
-        let (namespace, major) = (&self.namespace, engine.major);
-        argv(&self.act, release, namespace, major, method.as_deref(), false)?;
+        argv(&self.act, release, &self.namespace, engine.major, method, false)?;
         let operation = self.operation(release, &history);
         let held = match self.lock(&place, &operation).await? {
             Taken::Same(same) => return Ok(self.accepted(&same)),
@@ -300,10 +301,7 @@ impl Wanted {
                 return Err(conflict("error-release-name-taken", &args));
             }
             Act::Rollback(back) => {
-                let wanted = back_to(back, newest);
-                if !history.iter().any(|record| record.revision == wanted) {
-                    found(gateway, user, namespace, release, Some(wanted)).await?;
-                }
+                detail::chosen(&history, release, back_to(back, newest))?;
             }
             Act::Upgrade(_) | Act::Uninstall(_) | Act::Test(_) => {}
         }
@@ -315,7 +313,7 @@ impl Wanted {
 
     /// How the revision was applied that Helm will look at; `None` where there is none, or nobody
     /// can read it.
-    async fn method(&self, history: &[Record]) -> Result<Option<String>, ApiError> {
+    async fn method(&self, history: &[Record]) -> Result<Option<&'static str>, ApiError> {
         let Some(newest) = history.first() else { return Ok(None) };
         let record = match &self.act {
             // What is uninstalled is installed anew.
@@ -326,19 +324,19 @@ impl Wanted {
         let Some(record) = record else { return Ok(None) };
         match content(&self.gateway, &self.user, record).await {
             Err(busy) if busy.status == StatusCode::TOO_MANY_REQUESTS => Err(busy),
-            read => Ok(read.ok().and_then(Result::ok).map(|release| release.apply_method)),
+            read => Ok(read.ok().and_then(Result::ok).map(|release| method_of(&release))),
         }
     }
 
     fn operation(&self, release: &str, history: &[Record]) -> Operation {
-        let (act, now) = (self.act.name(), Some(Timestamp::now()));
+        let (verb, now) = (self.act.verb(), Some(Timestamp::now()));
         let instance = self.gateway.helm.operations.instance().to_owned();
         Operation {
-            id: new_id(release, act),
+            id: new_id(release, verb),
             namespace: self.namespace.clone(),
             release: release.to_owned(),
-            act: act.to_owned(),
-            steps: vec![Step { name: "lock".into(), state: "done".into(), at: now }],
+            act: verb.into(),
+            steps: vec![Step { name: "lock".into(), state: Progress::Done.into(), at: now }],
             started_at: now,
             holder: Holder { user: self.caller.clone(), instance },
             before: history.first().map_or(0, |record| record.revision),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::helm::operation::State;
+use crate::helm::words::Verb;
 use crate::i18n::Locale;
 
 #[test]
@@ -50,7 +51,7 @@ fn who_is_refused_learns_who_is_at_work_and_since_when() {
     let other = Operation {
         id: "web.gaaaaaaa".into(),
         release: "web".into(),
-        act: "upgrade".into(),
+        act: Verb::Upgrade.into(),
         state: State::Elsewhere,
         started_at: Some(started),
         holder: Holder { user: "jane".into(), instance: "here-aaaa".into() },
@@ -71,7 +72,7 @@ fn a_pending_release_says_since_when_and_whether_it_was_left_so() {
         since: Timestamp::from_second(1_767_323_045).ok(),
         revision: 4,
         status: Status::PendingUpgrade,
-        remedy: "rollback",
+        remedy: Verb::Rollback,
         rollback_to: Some(3),
     };
     let left = pending("web", &stuck(Standing::Interrupted)).text(Locale::EN);

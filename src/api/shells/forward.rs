@@ -82,11 +82,17 @@ async fn carry(opened: Opened, socket: Socket, locale: Locale) {
     let (mut sender, mut receiver) = channel.split();
     let (mut sink, mut source) = socket.split();
     let (pulse, meter) = (Pulse::default(), &record.meter);
+    let carried = async {
+        tokio::select! {
+            biased;
+            last = down(&mut receiver, &mut sink, meter, &pulse) => last,
+            last = up(&mut source, &mut sender, meter, &pulse, locale) => last,
+        }
+    };
     let Last { frame, ended } = tokio::select! {
         biased;
-        last = down(&mut receiver, &mut sink, meter, &pulse) => last,
+        last = watch.during(carried) => last.unwrap_or_else(Last::of),
         ended = watch.over(meter) => Last::of(ended),
-        last = up(&mut source, &mut sender, meter, &pulse, locale) => last,
     };
     record.end = Some(ended);
     drop(record);

@@ -40,7 +40,9 @@ const COOKIE_LIFETIME: i64 = 12 * 60 * 60 * 1000;
 /// Names of at most 63, 253 and 63 characters, sealed and as base64, are shorter.
 const LONGEST_ID: usize = 1024;
 /// Browsers drop cookies of more than 4096 bytes, attributes included. A longer token than about
-/// 2,700 bytes does not fit; such a caller's connection must bring its credentials itself.
+/// 2,700 bytes does not fit; such a caller's connection must bring its credentials itself. There is
+/// no second cookie for the rest: many proxies have no more than 4 KiB for the head of an answer,
+/// and those with long tokens are mostly signed in by one, which brings them each time.
 const LONGEST_COOKIE: usize = 3800;
 /// Ids taken that are remembered, at most twice as many: more shells in two minutes than one
 /// process can open. Past it new ones are refused, since forgetting would let ids be taken again.
@@ -85,6 +87,9 @@ pub struct Ticket {
     made: i64,
     /// Base64 of the keyed digest of the caller's credentials.
     caller: String,
+    /// No cookie came with it: the credentials are too long for one.
+    #[serde(default)]
+    bare: bool,
 }
 
 /// Why an id is not taken.
@@ -94,6 +99,8 @@ pub enum Refusal {
     Expired,
     /// The connection brings none, or somebody else's credentials.
     Stranger,
+    /// The same where we could give it none.
+    TooLong,
     Taken,
     TooMany,
 }
@@ -105,6 +112,7 @@ impl Refusal {
             Self::Forged => "error-shell-forged",
             Self::Expired => "error-shell-expired",
             Self::Stranger => "error-shell-stranger",
+            Self::TooLong => "error-shell-long-credentials",
             Self::Taken => "error-shell-taken",
             Self::TooMany => "error-shell-too-many",
         }
@@ -144,12 +152,13 @@ impl Keys {
         })
     }
 
-    /// A session id for this caller's shell in a container, made at `now` (milliseconds).
+    /// A session id for this caller's shell in a container, made at `now` (milliseconds); `bare` when
+    /// no cookie comes with it that could.
     pub fn ticket(
         &self,
         [namespace, pod, container]: [&CompactString; 3],
         shell: Option<Shell>,
-        user: &User,
+        (user, bare): (&User, bool),
         now: i64,
     ) -> Result<String, ApiError> {
         let ticket = Ticket {
@@ -159,10 +168,11 @@ impl Keys {
             shell,
             made: now,
             caller: self.digest(user),
+            bare,
         };
         let id = seal(&self.id, &ticket)?;
         if id.len() > LONGEST_ID {
-            return Err(ApiError::bad_request("error-bad-path", &[("reason", pod.as_str())]));
+            return Err(ApiError::bad_path(pod));
         }
         Ok(id)
     }
@@ -193,7 +203,8 @@ impl Keys {
         };
         // Before it is taken: nobody else must be able to use it up.
         let Some(user) = users.iter().find(same) else {
-            return Err((Refusal::Stranger, Some(ticket)));
+            let refusal = if ticket.bare { Refusal::TooLong } else { Refusal::Stranger };
+            return Err((refusal, Some(ticket)));
         };
         match taken.take(nonce, now) {
             Ok(()) => Ok((user.clone(), ticket)),

@@ -16,7 +16,7 @@ fn user(token: &str) -> User {
 fn id(keys: &Keys, user: &User, now: i64) -> String {
     let names = ["atlas", "tiles-1", "main"].map(CompactString::from);
     let [namespace, pod, container] = &names;
-    keys.ticket([namespace, pod, container], Some(Shell::Sh), user, now).unwrap()
+    keys.ticket([namespace, pod, container], Some(Shell::Sh), (user, false), now).unwrap()
 }
 
 fn refused(keys: &Keys, id: &str, users: &[User], taken: &mut Taken, now: i64) -> Option<Refusal> {
@@ -50,6 +50,24 @@ fn an_id_is_nobody_elses() {
     }
     // Nobody has used it up.
     assert_eq!(refused(&keys(1), &id, &[user("jane")], taken, NOW), None);
+}
+
+#[test]
+fn whom_we_could_give_no_cookie_is_told_so() {
+    let names = ["atlas", "tiles-1", "main"].map(CompactString::from);
+    let [namespace, pod, container] = &names;
+    let jane = user("jane");
+    let id = keys(1).ticket([namespace, pod, container], None, (&jane, true), NOW).unwrap();
+    let taken = &mut Taken::default();
+    for users in [vec![], vec![user("joe")]] {
+        assert_eq!(refused(&keys(1), &id, &users, taken, NOW), Some(Refusal::TooLong));
+    }
+    assert_eq!(refused(&keys(1), &id, &[jane], taken, NOW), None, "it is as good as any");
+    // One of names as long as they may be.
+    let longest = [63, 253, 63].map(|length| CompactString::from("n".repeat(length)));
+    let [namespace, pod, container] = &longest;
+    let shell = Some(Shell::Powershell);
+    assert!(keys(1).ticket([namespace, pod, container], shell, (&user("a"), true), NOW).is_ok());
 }
 
 #[test]

@@ -195,9 +195,12 @@ pub async fn open(
     // it. But we seal nobody's credentials whom the API server does not know.
     view::verified(&gateway, &user).await?;
     let keys = keys(&gateway).await?;
-    let id = keys.ticket([&pod.namespace, &pod.name, &container], shell, &user, now())?;
+    let sealed = keys.seal_credentials(request.headers(), now());
+    let is_bare = sealed.is_none() && request.headers().contains_key(header::AUTHORIZATION);
+    let container = [&pod.namespace, &pod.name, &container];
+    let id = keys.ticket(container, shell, (&user, is_bare), now())?;
     let mut response = body::answer(StatusCode::OK, &json!({ "id": id }));
-    if let Some(value) = keys.seal_credentials(request.headers(), now()) {
+    if let Some(value) = sealed {
         let path = gateway.seen_at(request.headers(), sockjs::PREFIX);
         let text = format!("{COOKIE}={value}; Path={path}; HttpOnly; Secure; SameSite=Strict");
         if let Ok(value) = HeaderValue::from_str(&text) {

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use compact_str::CompactString;
-use http::{Method, StatusCode};
+use http::Method;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use url::form_urlencoded;
 
 use super::record::{Meter, Record, refused};
 use crate::api::Gateway;
 use crate::api::error::ApiError;
 use crate::api::passthrough::{granted, review_create, user_name};
+use crate::api::standing::{self, Lost};
 use crate::api::target::encoded;
 use crate::api::websocket::Utf8;
 use crate::auth::Attributes;
@@ -31,9 +32,6 @@ const IDLE: Duration = Duration::from_secs(30 * 60);
 const TOTAL: Duration = Duration::from_secs(12 * 60 * 60);
 /// A revoked right is used for so long at most; as lists are.
 const RECHECK: Duration = Duration::from_secs(10);
-/// Looks at a right without a verdict, because the API server refuses to give one, after which it
-/// is taken for gone: a minute as a rule. Such answers (429) the caller may cause himself.
-const MOST_EVADED: u32 = 6;
 /// Columns or rows: what people have. Programs allocate by them.
 const SIZES: std::ops::RangeInclusive<u16> = 1..=1000;
 /// The messages of two ends.
@@ -285,17 +283,29 @@ impl Opened {
         let (mut sender, mut receiver) = channel.split();
         let (meter, session) = (&record.meter, &record.session);
         let keys = Keys { session, shown: &shown, meter, locale: watch.locale };
+        let carried = async {
+            tokio::select! {
+                biased;
+                ended = output(&mut receiver, &shown, meter) => ended,
+                ended = keys.pass(typed, &mut sender) => ended,
+            }
+        };
         let (cause, end) = tokio::select! {
             biased;
-            ended = output(&mut receiver, &shown, meter) => ended,
+            ended = watch.during(carried) => match ended { Ok(ended) | Err(ended) => ended },
             () = shown.closed() => gone(),
             ended = watch.over(meter) => ended,
-            ended = keys.pass(typed, &mut sender) => ended,
         };
         record.end = Some((cause, end.clone()));
         drop(record);
-        // First of all: who is told the end may take his time to read it.
-        let _ = timeout(GOODBYE, sender.close()).await;
+        // First of all: who is told the end may take his time to read it. Kubernetes takes a goodbye
+        // for the end of what is typed, and lets the process run on for nobody; a connection that
+        // breaks ends what was begun over it. What was attached to goes on in either case.
+        if cause == Cause::Process {
+            let _ = timeout(GOODBYE, sender.close()).await;
+        } else {
+            drop(sender);
+        }
         drop(receiver);
         if cause != Cause::Gone {
             let _ = shown.send(Shown::End(end)).await;
@@ -415,16 +425,27 @@ pub(crate) fn is_size(columns: u16, rows: u16) -> bool {
 }
 
 impl Watch {
-    /// Returns when a session has to end though neither side ended it.
+    /// What comes of the session while its right stands, or how it ends without it.
+    pub async fn during<T>(&self, carried: impl Future<Output = T>) -> Result<T, Ended> {
+        let Self { gateway, user, right, .. } = self;
+        let recheck = gateway.terminals.recheck;
+        let carried = standing::during(gateway, user, right, recheck, carried).await;
+        carried.map_err(|lost| self.ended(words(&lost), recheck))
+    }
+
+    /// Returns when a session has to end though neither side ended it and its right stands.
     pub async fn over(&self, meter: &Meter) -> Ended {
-        let Limits { idle, total, recheck } = self.gateway.terminals;
+        let Limits { idle, total, .. } = self.gateway.terminals;
         let total_over = sleep_until(meter.begun + total);
         let (id, limit) = tokio::select! {
-            id = self.revoked(recheck) => (id, recheck),
             () = meter.idle(idle) => ("error-terminal-idle", idle),
             () = total_over => ("error-terminal-total", total),
             () = self.gateway.shells.ended.cancelled() => (SHUTDOWN, Duration::ZERO),
         };
+        self.ended(id, limit)
+    }
+
+    fn ended(&self, id: &'static str, limit: Duration) -> Ended {
         let cause = if id == SHUTDOWN { Cause::Shutdown } else { Cause::Policy(id) };
         let time = match limit.as_secs() {
             seconds if seconds >= 120 => format!("{} min", seconds / 60),
@@ -432,40 +453,14 @@ impl Watch {
         };
         (cause, End { code: None, reason: i18n::message(self.locale, id, &[("time", &time)]) })
     }
-
-    /// Returns when the right is gone, with the message that says so.
-    async fn revoked(&self, recheck: Duration) -> &'static str {
-        let Self { gateway, user, right, .. } = self;
-        let (mut evaded, was_over) = (0, user.is_over());
-        loop {
-            sleep(recheck).await;
-            if user.is_over() && !was_over {
-                return REFUSED;
-            }
-            let answer = gateway.authorizer.review(&gateway.cluster, user, right).await;
-            if let Some(id) = verdict(answer.map_err(|failure| failure.code()), &mut evaded) {
-                return id;
-            }
-        }
-    }
 }
 
-/// The message that ends a session after this answer about its right, if it ends. An API server
-/// that gives no answer takes no right; `evaded` counts its refusals to give one.
-fn verdict(answer: Result<bool, Option<StatusCode>>, evaded: &mut u32) -> Option<&'static str> {
-    match answer {
-        Ok(true) => {
-            *evaded = 0;
-            None
-        }
-        // A 403: impersonation is no longer allowed, for one.
-        Ok(false) | Err(Some(StatusCode::FORBIDDEN)) => Some("error-terminal-denied"),
-        Err(Some(StatusCode::UNAUTHORIZED)) => Some(REFUSED),
-        Err(Some(code)) if code.is_client_error() => {
-            *evaded += 1;
-            (*evaded >= MOST_EVADED).then_some("error-terminal-unconfirmed")
-        }
-        Err(_) => None,
+/// The message of a right's end.
+fn words(lost: &Lost) -> &'static str {
+    match lost {
+        Lost::Unauthorized => REFUSED,
+        Lost::Denied(_) => "error-terminal-denied",
+        Lost::Unconfirmed(_) => "error-terminal-unconfirmed",
     }
 }
 

@@ -1,4 +1,4 @@
-//! The parts of a session that need no cluster: text in pieces, sizes, what is asked for, verdicts.
+//! The parts of a session that need no cluster: text in pieces, sizes, what is asked for, words.
 
 use super::*;
 
@@ -74,25 +74,12 @@ fn what_is_asked_for_is_encoded_and_a_terminal_has_one_output() {
 }
 
 #[test]
-fn a_right_ends_when_it_is_denied_and_when_nobody_will_say_for_too_long() {
-    let (busy, away) = (Err(Some(StatusCode::TOO_MANY_REQUESTS)), Err(None));
-    let mut evaded = 0;
-    let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].map(|code| Err(Some(code)));
-    for answer in refused.into_iter().chain([Ok(false)]) {
-        assert!(verdict(answer, &mut evaded).is_some(), "{answer:?}");
-    }
-    let broken = Err(Some(StatusCode::SERVICE_UNAVAILABLE));
-    for _ in 0..100 {
-        assert_eq!(verdict(away, &mut evaded), None, "silence takes no right");
-        assert_eq!(verdict(broken, &mut evaded), None, "nor does an API server in trouble");
-    }
-    for _ in 1..MOST_EVADED {
-        assert_eq!(verdict(busy, &mut evaded), None);
-    }
-    assert_eq!(verdict(Ok(true), &mut evaded), None, "a verdict begins anew");
-    for _ in 1..MOST_EVADED {
-        assert_eq!(verdict(busy, &mut evaded), None);
-        assert_eq!(verdict(away, &mut evaded), None);
-    }
-    assert_eq!(verdict(busy, &mut evaded), Some("error-terminal-unconfirmed"));
+fn whoever_loses_the_right_is_told_which_way() {
+    let locale = Locale::EN;
+    let why = || Failure::status(http::StatusCode::TOO_MANY_REQUESTS, b"so");
+    let all = [Lost::Unauthorized, Lost::Denied(None), Lost::Unconfirmed(why())];
+    let told = all.map(|lost| i18n::message(locale, words(&lost), &[("time", "10 s")]));
+    assert!(told.iter().all(|text| !text.starts_with("error-")), "{told:?}");
+    assert!(told[0] != told[1] && told[1] != told[2] && told[0] != told[2], "{told:?}");
+    assert_eq!(words(&Lost::Denied(Some(why()))), words(&Lost::Denied(None)));
 }

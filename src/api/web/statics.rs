@@ -235,7 +235,8 @@ pub async fn serve(State(gateway): Shared, request: Request) -> Response {
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     if reading
         && matches!(path, "" | "/")
-        && let Some(response) = gateway.callers.sign_in(full, &gateway.base_path)
+        && let Some(response) =
+            gateway.callers.sign_in(full, &gateway.seen_at(request.headers(), "/"))
     {
         return response;
     }
@@ -248,7 +249,12 @@ pub async fn serve(State(gateway): Shared, request: Request) -> Response {
     };
     let Some(names) = path.strip_prefix('/') else {
         // The UI's addresses are relative: they need the slash.
-        return Redirect::temporary(&format!("{}/", gateway.base_path)).into_response();
+        let mut home = gateway.seen_at(request.headers(), "/");
+        if let Some(query) = full.query() {
+            home.push('?');
+            home.push_str(query);
+        }
+        return Redirect::temporary(&home).into_response();
     };
     if names.ends_with('/') {
         let error = ApiError::not_found("404: Page Not Found".into());

@@ -36,7 +36,7 @@ use crate::yaml;
 const OBJECTS: usize = 200;
 /// Bytes of texts that a file may have once its aliases are followed, if it is not longer itself.
 const TEXT: usize = 8 << 20;
-/// Nodes of a file of JSON objects one after the other: as many as YAML may have.
+/// Nodes of a file; of short YAML fewer, whatever its aliases repeat.
 const NODES: usize = 250_000;
 /// Files of one caller under way at once, from when they are read until all is made.
 const OF_ONE: usize = 4;
@@ -153,12 +153,15 @@ async fn make(gateway: &Gateway, user: &User, plan: &[Planned]) -> Result<Vec<Wr
 
 /// The file's objects; those of a `List` one by one.
 fn objects(content: &str) -> Result<Vec<Value>, ApiError> {
-    // Nodes and depth are bounded by the parser's own budget.
-    // Numbers such as 0400 are octal, as kubectl reads them.
+    // Depth is bounded by the parser's own budget.
+    // Numbers such as 0400 are octal, and the key `on` is `true`, as kubectl reads them.
     let options = || {
         serde_saphyr::options! {
             legacy_octal_numbers: true,
-            budget: serde_saphyr::budget! { max_total_scalar_bytes: content.len().max(TEXT) },
+            budget: serde_saphyr::budget! {
+                max_nodes: yaml::nodes(content, NODES),
+                max_total_scalar_bytes: content.len().max(TEXT),
+            },
         }
     };
     let documents =

@@ -68,6 +68,19 @@ fn a_bomb_of_aliases_is_refused() {
     assert!(objects(&long(12)).is_ok());
     assert!(objects(&long(40)).is_err());
     assert!(objects(&format!("{}---\n{}", long(20), long(20))).is_err());
+    // Short, and within what a long file may have.
+    let short = |levels: usize| bomb.lines().take(levels).collect::<Vec<_>>().join("\n");
+    assert!(objects(&short(3)).is_ok());
+    assert!(objects(&short(5)).is_err());
+}
+
+#[test]
+fn keys_are_those_that_kubectl_makes_of_them() {
+    let text = "kind: ConfigMap\ndata:\n  on: x\n  1.10: v\n  0400: z\n  'y': t\n";
+    let wanted = json!({"true": "x", "1.1": "v", "256": "z", "y": "t"});
+    assert_eq!(objects(text).unwrap()[0]["data"], wanted);
+    let lines = "{\"y\": 1}\n{\"1.10\": 2}\n";
+    assert_eq!(objects(lines).unwrap(), [json!({"y": 1}), json!({"1.10": 2})], "JSON is text");
 }
 
 #[test]

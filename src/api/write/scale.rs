@@ -27,7 +27,7 @@ struct Place {
 
 impl Place {
     async fn of(gateway: &Gateway, user: &User, path: &str) -> Result<(Served, Self), ApiError> {
-        let bad = || ApiError::bad_request("error-bad-path", &[("reason", path)]);
+        let bad = || ApiError::bad_path(path);
         let (_, rest) = path.split_once("/scale/").ok_or_else(bad)?;
         let parts = rest.split('/').map(segment).collect::<Result<Vec<_>, _>>()?;
         let (kind, namespace, name) = match parts.as_slice() {
@@ -41,7 +41,8 @@ impl Place {
             return Err(view::unknown(gateway, user, "error-no-scale", kind).await);
         };
         if served.namespaced && namespace.is_none() {
-            return Err(view::told_to_known(gateway, user, bad()).await);
+            let error = ApiError::bad_request("error-scale-namespace", &[("kind", kind.as_str())]);
+            return Err(view::told_to_known(gateway, user, error).await);
         }
         Ok((served, Self { namespace, name }))
     }

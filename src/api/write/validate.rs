@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::api::body::{self, get};
 use crate::api::error::ApiError;
 use crate::api::read::related::known;
-use crate::api::target::encoded;
+use crate::api::target::{LONGEST, encoded};
 use crate::api::{Caller, Shared};
 
 /// Longest repository name that registries take (distribution's `RepositoryNameTotalLengthMax`).
@@ -23,6 +23,9 @@ const LONGEST_NAME: usize = 255;
 const DEFAULT_DOMAIN: &str = "docker.io";
 /// Bytes of a body that anybody may send: the longest reference has less than a quarter of them.
 const OPEN: usize = 4 << 10;
+
+/// As much as is repeated of what is no name, in characters.
+const SHOWN: usize = 80;
 
 /// The grammar of distribution/reference v3: name, tag, digest.
 static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -64,8 +67,9 @@ pub async fn name(
     let (head, body) = request.into_parts();
     let NameSpec { name, namespace } = body::read(&gateway, &head.headers, body).await?;
     for text in [&name, &namespace] {
-        if matches!(text.as_str(), "" | "." | "..") {
-            return Err(body::malformed(&format!("{text:?} is no name")));
+        if text.len() > LONGEST || matches!(text.as_str(), "" | "." | "..") {
+            let shown: String = text.chars().take(SHOWN).collect();
+            return Err(body::malformed(&format!("{shown:?} is no name")));
         }
     }
     let mut valid = true;
