@@ -30,7 +30,7 @@ data:
   1.10: v
   0400: z
   1_000: t
-  9000: n
+  9000: m
   plain: p
   values: {{ toJson .Values | quote }}
 ";
