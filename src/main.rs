@@ -52,9 +52,11 @@ fn main() -> ExitCode {
 
 /// Why we end.
 fn fail(words: impl Display) {
-    match IN_EVENTS.load(Ordering::Relaxed) {
-        true => tracing::error!("{words}"),
-        false => say(words),
+    // Whatever the log leaves out, this is said.
+    if IN_EVENTS.load(Ordering::Relaxed) && tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{words}");
+    } else {
+        let _ = writeln!(io::stderr(), "{words}");
     }
 }
 

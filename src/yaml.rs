@@ -1,6 +1,6 @@
 //! What other people's YAML is read with where it is to mean what it means to Helm and kubectl:
 //! they read it with Go's goyaml and sigs.k8s.io/yaml, our reader is serde-saphyr. Where these differ
-//! the text is put in quotes first: keys that are no text to goyaml (`yaml/key.rs`) and numbers that
+//! the text is changed first: keys that are no text to goyaml (`yaml/key.rs`) and numbers that
 //! are none (`12e4567`).
 //!
 //! It knows no charts, releases or objects; options and budgets are the caller's.
@@ -26,11 +26,11 @@ pub fn nodes(text: &str, most: usize) -> usize {
 /// time it stands in quotes.
 pub fn read<T>(text: &str, read: impl Fn(&str) -> Result<T, Error>) -> Result<T, Error> {
     let meant = |word: &str, is_key: bool| if is_key { key::meant(word) } else { None };
-    let with_keys = if key::may_be_in(text) { quoted(text, meant) } else { None };
+    let with_keys = if key::may_be_in(text) { with_words(text, meant) } else { None };
     let text = with_keys.as_deref().unwrap_or(text);
     match read(text) {
         Err(error) if is_number(&error) => {
-            match quoted(text, |word, _| is_beyond(word).then(|| word.to_owned())) {
+            match with_words(text, |word, _| is_beyond(word).then(|| format!("\"{word}\""))) {
                 Some(text) => read(&text),
                 None => Err(error),
             }
@@ -67,12 +67,12 @@ fn is_number(error: &Error) -> bool {
     }
 }
 
-/// The text with what is said of some of its plain words in their places, in quotes; `None` where
-/// nothing is said of any. A tagged one stays as it is: `!!float 1e999` is an error to goyaml as well.
+/// The text with what is said of some of its plain words in their places; `None` where nothing is
+/// said of any. A tagged one stays as it is: `!!float 1e999` is an error to goyaml as well.
 /// `instead` is also told whether the word is a key.
-fn quoted(text: &str, instead: impl Fn(&str, bool) -> Option<String>) -> Option<String> {
+fn with_words(text: &str, instead: impl Fn(&str, bool) -> Option<String>) -> Option<String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let (mut quoted, mut done) = (String::new(), 0);
+    let (mut changed, mut done) = (String::new(), 0);
     let mut open = Vec::new();
     for next in Parser::new_from_str(text) {
         // What is broken from here on is told by who reads the result.
@@ -86,17 +86,15 @@ fn quoted(text: &str, instead: impl Fn(&str, bool) -> Option<String>) -> Option<
         if text.get(range.clone()) != Some(word) {
             continue;
         }
-        quoted.push_str(text.get(done..range.start).unwrap_or_default());
-        quoted.push('"');
-        quoted.push_str(&other);
-        quoted.push('"');
+        changed.push_str(text.get(done..range.start).unwrap_or_default());
+        changed.push_str(&other);
         done = range.end;
     }
     if done == 0 {
         return None;
     }
-    quoted.push_str(text.get(done..).unwrap_or_default());
-    Some(quoted)
+    changed.push_str(text.get(done..).unwrap_or_default());
+    Some(changed)
 }
 
 /// Whether a key begins with this event. Of each map that is open it is kept whether its next node
@@ -159,12 +157,12 @@ mod tests {
     fn keys_are_the_text_that_helm_and_kubectl_make_of_them() {
         let text = "\u{feff}y: a\n1.10: b\n0400 : c\n\"0400\": d\n'off': e\n!!str yes: f\n\
             list: [no, {off: [on]}, {0x10: 1.10}]\nflow: {N, 1_0: yes, &x on: 1}\n\
-            ? 1e6\n: [on, {On: {}}]\n";
+            ? 1e6\n: [on, {On: {}}]\nby name: *x\n";
         let wanted = json!({
             "true": "a", "1.1": "b", "256": "c", "0400": "d", "off": "e", "yes": "f",
             "list": [false, {"false": [true]}, {"16": 1.1}],
             "flow": {"false": null, "10": true, "true": 1},
-            "1e+06": [true, {"true": {}}],
+            "1e+06": [true, {"true": {}}], "by name": true,
         });
         assert_eq!(value(text).unwrap(), wanted);
     }

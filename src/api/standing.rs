@@ -72,7 +72,7 @@ impl Doubt {
     }
 
     /// How long a denial is no verdict from now on, if at all.
-    fn left(&self, now: Instant) -> Option<Duration> {
+    pub fn left(&self, now: Instant) -> Option<Duration> {
         let left = self.until.map(|until| until.saturating_duration_since(now));
         left.filter(|left| !left.is_zero())
     }

@@ -215,11 +215,17 @@ fn judge(config: &kube::Config) -> Result<(), String> {
     install_provider();
     let mut config = config.clone();
     let info = &mut config.auth_info;
-    (info.exec, info.auth_provider) = (None, info.auth_provider.take().filter(has_no_command));
+    info.exec = None;
+    if info.auth_provider.as_ref().is_some_and(has_command) {
+        // It goes before these.
+        (info.auth_provider, info.token, info.token_file) = (None, None, None);
+    }
     // With none at all no server would be believed, whoever it is.
     if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
         return Err("its certificate authority holds no PEM certificate".to_owned());
     }
+    // The machine's own authorities are none of its, and take their time to read.
+    config.root_cert.get_or_insert_default();
     let is_somebody = info.impersonate.as_ref().is_some_and(|name| !name.is_empty());
     let is_more = info.impersonate_uid.as_ref().is_some_and(|uid| !uid.is_empty())
         || info.impersonate_groups.as_ref().is_some_and(|groups| !groups.is_empty())
@@ -233,8 +239,8 @@ fn judge(config: &kube::Config) -> Result<(), String> {
     }
 }
 
-fn has_no_command(provider: &AuthProviderConfig) -> bool {
-    !provider.config.contains_key("cmd-path")
+fn has_command(provider: &AuthProviderConfig) -> bool {
+    provider.config.contains_key("cmd-path")
 }
 
 /// What there is besides this context.

@@ -22,7 +22,7 @@ pub(super) struct Layer {
     )]
     pub(super) insecure_listen: Option<String>,
 
-    /// Address of a listener with the API server's paths at its root, as kubectl proxy has; off unless given
+    /// Loopback address of a listener with the API server's paths at its root, as kubectl proxy has; off unless given
     #[arg(long, env = "BINNACLE_PROXY_LISTEN", hide_env_values = true, value_name = "HOST:PORT")]
     pub(super) proxy_listen: Option<String>,
 
@@ -107,7 +107,7 @@ pub(super) struct Layer {
     #[arg(long, env = "BINNACLE_LOG_LEVEL", hide_env_values = true, value_name = "LEVEL")]
     pub(super) log_level: Option<String>,
 
-    /// How to log: text, or json, where each line is an object from the start on, and the link that signs a person in is not among them, since logs are collected (default: text)
+    /// How to log: text, or json, where each line is an object once the settings are read, and the link that signs a person in is not among them, since logs are collected (default: text)
     #[arg(long, env = "BINNACLE_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
     pub(super) log_format: Option<String>,
 
@@ -201,7 +201,7 @@ pub(super) struct Layer {
     )]
     pub(super) shared_cache: Option<String>,
 
-    /// The helm command (4 or 3) that changes releases; without it the one in PATH
+    /// The helm command (4, or 3.17 and newer) that changes releases; without it the one in PATH
     #[arg(long, env = "BINNACLE_HELM", hide_env_values = true, value_name = "PATH")]
     pub(super) helm: Option<String>,
 
@@ -241,7 +241,7 @@ pub(super) struct Layer {
     #[arg(long, env = "BINNACLE_REPOSITORIES", hide_env_values = true, value_name = "FILE")]
     pub(super) repositories: Option<String>,
 
-    /// An operation on a release that gives no sign of life for this long is taken for interrupted, from 5s (default: 30s)
+    /// An operation on a release that gives no sign of life for this long is taken for interrupted, from 5s to 10m (default: 30s)
     #[arg(long, env = "BINNACLE_OPERATION_SILENCE", hide_env_values = true, value_name = "TIME")]
     pub(super) operation_silence: Option<String>,
 

@@ -48,8 +48,6 @@ pub struct Record {
     pub resource_version: String,
     /// Unix seconds; 0 when the Secret tells none.
     pub created: i64,
-    /// Unix seconds by Helm's clock: when it last wrote the record again.
-    pub modified: Option<i64>,
 }
 
 /// How a revision stands (pkg/release/common/status.go of Helm).
@@ -140,7 +138,6 @@ pub fn of(metadata: &Value) -> Option<Record> {
         uid: text("uid").into(),
         resource_version: text("resourceVersion").to_owned(),
         created: blob::seconds(text("creationTimestamp")).unwrap_or(0),
-        modified: label("modifiedAt").and_then(|seconds| seconds.parse().ok()),
     })
 }
 
@@ -226,7 +223,7 @@ mod tests {
         assert_eq!((record.name.as_str(), record.revision), ("web", 3));
         assert_eq!(record.status, Status::PendingUpgrade);
         assert_eq!(record.labels, BTreeMap::from([("team".to_owned(), "red".to_owned())]));
-        assert_eq!((record.created, record.modified), (1_767_323_045, Some(1_767_323_046)));
+        assert_eq!(record.created, 1_767_323_045);
         assert_eq!(secret_name(&record.name, record.revision), record.secret);
     }
 

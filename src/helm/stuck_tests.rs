@@ -14,7 +14,6 @@ fn record(revision: u32, status: Status) -> Record {
         uid: "u".into(),
         resource_version: "1".into(),
         created: 1_000,
-        modified: None,
     }
 }
 
@@ -90,15 +89,6 @@ fn an_operation_that_ended_and_left_it_pending_is_told_from_one_that_did_not() {
     let standing = |lock: &Seen| stuck(&history, Some(lock), false).unwrap().standing;
     assert_eq!(standing(&ended(2, "pending-upgrade")), Standing::Interrupted);
     assert_eq!(standing(&ended(1, "deployed")), Standing::Elsewhere);
-}
-
-#[test]
-fn it_is_pending_since_its_own_record_was_made_whatever_time_that_has_of_the_one_before() {
-    for modified in [None, Some(500), Some(1_500)] {
-        let newest = Record { modified, ..record(2, Status::PendingUpgrade) };
-        let found = stuck(&[newest, record(1, Status::Deployed)], None, false).unwrap();
-        assert_eq!(found.since, Timestamp::from_second(1_000).ok(), "{modified:?}");
-    }
 }
 
 #[test]

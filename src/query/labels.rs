@@ -2,8 +2,9 @@
 //! against rows.
 //!
 //! They are read token by token as the API server reads them (apimachinery, `labels.Parse`), odd
-//! forms too: what it refuses is refused, what it picks is picked. Field selectors are something
-//! else; columns have `filterBy`.
+//! forms too: what it refuses is refused, what it picks is picked, but for very many terms. Of
+//! several selectors the last counts, as of all parameters. Field selectors are something else;
+//! columns have `filterBy`.
 
 use compact_str::CompactString;
 
@@ -30,7 +31,7 @@ struct Term {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Wants {
-    /// One of these values; negated, rows without the label count as well.
+    /// One of these values, which are in order; negated, rows without the label count as well.
     Value {
         among: Vec<CompactString>,
         negated: bool,
@@ -76,7 +77,9 @@ impl Selector {
             match &term.wants {
                 Wants::Key { present } => label.is_some() == *present,
                 Wants::Value { among, negated } => {
-                    label.is_some_and(|value| among.iter().any(|one| one == value)) != *negated
+                    let is_among =
+                        |value: &str| among.binary_search_by(|one| one.as_str().cmp(value)).is_ok();
+                    label.is_some_and(is_among) != *negated
                 }
                 Wants::Number { bound, above } => {
                     let number = label.and_then(|value| value.parse::<i64>().ok());
@@ -217,7 +220,11 @@ impl<'a> Tokens<'a> {
             }
             match self.take() {
                 Token::Comma => {}
-                Token::Close => return Ok(among),
+                Token::Close => {
+                    among.sort_unstable();
+                    among.dedup();
+                    return Ok(among);
+                }
                 other => return Err(unexpected(other, "a comma or a closing bracket")),
             }
         }

@@ -239,8 +239,7 @@ impl Live {
         let entry = Arc::new(Entry::default());
         let seen = entry.seen.subscribe();
         entries.insert(ask.key(), entry.clone());
-        let (live, ask, doubt) = (self.clone(), ask.clone(), Mutex::default());
-        let work = Work { live, ask, entry, turns: seat.turns(), doubt };
+        let work = Work { live: self.clone(), ask: ask.clone(), entry, turns: seat.turns() };
         tokio::spawn(work.run());
         seen
     }
@@ -324,7 +323,6 @@ struct Work {
     ask: Ask,
     entry: Arc<Entry>,
     turns: Arc<Semaphore>,
-    doubt: Mutex<Doubt>,
 }
 
 impl Work {
@@ -341,7 +339,7 @@ impl Work {
     }
 
     async fn work(&self) {
-        let streams = &self.live.gateway.streams;
+        let (streams, mut doubt) = (&self.live.gateway.streams, Doubt::default());
         loop {
             // Before: what changes while we look is looked at again.
             let counts = self.counts();
@@ -351,7 +349,7 @@ impl Work {
                 () = self.entry.seen.closed() => {
                     if self.left() { return } else { continue }
                 }
-                found = self.found() => found,
+                found = self.found(&mut doubt) => found,
             };
             let (Some(after), took) = found else { return };
             tokio::select! {
@@ -364,7 +362,7 @@ impl Work {
     }
 
     /// Evaluates and tells the readers; `None`: it was for the last time.
-    async fn found(&self) -> (Option<After>, Duration) {
+    async fn found(&self, doubt: &mut Doubt) -> (Option<After>, Duration) {
         let turn = self.turns.acquire().await;
         let begun = Instant::now();
         let known = self.entry.seen.borrow().whole.clone();
@@ -376,15 +374,15 @@ impl Work {
             Err(ApiError::with_status(code, "error-upstream-timeout", &[]))
         };
         let found = evaluation.unwrap_or_else(|_| late()).map_err(Arc::new);
-        let mut found = {
-            let mut doubt = lock(&self.doubt);
-            doubt.was_away(self.live.gateway.cluster.away());
-            doubted(found, &mut doubt, Instant::now())
-        };
-        let (over, after) = match &mut found {
+        let now = Instant::now();
+        doubt.was_away(self.live.gateway.cluster.away());
+        let mut found = doubted(found, doubt, now);
+        let (over, mut after) = match &mut found {
             Ok(found) => (found.denied.is_some(), std::mem::take(&mut found.after)),
             Err(error) => (is_final(error), self.live.after(&self.ask, &Freshness::default())),
         };
+        // What is in doubt is looked at again when the doubt is over.
+        after.latest = doubt.left(now).map_or(after.latest, |left| left.min(after.latest));
         if over {
             // First of all, so that nobody joins what has ended.
             self.forget();

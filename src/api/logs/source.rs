@@ -255,10 +255,13 @@ impl Source {
         loop {
             let before = reader.place();
             let outcome = match opening.await {
-                Ok(log) => match self.copy(log, &mut reader, &mut filtering, &to).await {
-                    Ok(outcome) => outcome,
-                    Err(end) => return end,
-                },
+                Ok(log) => {
+                    doubt.allowed();
+                    match self.copy(log, &mut reader, &mut filtering, &to).await {
+                        Ok(outcome) => outcome,
+                        Err(end) => return end,
+                    }
+                }
                 Err(failure) => Err(failure),
             };
             let has_read = reader.place() != before;
@@ -272,9 +275,6 @@ impl Source {
             }
             if reader.place().is_none() {
                 wanted = Arc::new(wanted.again(begun, &outcome, reader.spoken));
-            }
-            if outcome.is_ok() || has_read {
-                doubt.allowed();
             }
             // An API server that has just begun denies what its roles allow: it is asked again.
             let is_denied = outcome.as_ref().is_err_and(|why| code(why) == Some(403));

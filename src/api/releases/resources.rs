@@ -363,6 +363,8 @@ async fn pods_of(
             return Ok(Chosen { joins, errors, views: between, ..Chosen::default() });
         }
     };
+    let short = pods.denied_among(&wanted).into_iter().chain(pods.missing());
+    errors.extend(short.map(|error| error.as_item(locale)));
     let own = there().map(|seen| (seen.namespace.as_str().into(), seen.uid.as_str().into()));
     let own: Vec<(CompactString, Uid)> = own.collect();
     let mut owners = own.clone();
@@ -400,7 +402,10 @@ async fn between(
             continue;
         }
         match view::open(gateway, user, known(name)?, wanted).await {
-            Ok(view) => views.push(view),
+            Ok(view) => {
+                denied.extend(view.denied_among(wanted).into_iter().chain(view.missing()));
+                views.push(view);
+            }
             Err(none) => denied.push(none.unless_unauthorized()?),
         }
     }
