@@ -232,7 +232,7 @@ async fn no_namespace_at_all_is_nothing_and_nobody_is_asked() {
     let cluster = answering(StatusCode::CREATED, r#"{"status":{"allowed":true}}"#).await;
     let (authorizer, before) = (authorizer(), cluster.counts());
     let user = User::bearer("a", &HeaderMap::new()).unwrap();
-    let nowhere = Reach::Namespaces(Arc::default());
+    let nowhere: Reach = [].into_iter().collect();
     for kind in ["pod", "node"] {
         let kind = by_name(kind).unwrap();
         let away = async || Err(Failure::status(StatusCode::SERVICE_UNAVAILABLE, b""));
