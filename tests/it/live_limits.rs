@@ -387,8 +387,8 @@ async fn nobody_unknown_has_a_place_or_anything_evaluated_while_the_api_server_i
     assert!(front.open(ADMIN, PODS).await.is_ok());
 }
 
-#[tokio::test]
-async fn one_slow_answer_of_the_api_server_does_not_hold_up_the_next_for_long() {
+/// A live detail of a pod that is looked at often, and the pod's path at the API server.
+async fn shown_pod() -> (Front, Incoming, String) {
     let front = Front::start(20, "60").await;
     let often = Duration::from_millis(300);
     let pace = Pace { live: often, reread: often, poll: often, ..Pace::default() };
@@ -398,8 +398,13 @@ async fn one_slow_answer_of_the_api_server_does_not_hold_up_the_next_for_long() 
     let (namespace, pod) = (of("namespace"), of("name"));
     let mut shown = front.open(ADMIN, &format!("{PODS}/{namespace}/{pod}")).await.unwrap();
     reads(&mut shown, "event: whole").await;
-    let (faults, object) =
-        (front.demo.faults(), format!("/api/v1/namespaces/{namespace}/pods/{pod}"));
+    (front, shown, format!("/api/v1/namespaces/{namespace}/pods/{pod}"))
+}
+
+#[tokio::test]
+async fn one_slow_answer_of_the_api_server_does_not_hold_up_the_next_for_long() {
+    let (front, _shown, object) = shown_pod().await;
+    let faults = front.demo.faults();
     let asked_again = async || {
         let before = faults.requests(&object);
         while faults.requests(&object) == before {
@@ -415,15 +420,7 @@ async fn one_slow_answer_of_the_api_server_does_not_hold_up_the_next_for_long() 
 
 #[tokio::test]
 async fn an_api_server_that_has_just_begun_ends_no_stream_by_what_it_denies_at_first() {
-    let front = Front::start(20, "60").await;
-    let often = Duration::from_millis(300);
-    let pace = Pace { live: often, reread: often, poll: often, ..Pace::default() };
-    front.running.gateway.streams.pace.store(Arc::new(pace));
-    let pods = front.get(PODS).await.json();
-    let of = |name: &str| pods["pods"][0]["objectMeta"][name].as_str().unwrap().to_owned();
-    let (namespace, pod) = (of("namespace"), of("name"));
-    let mut shown = front.open(ADMIN, &format!("{PODS}/{namespace}/{pod}")).await.unwrap();
-    reads(&mut shown, "event: whole").await;
+    let (front, mut shown, object) = shown_pod().await;
     let faults = front.demo.faults();
     faults.set_down(true);
     reads(&mut shown, "event: stale").await;
@@ -433,7 +430,7 @@ async fn an_api_server_that_has_just_begun_ends_no_stream_by_what_it_denies_at_f
         }
     };
     in_time("our own watches know it", away).await;
-    faults.respond(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"), 403, 3);
+    faults.respond(&object, 403, 3);
     faults.set_down(false);
     // Behind an end nothing more would come.
     reads(&mut shown, "event: current").await;

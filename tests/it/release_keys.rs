@@ -62,7 +62,12 @@ async fn passed(cluster: &Cluster, request: Request) -> Response {
 }
 
 /// A gateway that has this one for its API server, and its kubeconfig in `folder`.
-async fn before(site: &Site, cluster: &'static Cluster, folder: &Path, more: &[&str]) -> Gateway {
+pub async fn before(
+    site: &Site,
+    cluster: &'static Cluster,
+    folder: &Path,
+    more: &[&str],
+) -> Gateway {
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{"name": "test", "cluster": {"server": site.host()}}],

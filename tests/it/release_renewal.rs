@@ -18,10 +18,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
-use crate::gateway::{self, Gateway};
-use crate::helm_charts::{Hand, archive, options, slow};
+use crate::gateway::Gateway;
+use crate::helm_charts::{Hand, archive, slow};
 use crate::log_streams::Stream;
 use crate::museum_server::Site;
+use crate::release_keys;
 use crate::writes::live;
 
 /// The token with which the operation begins, and the one that comes after it.
@@ -82,17 +83,7 @@ async fn passed(cluster: &Cluster, request: Request) -> Response {
 
 /// One in front of this API server, of whose streams nothing is looked at again for minutes.
 async fn in_front_of(site: &Site, folder: &Path, cluster: &'static Cluster) -> Gateway {
-    let kubeconfig = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": site.host()}}],
-        "users": [{"name": "own", "user": {"token": cluster.token("admin")}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "own"}}],
-    });
-    let path = folder.join("kubeconfig.yaml");
-    std::fs::write(&path, kubeconfig.to_string()).unwrap();
-    let mut options = options(4);
-    options.extra.extend(["--stream-recheck", "10m"].map(String::from));
-    gateway::start_with(&path, options, cluster).await
+    release_keys::before(site, cluster, folder, &["--stream-recheck", "10m"]).await
 }
 
 /// A token that says of itself that it ends in so many seconds.
