@@ -278,9 +278,13 @@ fn split<'a>(
     let path = uri.path().strip_prefix(base).and_then(|path| path.strip_prefix("/clusters/"));
     let path = path.unwrap_or_default();
     let decoded = |text: &'a str| percent_decode_str(text).decode_utf8_lossy();
-    let mut ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    let mut own_ends = ends.clone().take(own.matches('/').count() + 1);
-    let end = own_ends.find(|end| decoded(path.split_at(*end).0) == own).or_else(|| ends.next());
+    // Nearly all write it as it is.
+    let behind = path.strip_prefix(own).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let end = behind.map(|rest| path.len() - rest.len()).or_else(|| {
+        let mut ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        let mut own_ends = ends.clone().take(own.matches('/').count() + 1);
+        own_ends.find(|end| decoded(path.split_at(*end).0) == own).or_else(|| ends.next())
+    });
     let (name, rest) = path.split_at(end.unwrap_or(path.len()));
     let rest = if rest.is_empty() { "/" } else { rest };
     let target = match uri.query() {

@@ -10,12 +10,11 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::reflector::jittered;
-use crate::upstream::{Cluster, Failure, Identity, UpstreamError};
+use crate::upstream::{Answer, Cluster, Failure, Identity, UpstreamError};
 
 /// After this long at most the API server ends a watch (less by up to half at random, so that not all
 /// are opened again at once); it is begun again from where it was. In a quiet kind bookmarks may be
@@ -50,7 +49,7 @@ pub(super) enum What {
 
 /// An open watch.
 pub(super) struct Watch {
-    body: Incoming,
+    body: Answer,
     buffer: BytesMut,
     /// Bytes of the buffer known to hold no line end.
     searched: usize,
@@ -154,7 +153,7 @@ mod tests {
             hyper::client::conn::http1::handshake(connection).await.unwrap();
         tokio::spawn(connection);
         let response = sender.send_request(Request::new(Body::empty())).await.unwrap();
-        let body = response.into_body();
+        let body = response.into_body().into();
         let mut watch = Watch { body, buffer: BytesMut::new(), searched: 0 };
         assert_eq!(watch.line().await.unwrap().unwrap(), "{}\n");
         watch.line().await.unwrap_err()

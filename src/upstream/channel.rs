@@ -14,7 +14,6 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -26,7 +25,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use super::{Cluster, Failure, Identity, UpstreamError, User};
+use super::{Answer, Cluster, Failure, Identity, UpstreamError, User};
 
 /// k8s.io/apimachinery/pkg/util/remotecommand/constants.go. Servers before 1.30 know no v5.
 const V5: &str = "v5.channel.k8s.io";
@@ -185,7 +184,9 @@ async fn upgrade(
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(answer).await);
     }
-    let said = |name: HeaderName| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    let upgrading = hyper::upgrade::on(&mut answer);
+    let headers = answer.into_parts().0.headers;
+    let said = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if said(header::SEC_WEBSOCKET_ACCEPT) != Some(derive_accept_key(key.as_bytes()).as_str()) {
         return Err(broken("it switched to something that is no websocket"));
     }
@@ -194,7 +195,7 @@ async fn upgrade(
         Some(V4) => Speech::V4,
         _ => return Err(broken("it speaks none of the channel protocols v5 and v4")),
     };
-    let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|error| broken(&error))?;
+    let upgraded = upgrading.await.map_err(|error| broken(&error))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER)
         .write_buffer_size(BUFFER)
@@ -205,7 +206,7 @@ async fn upgrade(
     Ok(Channel { socket, speech })
 }
 
-async fn refusal(answer: Response<Incoming>) -> Failure {
+async fn refusal(answer: Response<Answer>) -> Failure {
     let (head, body) = answer.into_parts();
     if !head.status.is_client_error() && !head.status.is_server_error() {
         return broken(&format!("it answered {} in place of a websocket", head.status));

@@ -9,6 +9,8 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::pool::Lost;
+
 /// We got no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum UpstreamError {
@@ -55,17 +57,9 @@ const TEXT_LIMIT: usize = 512;
 const WORDS: Duration = Duration::from_secs(60);
 
 impl UpstreamError {
-    pub(super) fn from_client(error: hyper_util::client::legacy::Error) -> Self {
-        if let Some(why) = cut(&error) {
-            return Self::Cut(why);
-        }
-        let text = chain(&error);
-        if error.is_connect() { Self::Unreachable(text) } else { Self::Broken(text) }
-    }
-
     pub(super) fn from_stack(error: tower::BoxError) -> Self {
-        match error.downcast::<hyper_util::client::legacy::Error>() {
-            Ok(error) => Self::from_client(*error),
+        match error.downcast::<Lost>() {
+            Ok(error) => Self::from(*error),
             Err(error) => Self::credentials(&chain(&*error)),
         }
     }
@@ -79,6 +73,17 @@ impl UpstreamError {
             tracing::warn!(why, "the server's own credentials for the cluster cannot be had");
         }
         Self::Credentials
+    }
+}
+
+impl From<Lost> for UpstreamError {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Connecting(error) => Self::Unreachable(chain(&*error)),
+            Lost::Asking(error) => {
+                cut(&error).map_or_else(|| Self::Broken(chain(&error)), Self::Cut)
+            }
+        }
     }
 }
 

@@ -10,10 +10,12 @@ mod discovery;
 mod error;
 mod identity;
 mod items;
+mod link;
 mod outage;
 mod own;
 mod path;
 mod plugin;
+mod pool;
 mod proxy;
 mod tunnel;
 mod turns;
@@ -22,6 +24,7 @@ pub use discovery::{Discovery, Served};
 pub use error::{Failure, UpstreamError};
 pub use identity::{Fingerprint, Identity, User, is_identity, is_impersonation};
 pub use path::{BadPath, RequestInfo, classify};
+pub use pool::Answer;
 pub use proxy::pass;
 pub use tunnel::{Tunnels, subprotocol_token, wanted_upgrade};
 pub use turns::Turns;
@@ -35,11 +38,8 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::ConfigExt as _;
 
 use dial::{Dial, InTime};
@@ -47,29 +47,16 @@ use identity::Credentials;
 use items::Items;
 use outage::Outage;
 use own::Own;
+use pool::Pool;
 
 /// A connection attempt that takes longer will not become a good one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// With all that comes after TCP: Go's transport gives TLS 10 s.
 const CONNECTING: Duration = Duration::from_secs(15);
-/// Idle connections kept: enough for a burst of dashboards, few enough to be polite.
-const IDLE_CONNECTIONS: usize = 64;
-/// Less than the API server's own 90 s (its `IdleTimeout`), so that no request is sent into a
-/// connection that is just being closed: a POST would not be tried again.
-const IDLE_TIME: Duration = Duration::from_secs(50);
 /// How long an answer's head may take where we, not the user's client, are waiting.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The API server limits an object to about 1.5 MiB in etcd; reviews and single objects fit well.
 pub const OBJECT_LIMIT: usize = 8 << 20;
-
-/// A connection that has carried a long list keeps its grown buffer, and then a quiet watch for
-/// minutes: some fifty of them. TLS gives 16 KiB at a time anyway.
-const READ_BUFFER: usize = 64 << 10;
-/// Headers of an answer. Each warning is one: the API server bounds their text (4,096 characters), and
-/// up to 120 of them fit, besides a dozen others. What was written must not look as if it had failed.
-const HEADERS: usize = 256;
-
-type HttpClient = Client<InTime, Body>;
 
 /// One Kubernetes cluster.
 #[derive(Clone)]
@@ -83,7 +70,7 @@ struct Inner {
     host: HeaderValue,
     /// Path that the kubeconfig puts before the API's own, without a trailing slash.
     prefix: String,
-    bearer: HttpClient,
+    bearer: Pool,
     own: Arc<Own>,
     outage: Outage,
     answered: AtomicU64,
@@ -97,7 +84,7 @@ impl Cluster {
         let parts = config.cluster_url.clone().into_parts();
         let mut anonymous = config.clone();
         anonymous.auth_info = Default::default();
-        let bearer = client(connector(&anonymous)?, CONNECTING);
+        let bearer = pool(&anonymous, CONNECTING)?;
         let scheme = parts.scheme.unwrap_or(Scheme::HTTPS);
         let authority = parts
             .authority
@@ -152,7 +139,7 @@ impl Cluster {
         &self,
         who: Identity<'_>,
         mut request: Request<Body>,
-    ) -> Result<Response<Incoming>, UpstreamError> {
+    ) -> Result<Response<Answer>, UpstreamError> {
         self.aim(&mut request)?;
         *request.version_mut() = http::Version::HTTP_11;
         let headers = request.headers_mut();
@@ -172,7 +159,7 @@ impl Cluster {
         let answer = match user.map(|user| &user.credentials) {
             Some(Credentials::Bearer(value)) => {
                 headers.insert(header::AUTHORIZATION, value.clone());
-                self.0.bearer.request(request).await.map_err(UpstreamError::from_client)
+                self.0.bearer.send(request).await.map_err(UpstreamError::from)
             }
             Some(Credentials::Kubeconfig) | None => {
                 let impersonates = user.is_some_and(|user| !user.impersonation.is_empty());
@@ -304,19 +291,13 @@ impl Cluster {
     }
 
     fn aim(&self, request: &mut Request<Body>) -> Result<(), UpstreamError> {
+        if self.0.prefix.is_empty() && request.uri().authority().is_none() {
+            return Ok(());
+        }
         let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let target = if self.0.prefix.is_empty() {
-            request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"))
-        } else {
-            PathAndQuery::try_from(format!("{}{path}", self.0.prefix))
-                .map_err(|error| UpstreamError::Setup(error.to_string()))?
-        };
-        *request.uri_mut() = Uri::builder()
-            .scheme(self.0.scheme.clone())
-            .authority(self.0.authority.clone())
-            .path_and_query(target)
-            .build()
+        let target = PathAndQuery::try_from(format!("{}{path}", self.0.prefix))
             .map_err(|error| UpstreamError::Setup(error.to_string()))?;
+        *request.uri_mut() = Uri::from(target);
         Ok(())
     }
 }
@@ -350,14 +331,10 @@ fn connector(config: &kube::Config) -> Result<HttpsConnector<Dial>, UpstreamErro
         .map_err(|error| UpstreamError::Setup(error.to_string()))
 }
 
-fn client(connector: HttpsConnector<Dial>, time: Duration) -> HttpClient {
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .pool_idle_timeout(IDLE_TIME)
-        .http1_max_buf_size(READ_BUFFER)
-        .http1_max_headers(HEADERS)
-        .build(InTime { connector, time })
+/// Connections to a cluster, each of which is made within `time`.
+fn pool(config: &kube::Config, time: Duration) -> Result<Pool, UpstreamError> {
+    let connector = InTime { connector: connector(config)?, time };
+    Ok(Pool::new(connector, config.cluster_url.clone()))
 }
 
 #[cfg(test)]
@@ -407,10 +384,11 @@ mod tests {
             // Nothing of this machine's is needed to hear nothing.
             config.root_cert = Some(Vec::new());
             config.proxy_url = proxy;
-            let client = client(connector(&config).unwrap(), Duration::from_millis(50));
-            let request = Request::get(server.clone()).body(Body::empty()).unwrap();
-            let answer = tokio::time::timeout(DEADLINE, client.request(request)).await;
-            let error = UpstreamError::from_client(answer.expect("it is given up").unwrap_err());
+            let pool = pool(&config, Duration::from_millis(50)).unwrap();
+            let request = Request::get("/version").body(Body::empty()).unwrap();
+            let answer = tokio::time::timeout(DEADLINE, pool.send(request)).await;
+            let lost = answer.expect("it is given up").err().expect("nobody is there");
+            let error = UpstreamError::from(lost);
             let words = error.to_string();
             assert!(matches!(error, UpstreamError::Unreachable(_)), "{words}");
             assert!(words.contains("no connection was made within 50ms"), "{words}");
@@ -431,7 +409,8 @@ mod tests {
             let body = Body::from_stream(futures::stream::iter(parts));
             let request = Request::post("/api/v1/namespaces").body(body).unwrap();
             let answer = cluster.send(Identity::User(&user), request);
-            let error = tokio::time::timeout(DEADLINE, answer).await.expect("it ends").unwrap_err();
+            let error =
+                tokio::time::timeout(DEADLINE, answer).await.expect("it ends").err().unwrap();
             let is_cut = matches!(&error, UpstreamError::Cut(why) if why == "the sender is gone");
             assert!(is_cut, "{error}");
         }

@@ -14,7 +14,6 @@ use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use jiff::{SignedDuration, Timestamp};
 use kube::client::ConfigExt as _;
 use kube::client::middleware::ExtraHeadersLayer;
@@ -24,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 
-use super::{CONNECTING, UpstreamError, client, connector, plugin};
+use super::{Answer, CONNECTING, UpstreamError, plugin, pool};
 
 /// What is left of a plugin's credentials when others are wanted.
 const LEFT: SignedDuration = SignedDuration::from_secs(30);
@@ -43,7 +42,7 @@ const WAIT: Duration = Duration::from_secs(20);
 /// Of a token: it is a secret, so what it has is not shown.
 const NO_HEADER: &str = "cannot stand in a header: is there a line break in it?";
 
-type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+type Stack = BoxCloneSyncService<Request<Body>, Response<Answer>, BoxError>;
 
 pub(super) struct Own {
     /// Without what `source` gives.
@@ -113,7 +112,7 @@ impl Own {
         self: &Arc<Self>,
         mut request: Request<Body>,
         impersonates: bool,
-    ) -> Result<Response<Incoming>, UpstreamError> {
+    ) -> Result<Response<Answer>, UpstreamError> {
         let issued = self.issued().await?;
         if let Some(value) = &issued.given.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, value.clone());
@@ -275,9 +274,8 @@ fn stack(config: &kube::Config, given: &Given) -> Result<Stack, UpstreamError> {
     }
     judge(&config.auth_info)?;
     let auth = config.auth_layer().map_err(setup)?;
-    let plain = client(connector(&config)?, CONNECTING);
-    let stack =
-        tower::ServiceBuilder::new().option_layer(auth).service(plain.map_err(BoxError::from));
+    let plain = pool(&config, CONNECTING)?;
+    let stack = tower::ServiceBuilder::new().option_layer(auth).service(plain);
     Ok(BoxCloneSyncService::new(stack.map_err(Into::into)))
 }
 

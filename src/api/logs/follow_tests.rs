@@ -98,7 +98,7 @@ async fn endless() -> Opening {
             hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.unwrap();
         tokio::spawn(connection);
         let answer = to.send_request(http::Request::new(Body::empty())).await.unwrap();
-        Ok(answer.into_body())
+        Ok(answer.into_body().into())
     })
 }
 

@@ -13,7 +13,6 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -31,7 +30,7 @@ use crate::api::body;
 use crate::api::error::ApiError;
 use crate::api::read::view;
 use crate::api::standing::Doubt;
-use crate::upstream::{Failure, UpstreamError, User};
+use crate::upstream::{Answer, Failure, UpstreamError, User};
 
 /// How long an answer waits for the API server's word. A kubelet may answer with the first line
 /// only, so the log of a quiet container is still being opened when the stream begins.
@@ -193,7 +192,7 @@ pub struct Said {
 }
 
 /// A log that is being opened.
-pub type Opening = BoxFuture<'static, Result<Incoming, Failure>>;
+pub type Opening = BoxFuture<'static, Result<Answer, Failure>>;
 
 /// Opens the log that the API server has at `path`, in its own time.
 pub fn opening(gateway: &Arc<Gateway>, user: &User, path: String) -> Opening {
@@ -293,7 +292,7 @@ impl Source {
     /// Reads a log to its end: a good one, or a break. An error ends it all.
     async fn copy(
         &self,
-        mut log: Incoming,
+        mut log: Answer,
         reader: &mut Reader,
         filtering: &mut Filtering,
         to: &mpsc::Sender<Vec<Said>>,

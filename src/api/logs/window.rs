@@ -12,7 +12,6 @@ use axum::response::Response;
 use compact_str::CompactString;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -35,7 +34,7 @@ use crate::api::target::{Target, segment};
 use crate::api::{Caller, Gateway, Shared};
 use crate::auth::Reach;
 use crate::kinds::{KindDef, Link, Row, Uid};
-use crate::upstream::{Failure, Identity, Turns, UpstreamError, User};
+use crate::upstream::{Answer, Failure, Identity, Turns, UpstreamError, User};
 
 /// What has logs, and where its objects describe the containers.
 const SOURCES: [(&str, &str); 8] = [
@@ -295,7 +294,7 @@ pub(crate) fn log_path(pod: &str, container: &str, options: &[(&'static str, Str
 }
 
 /// The log, still to be read.
-pub(crate) async fn open(gateway: &Gateway, user: &User, path: &str) -> Result<Incoming, Failure> {
+pub(crate) async fn open(gateway: &Gateway, user: &User, path: &str) -> Result<Answer, Failure> {
     let request = http::Request::get(path)
         // As kubectl asks: a log is text whatever is accepted, an error is JSON.
         .header(header::ACCEPT, "application/json, */*")
