@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::rt::{Read, Write};
+use tokio::task::unconstrained;
 
 /// A connection that asks to be polled again each time it was is given so many turns before others on its
 /// thread have theirs.
@@ -52,12 +53,15 @@ impl Link {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let mut head = pin!(self.sender.try_send_request(request));
+        // What it waits for comes of our own polling: it has no turn to give to others.
+        let mut head = pin!(unconstrained(self.sender.try_send_request(request)));
         poll_fn(|context| self.drive(context, |context| head.as_mut().poll(context))).await
     }
 
     /// Whether it can carry another request now.
     pub fn is_free(&mut self) -> bool {
+        // Whoever waited last is not kept with it.
+        drop(self.nudge.outer.take());
         if !self.sender.is_ready() {
             // hyper's last step of an answer, for which it waits for nobody.
             let _ = self.drive(&mut Context::from_waker(Waker::noop()), |_| Poll::<()>::Pending);

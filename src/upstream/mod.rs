@@ -334,7 +334,15 @@ fn connector(config: &kube::Config) -> Result<HttpsConnector<Dial>, UpstreamErro
 /// Connections to a cluster, each of which is made within `time`.
 fn pool(config: &kube::Config, time: Duration) -> Result<Pool, UpstreamError> {
     let connector = InTime { connector: connector(config)?, time };
-    Ok(Pool::new(connector, config.cluster_url.clone()))
+    let mut server = config.cluster_url.clone().into_parts();
+    if server.authority.is_some() {
+        // A kubeconfig may say `host:port` alone.
+        server.scheme = server.scheme.or(Some(Scheme::HTTPS));
+        server.path_and_query = Some(PathAndQuery::from_static("/"));
+    }
+    let server =
+        Uri::from_parts(server).map_err(|error| UpstreamError::Setup(error.to_string()))?;
+    Ok(Pool::new(connector, server))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! which nothing was sent, because a kept connection had ended meanwhile, goes over another one.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use http::{Request, Response, StatusCode, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use super::dial::InTime;
@@ -57,6 +58,8 @@ struct Inner {
     /// How long one is kept that nobody uses.
     keep: Duration,
     idle: Mutex<Idle>,
+    /// One has come back, while somebody may be making one.
+    freed: Notify,
 }
 
 #[derive(Default)]
@@ -76,7 +79,14 @@ impl Pool {
     fn keeping(connector: InTime, server: Uri, keep: Duration) -> Self {
         let mut http = Builder::new();
         http.max_buf_size(READ_BUFFER).max_headers(HEADERS);
-        Self(Arc::new(Inner { connector, server, http, keep, idle: Mutex::default() }))
+        Self(Arc::new(Inner {
+            connector,
+            server,
+            http,
+            keep,
+            idle: Mutex::default(),
+            freed: Notify::new(),
+        }))
     }
 
     /// Sends a request whose URI is path and query alone.
@@ -87,12 +97,7 @@ impl Pool {
             request = request.map(|body| Body::new(Upload { body, sent: noted }));
         }
         let (link, head) = loop {
-            let kept = self.0.take();
-            let is_kept = kept.is_some();
-            let mut link = match kept {
-                Some(link) => link,
-                None => self.connect().await?,
-            };
+            let (mut link, is_kept) = self.link().await?;
             request = match link.ask(request).await {
                 Ok(head) => break (link, head),
                 Err(mut error) => match error.take_message().filter(|_| is_kept) {
@@ -114,6 +119,32 @@ impl Pool {
             lent.give_back();
         }
         Ok(head.map(|body| Answer { body, lent }))
+    }
+
+    /// One that is kept, else whichever is there first: a new one, or one that comes back meanwhile.
+    async fn link(&self) -> Result<(Box<Link>, bool), Lost> {
+        if let Some(link) = self.0.take() {
+            return Ok((link, true));
+        }
+        let pool = self.clone();
+        let mut making = async move { pool.connect().await }.boxed();
+        let link = loop {
+            match select(&mut making, pin!(self.0.freed.notified())).await {
+                Either::Left((made, _)) => return made.map(|link| (link, false)),
+                Either::Right(_) => {}
+            }
+            if let Some(link) = self.0.take() {
+                break link;
+            }
+        };
+        let pool = self.0.clone();
+        // What was begun is finished, and kept.
+        tokio::spawn(async move {
+            if let Ok(link) = making.await {
+                pool.put(link);
+            }
+        });
+        Ok((link, true))
     }
 
     async fn connect(&self) -> Result<Box<Link>, Lost> {
@@ -153,6 +184,10 @@ impl Inner {
     /// Takes back one whose answer has been read, if it can carry another.
     fn put(self: &Arc<Self>, mut link: Box<Link>) {
         if !link.is_free() {
+            // What it has still to send goes out by itself.
+            if Handle::try_current().is_ok() {
+                link.let_go();
+            }
             return;
         }
         let mut idle = self.idle();
@@ -160,6 +195,7 @@ impl Inner {
             return;
         }
         idle.links.push_back((Instant::now(), link));
+        self.freed.notify_one();
         // An answer may be dropped anywhere, also when all ends.
         let runtime = Handle::try_current().ok().filter(|_| !idle.is_swept);
         if let Some(runtime) = runtime {
@@ -180,17 +216,26 @@ async fn sweep(pool: Weak<Inner>, keep: Duration) {
         idle.is_swept = !idle.links.is_empty();
         let is_over = !idle.is_swept;
         drop(idle);
-        drop(closed);
+        for (_, link) in closed {
+            // It says goodbye, as TLS has it.
+            link.let_go();
+        }
         if is_over {
             return;
         }
     }
 }
 
-/// A request's body, and whether all of it was taken.
+/// A request's body: hyper lets go of it once it takes nothing more of it.
 struct Upload {
     body: Body,
     sent: Arc<AtomicBool>,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.sent.store(true, Ordering::Relaxed);
+    }
 }
 
 impl HttpBody for Upload {
@@ -201,11 +246,7 @@ impl HttpBody for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.sent.store(true, Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
