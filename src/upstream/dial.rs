@@ -93,8 +93,8 @@ impl Service<Uri> for Dial {
 
 /// Connections that have so long to be made as a whole: name, TCP, the proxy's word, TLS. Else a
 /// port that takes connections and says nothing, as that of a load balancer with nobody behind it,
-/// would keep whoever waits without a time of his own, and each that was begun would stay: hyper
-/// goes on with them when their requests have left.
+/// would keep whoever waits without a time of his own, and each that was begun would stay: the
+/// pool goes on with one when its request has taken another.
 #[derive(Clone)]
 pub(super) struct InTime {
     pub(super) connector: HttpsConnector<Dial>,
