@@ -323,6 +323,7 @@ mod tests {
             ("/clusters/main/api/v1/pods?a=%2F&b", "main", "/api/v1/pods?a=%2F&b"),
             ("/clusters/main", "main", "/"),
             ("/clusters/main?x", "main", "/?x"),
+            ("/clusters/mainly/api", "mainly", "/api"),
             ("/clusters/main/", "main", "/"),
             ("/clusters/main//api", "main", "//api"),
             ("/clusters/arn%3Aaws%2Fx/api", "arn:aws/x", "/api"),
