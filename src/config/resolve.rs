@@ -255,7 +255,7 @@ impl Reader {
         let namespace = from.settings_namespace.take();
         let (name, default) = (from.settings_name.take(), "kubernetes-dashboard-settings");
         Ok(Web {
-            locale: self.optional("static-locale", from.static_locale.take(), values::name)?,
+            locale: self.optional("static-locale", from.static_locale.take(), values::language)?,
             csrf_protection: self.one("csrf-protection", protection, "true", values::boolean)?,
             csrf_key_file: self.optional(
                 "csrf-key-file",

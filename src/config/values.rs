@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
+use unic_langid::LanguageIdentifier;
 
 use crate::i18n::Locale;
 use crate::telemetry::{self, LogFormat};
@@ -62,6 +63,14 @@ pub(super) fn name(text: &str) -> Parsed<String> {
         return Err("empty; give a value or leave the setting out".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// A language, kept as text: whose frontends there are, its files say.
+pub(super) fn language(text: &str) -> Parsed<String> {
+    match text.parse::<LanguageIdentifier>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("not a language; use a tag such as de or zh-Hant".to_owned()),
+    }
 }
 
 /// A regular expression, kept as text.

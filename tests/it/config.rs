@@ -68,6 +68,8 @@ fn every_sort_of_bad_value_is_refused_by_name() {
         ("--repositories", "/no/such/file"),
         ("--csrf-key-file", "/tmp"),
         ("--static-dir", "/no/such/directory"),
+        ("--static-locale", "xx/../.."),
+        ("--static-locale", "de;q=0.8"),
         ("--base-path", "/a b"),
         ("--default-locale", "tlh"),
         ("--tls-cert", "/no/such/file"),
