@@ -81,23 +81,16 @@ impl Cluster {
     /// A cluster as a kubeconfig or a pod's environment describes it. Nothing is sent yet, but a
     /// plugin for credentials runs.
     pub fn new(name: &str, config: kube::Config) -> Result<Self, UpstreamError> {
-        let parts = config.cluster_url.clone().into_parts();
+        let (scheme, authority, prefix) = address(&config)?;
         let mut anonymous = config.clone();
         anonymous.auth_info = Default::default();
         let bearer = pool(&anonymous, CONNECTING)?;
-        let scheme = parts.scheme.unwrap_or(Scheme::HTTPS);
-        let authority = parts
-            .authority
-            .ok_or_else(|| UpstreamError::Setup("the cluster's address has no host".into()))?;
         Ok(Self(Arc::new(Inner {
             name: name.to_owned(),
             host: host(&scheme, &authority)?,
             scheme,
             authority,
-            prefix: parts
-                .path_and_query
-                .map(|path| path.path().trim_end_matches('/').to_owned())
-                .unwrap_or_default(),
+            prefix,
             bearer,
             own: Arc::new(Own::new(config)?),
             outage: Outage::default(),
@@ -331,17 +324,23 @@ fn connector(config: &kube::Config) -> Result<HttpsConnector<Dial>, UpstreamErro
         .map_err(|error| UpstreamError::Setup(error.to_string()))
 }
 
+/// Where a cluster is, and the path before the API's own, without a trailing slash.
+fn address(config: &kube::Config) -> Result<(Scheme, Authority, String), UpstreamError> {
+    let parts = config.cluster_url.clone().into_parts();
+    let nowhere = || UpstreamError::Setup("the cluster's address has no host".into());
+    let path = parts.path_and_query.as_ref().map_or("", PathAndQuery::path);
+    let prefix = path.trim_end_matches('/').to_owned();
+    // A kubeconfig may say `host:port` alone.
+    let scheme = parts.scheme.unwrap_or(Scheme::HTTPS);
+    Ok((scheme, parts.authority.ok_or_else(nowhere)?, prefix))
+}
+
 /// Connections to a cluster, each of which is made within `time`.
 fn pool(config: &kube::Config, time: Duration) -> Result<Pool, UpstreamError> {
     let connector = InTime { connector: connector(config)?, time };
-    let mut server = config.cluster_url.clone().into_parts();
-    if server.authority.is_some() {
-        // A kubeconfig may say `host:port` alone.
-        server.scheme = server.scheme.or(Some(Scheme::HTTPS));
-        server.path_and_query = Some(PathAndQuery::from_static("/"));
-    }
-    let server =
-        Uri::from_parts(server).map_err(|error| UpstreamError::Setup(error.to_string()))?;
+    let (scheme, authority, _) = address(config)?;
+    let server = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build();
+    let server = server.map_err(|error| UpstreamError::Setup(error.to_string()))?;
     Ok(Pool::new(connector, server))
 }
 
