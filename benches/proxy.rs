@@ -3,6 +3,10 @@
 //! proxy` where one is at hand; and the memory that a body of 1 GiB takes (10 GiB with
 //! `BENCH_FULL=1`).
 //!
+//! All take turns, several times: a machine's speed changes by the minute, and a ratio of what was
+//! measured one after the other is half the machine's. A figure is the middle one of its rounds, a ratio
+//! the middle one of the rounds' ratios.
+//!
 //! The bare server is no API server: what the passthrough must do right is tested elsewhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails loudly")]
 
@@ -24,9 +28,10 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const LONGEST: Duration = Duration::from_secs(30);
 const SMALL_BYTES: usize = 4 << 10;
 const LARGE_BYTES: usize = 10 << 20;
-const WARM: Load = Load { connections: 16, requests: 2_000, longest: LONGEST, rate: None };
-const SMALL: Load = Load { connections: 16, requests: 40_000, longest: LONGEST, rate: None };
-const LARGE: Load = Load { connections: 4, requests: 400, longest: LONGEST, rate: None };
+const ROUNDS: usize = 9;
+const WARM: Load = Load { connections: 16, requests: 1_000, longest: LONGEST, rate: None };
+const SMALL: Load = Load { connections: 16, requests: 16_000, longest: LONGEST, rate: None };
+const LARGE: Load = Load { connections: 4, requests: 100, longest: LONGEST, rate: None };
 
 /// Somebody who answers GETs of config maps.
 struct Peer<'a> {
@@ -35,12 +40,9 @@ struct Peer<'a> {
     target: &'a Target,
     /// Before the API server's own paths.
     prefix: &'a str,
-}
-
-/// What a peer's small and large GETs came to.
-struct Figures {
-    small: Outcome,
-    large: Outcome,
+    /// What its small and its large GETs came to, by round.
+    small: Vec<Outcome>,
+    large: Vec<Outcome>,
 }
 
 fn main() {
@@ -52,78 +54,96 @@ async fn bench() {
     let kubeconfig = stub.kubeconfig(TOKEN);
     memory(&kubeconfig).await;
     let binnacle = Binnacle::start(&kubeconfig, TOKEN, &NO_CACHE);
-    let (process, prefix) = (&binnacle.process, "/clusters/stub");
-    let bare =
-        Peer { name: "bare server", process: &stub.process, target: &stub.target, prefix: "" };
-    let tls = Peer { name: "binnacle, TLS", process, target: &binnacle.tls, prefix };
-    let plain = Peer { name: "binnacle, plain HTTP", process, target: &binnacle.plain, prefix };
-    section("GET of 4 KiB, 16 connections; GET of 10 MiB, 4 connections");
-    show(&bare, &measure(&bare).await, ["", ""]);
-    let bare_hop = Stub::hop(&kubeconfig);
-    let hop = Peer {
-        name: "bare hop, TLS",
-        process: &bare_hop.process,
-        target: &bare_hop.target,
-        prefix: "",
-    };
-    let barest = measure(&hop).await;
-    show(&hop, &barest, ["", ""]);
-    let ours = measure(&tls).await;
-    show(&tls, &ours, ["<= 40 us", "<= 5 ms"]);
-    // A machine's figures change by the hour; what a second hop over TLS costs changes with them.
-    figure(
-        "CPU, 10 MiB, binnacle over the bare hop (TLS)",
-        ratio(&ours.large, &barest.large),
-        "<= 1",
-    );
-    let ours = measure(&plain).await;
-    show(&plain, &ours, ["<= 40 us", "<= 5 ms"]);
-    // `kubectl proxy` listens without TLS, so plain is what it is compared with.
+    let hop = Stub::hop(&kubeconfig);
     let home = tempfile::tempdir().unwrap();
-    let Some((process, target)) = kubectl_proxy(&kubeconfig, home.path()) else {
+    let kubectl = kubectl_proxy(&kubeconfig, home.path());
+    let prefix = "/clusters/stub";
+    let mut bare = Peer::new("bare server", &stub.process, &stub.target, "");
+    let mut hop = Peer::new("bare hop, TLS", &hop.process, &hop.target, "");
+    let mut tls = Peer::new("binnacle, TLS", &binnacle.process, &binnacle.tls, prefix);
+    let mut plain = Peer::new("binnacle, plain HTTP", &binnacle.process, &binnacle.plain, prefix);
+    let mut kubectl =
+        kubectl.as_ref().map(|(process, target)| Peer::new("kubectl proxy", process, target, ""));
+    // All small ones first: after large ones a Go program's heap is so large that it collects no garbage.
+    for is_large in [false, true] {
+        for _ in 0..ROUNDS {
+            let ours = [&mut bare, &mut hop, &mut tls, &mut plain];
+            for peer in ours.into_iter().chain(&mut kubectl) {
+                peer.measure(is_large).await;
+            }
+        }
+    }
+    section(format_args!(
+        "GET of 4 KiB, 16 connections; GET of 10 MiB, 4 connections; {ROUNDS} rounds in turn"
+    ));
+    bare.show(["", ""]);
+    hop.show(["", ""]);
+    tls.show(["<= 40 us", "<= 5 ms"]);
+    plain.show(["<= 40 us", "<= 5 ms"]);
+    // What a second hop over TLS costs changes with the machine.
+    let large = ratio(&tls.large, &hop.large);
+    figure("CPU, 10 MiB, binnacle over the bare hop (TLS)", large, "<= 1");
+    // `kubectl proxy` listens without TLS, so plain is what it is compared with.
+    let Some(kubectl) = kubectl else {
         println!("  kubectl proxy: skipped, no kubectl in the folder of the test cluster");
         return;
     };
-    let kubectl = Peer { name: "kubectl proxy", process: &process, target: &target, prefix: "" };
-    let theirs = measure(&kubectl).await;
-    show(&kubectl, &theirs, ["", ""]);
-    let small = ratio(&theirs.small, &ours.small);
+    kubectl.show(["", ""]);
+    let small = ratio(&kubectl.small, &plain.small);
     figure("CPU, small, kubectl proxy over binnacle (plain)", small, ">= 3.5");
-    let large = ratio(&theirs.large, &ours.large);
+    let large = ratio(&kubectl.large, &plain.large);
     figure("CPU, 10 MiB, kubectl proxy over binnacle (plain)", large, "");
 }
 
-/// Of CPU time.
-fn ratio(these: &Outcome, those: &Outcome) -> String {
-    let ratio = these.cpu.as_secs_f64() / those.cpu.as_secs_f64().max(1e-9);
-    format!("{ratio:.2}")
-}
+impl<'a> Peer<'a> {
+    fn new(name: &'a str, process: &'a Process, target: &'a Target, prefix: &'a str) -> Self {
+        Self { name, process, target, prefix, small: Vec::new(), large: Vec::new() }
+    }
 
-async fn measure(peer: &Peer<'_>) -> Figures {
-    let small = format!("{}{MAPS}/bytes-{SMALL_BYTES}", peer.prefix);
-    let large = format!("{}{MAPS}/bytes-{LARGE_BYTES}", peer.prefix);
-    load(peer.process, peer.target, &small, WARM).await;
-    Figures {
-        small: load(peer.process, peer.target, &small, SMALL).await,
-        large: load(peer.process, peer.target, &large, LARGE).await,
+    /// One round.
+    async fn measure(&mut self, is_large: bool) {
+        let path = |bytes: usize| format!("{}{MAPS}/bytes-{bytes}", self.prefix);
+        load(self.process, self.target, &path(SMALL_BYTES), WARM).await;
+        let (bytes, wanted, figures) = match is_large {
+            false => (SMALL_BYTES, SMALL, &mut self.small),
+            true => (LARGE_BYTES, LARGE, &mut self.large),
+        };
+        figures.push(load(self.process, self.target, &path(bytes), wanted).await);
+    }
+
+    fn show(&self, [small_goal, large_goal]: [&str; 2]) {
+        let Self { name, small, large, .. } = self;
+        let micros = middle(small.iter().map(|outcome| outcome.cpu.as_secs_f64() * 1e6));
+        let goal = small_goal;
+        figure(format_args!("{name}: CPU a small GET"), format_args!("{micros:.1} us"), goal);
+        let rate = middle(small.iter().map(Outcome::rate));
+        figure(format_args!("{name}: small GETs/s"), format_args!("{rate:.0}"), "");
+        let millis = middle(large.iter().map(|outcome| outcome.cpu.as_secs_f64() * 1e3));
+        let goal = large_goal;
+        figure(format_args!("{name}: CPU a 10 MiB GET"), format_args!("{millis:.1} ms"), goal);
+        let each = |outcome: &Outcome| outcome.bytes as f64 / outcome.elapsed.as_secs_f64();
+        let rate = middle(large.iter().map(each));
+        figure(format_args!("{name}: throughput"), mib(rate as u64) + "/s", "");
+        let memory = self.process.memory();
+        figure(format_args!("{name}: resident, at most"), mib(memory.peak), "");
     }
 }
 
-fn show(peer: &Peer<'_>, figures: &Figures, [small_goal, large_goal]: [&str; 2]) {
-    let Figures { small, large } = figures;
-    let name = peer.name;
-    let micros = small.cpu.as_secs_f64() * 1e6;
-    let goal = small_goal;
-    figure(format_args!("{name}: CPU a small GET"), format_args!("{micros:.1} us"), goal);
-    let rate = small.rate();
-    figure(format_args!("{name}: small GETs/s"), format_args!("{rate:.0}"), "");
-    let millis = large.cpu.as_secs_f64() * 1e3;
-    let goal = large_goal;
-    figure(format_args!("{name}: CPU a 10 MiB GET"), format_args!("{millis:.1} ms"), goal);
-    let rate = large.bytes as f64 / large.elapsed.as_secs_f64().max(1e-9);
-    figure(format_args!("{name}: throughput"), mib(rate as u64) + "/s", "");
-    let memory = peer.process.memory();
-    figure(format_args!("{name}: resident, at most"), mib(memory.peak), "");
+/// Of CPU time, round by round: the middle one, and between which they lie.
+fn ratio(these: &[Outcome], those: &[Outcome]) -> String {
+    let pairs = these.iter().zip(those);
+    let ratios: Vec<f64> =
+        pairs.map(|(one, other)| one.cpu.as_secs_f64() / other.cpu.as_secs_f64()).collect();
+    let (least, most) = ratios
+        .iter()
+        .fold((f64::MAX, 0.0_f64), |(least, most), ratio| (least.min(*ratio), most.max(*ratio)));
+    format!("{:.2} ({least:.2}-{most:.2})", middle(ratios.into_iter()))
+}
+
+fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// The peak of a gateway that has passed small bodies, and of the same one after a huge body.
