@@ -96,13 +96,6 @@ pub struct Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// How a request came, in its extensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    Tls,
-    Plain,
-}
-
 /// What several listeners share.
 #[derive(Debug, Clone, Default)]
 pub struct Server {
@@ -124,11 +117,10 @@ enum Event {
     Look,
 }
 
-/// One connection as its requests see it.
-#[derive(Clone)]
+/// One connection as its requests see it, which share it: to clone a token takes a lock that all
+/// connections have in common.
 struct Line {
     peer: Peer,
-    scheme: Scheme,
     header_bytes: usize,
     asked: Arc<Asked>,
     stop: CancellationToken,
@@ -237,10 +229,6 @@ impl Server {
         if let Err(e) = tcp.set_nodelay(true) {
             tracing::debug!(%peer, "cannot set TCP_NODELAY: {e}");
         }
-        let scheme = match tls {
-            Some(_) => Scheme::Tls,
-            None => Scheme::Plain,
-        };
         let (asked, is_spare) = (Arc::<Asked>::default(), seat.is_none());
         let counts = Arc::clone(&self.counts);
         let opened = Stream::open(tcp, tls, seat, counts, Arc::clone(&asked));
@@ -254,17 +242,17 @@ impl Server {
                 Err(_) => return self.handshake_failed(peer, "it took too long"),
             },
         };
-        let line = Line {
+        let line = Arc::new(Line {
             peer: Peer(peer),
-            scheme,
             header_bytes: self.limits.header_bytes,
             asked: Arc::clone(&asked),
             stop: self.drain.stop.clone(),
             is_spare,
-        };
+        });
         let http2 = stream.is_http2();
         let io = TokioIo::new(stream);
-        let requests = service_fn(move |request| answer(service.clone(), line.clone(), request));
+        let requests =
+            service_fn(move |request| answer(service.clone(), Arc::clone(&line), request));
         if http2 {
             let streams = Streams::default();
             let connection = self.http2(streams.clone()).serve_connection(io, requests);
@@ -388,8 +376,8 @@ fn only_this_one(error: &io::Error) -> bool {
 
 /// One request: its head is measured, it learns where it came from, and the service answers it.
 async fn answer<S>(
-    service: S,
-    line: Line,
+    mut service: S,
+    line: Arc<Line>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible>
 where
@@ -410,8 +398,7 @@ where
         plain(StatusCode::BAD_REQUEST, text.to_owned())
     } else {
         request.extensions_mut().insert(line.peer);
-        request.extensions_mut().insert(line.scheme);
-        service.oneshot(request).await?
+        service.ready().await?.call(request).await?
     };
     // Without a body there is nothing to measure: axum names 0, which is not the content's length.
     let without_body =

@@ -34,10 +34,13 @@ pub(super) const PASSTHROUGH: &str = "/clusters/{cluster}/{*path}";
 
 /// Clones are one and the same.
 #[derive(Clone)]
-pub struct Front {
+pub struct Front(Arc<Ways>);
+
+/// What answers.
+struct Ways {
     gateway: Arc<Gateway>,
     routes: Router,
-    lists: Arc<[Listed]>,
+    lists: Vec<Listed>,
 }
 
 /// A kind that has a list, and how the metrics name its routes.
@@ -54,9 +57,11 @@ impl Front {
             Listed { kind, within: format!("{all}/{{namespace}}"), all }
         };
         let lists = document::shown().map(listed).collect();
-        Self { routes: router(gateway.clone()), gateway, lists }
+        Self(Arc::new(Ways { routes: router(gateway.clone()), gateway, lists }))
     }
+}
 
+impl Ways {
     fn is_passed_on(&self, path: &str) -> bool {
         let below = path.strip_prefix(self.gateway.base_path.as_str());
         below.is_some_and(|path| path.starts_with("/clusters/"))
@@ -92,30 +97,31 @@ impl Service<Request<Incoming>> for Front {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let gateway = self.gateway.clone();
-        if self.is_passed_on(request.uri().path()) {
+        let ways = Arc::clone(&self.0);
+        if ways.is_passed_on(request.uri().path()) {
             let request = request.map(Body::new);
             let answer = async move {
-                let pass = |request| passthrough::passthrough(State(gateway.clone()), request);
-                Ok(respond::observed(&gateway, PASSTHROUGH, request, pass).await)
+                let gateway = &*ways.gateway;
+                let pass = |request| passthrough::passthrough(gateway, request);
+                Ok(respond::observed(gateway, PASSTHROUGH, request, pass).await)
             };
             return Either::Left(answer.boxed());
         }
-        let Some((place, is_within)) = self.listed(&request) else {
-            return Either::Right(self.routes.call(request));
+        let Some((place, is_within)) = ways.listed(&request) else {
+            return Either::Right(ways.routes.clone().call(request));
         };
-        let (lists, request) = (self.lists.clone(), request.map(Body::new));
+        let request = request.map(Body::new);
         let answer = async move {
-            let listed = &lists[place];
+            let (gateway, listed) = (&ways.gateway, &ways.lists[place]);
             let route = if is_within { &listed.within } else { &listed.all };
-            let list = async |request| match Caller::of(&gateway, &Asked::of(&request)) {
+            let list = async |request| match Caller::of(gateway, &Asked::of(&request)) {
                 Ok(caller) => {
                     let answer = list::list(State(gateway.clone()), caller, listed.kind, request);
                     answer.await.unwrap_or_else(IntoResponse::into_response)
                 }
                 Err(error) => error.into_response(),
             };
-            Ok(respond::observed(&gateway, route, request, list).await)
+            Ok(respond::observed(gateway, route, request, list).await)
         };
         Either::Left(answer.boxed())
     }

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::Response;
 use futures::StreamExt as _;
 use http::uri::PathAndQuery;
@@ -18,12 +18,12 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::Gateway;
 use super::caller::Asked;
 use super::error::ApiError;
 use super::target::encoded;
 use super::websocket::Bridge;
 use super::written::Wrote;
-use super::{Gateway, Shared};
 use crate::api::read::view::told_to_known;
 use crate::auth::Attributes;
 use crate::upstream::{self, BadPath, Identity, RequestInfo, User, classify, wanted_upgrade};
@@ -31,6 +31,8 @@ use crate::upstream::{self, BadPath, Identity, RequestInfo, User, classify, want
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// By which a proxy tells what it has taken off the path.
 static PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// Which browsers send, and nobody else.
+static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// In which proxies that sign people in hand their tokens on, beside `Authorization`: oauth2-proxy,
 /// Pomerium, Teleport, Cloudflare Access, Google's IAP, AWS's load balancer, Azure, authentik, Vouch.
 const TOKENS: [&str; 14] = [
@@ -51,8 +53,8 @@ const TOKENS: [&str; 14] = [
 ];
 
 /// Any method on `/clusters/{cluster}` and below.
-pub async fn passthrough(State(gateway): Shared, request: Request) -> Response {
-    let answer = answer(&gateway, request).await;
+pub async fn passthrough(gateway: &Gateway, request: Request) -> Response {
+    let answer = answer(gateway, request).await;
     answer.unwrap_or_else(ApiError::into_status_response)
 }
 
@@ -66,12 +68,13 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
             "there is no cluster {cluster:?} here; the one behind this server is {own:?}"
         ));
         // A name may be an account's number: a token that is none tells nobody.
-        return Err(told_to_known(gateway, &user, error).await);
+        return Err(Box::pin(told_to_known(gateway, &user, error)).await);
     }
     *request.uri_mut() = Uri::from(target);
     // From here on a WebSocket over HTTP/2 is the upgrade that the API server knows, reviewed as one.
     let bridge = Bridge::open(&mut request)?;
-    let info = read(&request)?;
+    let uri = request.uri().clone();
+    let info = read(request.method(), &uri)?;
     let is_foreign = info.subresource == "proxy" || info.verb == "proxy";
     let is_fenced = is_foreign && is_shown(request.headers());
     // Cookies are between the browser, us, and whatever else signs people in at this address.
@@ -122,7 +125,7 @@ fn is_shown(headers: &HeaderMap) -> bool {
     // As all of them begin, and kubectl, curl and the like do not.
     let is_browser = |agent: &HeaderValue| agent.as_bytes().starts_with(b"Mozilla/");
     !headers.contains_key(header::AUTHORIZATION)
-        || headers.contains_key("sec-fetch-site")
+        || headers.contains_key(&FETCH_SITE)
         || headers.get(header::USER_AGENT).is_some_and(is_browser)
         || headers.get_all(header::ACCEPT).iter().any(html)
 }
@@ -143,22 +146,21 @@ fn fence_off(headers: &mut HeaderMap) {
 }
 
 /// What a request, whose URI is path and query alone, asks of the API server.
-pub(super) fn read(request: &Request<Body>) -> Result<RequestInfo, ApiError> {
-    if request.method() == Method::CONNECT {
+pub(super) fn read<'a>(method: &Method, uri: &'a Uri) -> Result<RequestInfo<'a>, ApiError> {
+    if method == Method::CONNECT {
         // It asks for a tunnel to a host, never for a path; nothing behind us means that.
         let args = [("method", "CONNECT"), ("allowed", METHODS)];
         let status = StatusCode::METHOD_NOT_ALLOWED;
         return Err(ApiError::with_status(status, "error-method-not-allowed", &args));
     }
-    let uri = request.uri();
-    classify(request.method(), uri.path(), uri.query()).map_err(|error| bad_path(&error))
+    classify(method, uri.path(), uri.query()).map_err(|error| bad_path(&error))
 }
 
 /// Sends the request on as the user; upgrades only after a review.
 pub(super) async fn forward(
     gateway: &Gateway,
     user: &User,
-    info: &RequestInfo,
+    info: &RequestInfo<'_>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     if wanted_upgrade(&request).is_some() {
@@ -167,7 +169,8 @@ pub(super) async fn forward(
             ApiError::bad_request("error-upgrade-refused", &[("reason", &reason)])
         })?;
         if review {
-            review_create(gateway, user, info).await?;
+            // Boxed, as what is rare is here: plain reads must not carry its future about.
+            Box::pin(review_create(gateway, user, info)).await?;
         }
     }
     let who = Identity::User(user);
@@ -176,13 +179,13 @@ pub(super) async fn forward(
     let runs = matches!(&*info.subresource, "exec" | "attach" | "portforward" | "token");
     let writes = !(is_proxied || runs)
         && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
-    let wrote = Wrote::something(&info.group, &info.resource).filter(|_| writes);
+    let wrote = writes.then(|| Wrote::something(&info.group, &info.resource)).flatten();
     // Before and after: lists must be live while it is on its way, and for a while from its end.
     if let Some(wrote) = &wrote {
         gateway.writes.note(user, wrote);
     }
     // Only browsers carry cookies; for others the answer stays as the API server gave it.
-    let carries = request.headers().contains_key("sec-fetch-site");
+    let carries = request.headers().contains_key(&FETCH_SITE);
     let is_http2 = request.version() == Version::HTTP_2;
     let mut response = upstream::pass(&gateway.cluster, who, request, &gateway.tunnels).await?;
     // A service's own 401 says nothing of who the API server takes the caller for.
@@ -213,16 +216,16 @@ fn until_broken(body: Body) -> Body {
 pub(super) async fn review_create(
     gateway: &Gateway,
     user: &User,
-    info: &RequestInfo,
+    info: &RequestInfo<'_>,
 ) -> Result<(), ApiError> {
     let attributes = Attributes {
         verb: "create".into(),
-        group: info.group.clone(),
-        version: info.version.clone(),
-        resource: info.resource.clone(),
-        subresource: info.subresource.clone(),
-        namespace: info.namespace.clone(),
-        name: info.name.clone(),
+        group: info.group.to_string(),
+        version: info.version.to_string(),
+        resource: info.resource.to_string(),
+        subresource: info.subresource.to_string(),
+        namespace: info.namespace.to_string(),
+        name: info.name.to_string(),
     };
     granted(gateway, user, &attributes).await
 }
@@ -273,19 +276,23 @@ pub(super) async fn user_name(gateway: &Gateway, user: &User) -> String {
 fn split<'a>(
     uri: &'a Uri,
     base: &str,
-    own: &str,
+    own: &'a str,
 ) -> Result<(Cow<'a, str>, PathAndQuery), ApiError> {
     let path = uri.path().strip_prefix(base).and_then(|path| path.strip_prefix("/clusters/"));
     let path = path.unwrap_or_default();
     let decoded = |text: &'a str| percent_decode_str(text).decode_utf8_lossy();
     // Nearly all write it as it is.
     let behind = path.strip_prefix(own).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-    let end = behind.map(|rest| path.len() - rest.len()).or_else(|| {
-        let mut ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        let mut own_ends = ends.clone().take(own.matches('/').count() + 1);
-        own_ends.find(|end| decoded(path.split_at(*end).0) == own).or_else(|| ends.next())
-    });
-    let (name, rest) = path.split_at(end.unwrap_or(path.len()));
+    let (name, rest) = match behind {
+        Some(rest) => (Cow::Borrowed(own), rest),
+        None => {
+            let mut ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+            let mut own_ends = ends.clone().take(own.matches('/').count() + 1);
+            let end = own_ends.find(|end| decoded(path.split_at(*end).0) == own);
+            let (name, rest) = path.split_at(end.or_else(|| ends.next()).unwrap_or(path.len()));
+            (decoded(name), rest)
+        }
+    };
     let rest = if rest.is_empty() { "/" } else { rest };
     let target = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{rest}?{query}")),
@@ -293,7 +300,7 @@ fn split<'a>(
     };
     // It was part of a URI, so it is one; the error is only for the type.
     let target = target.map_err(|_| bad_path(&BadPath::Relative))?;
-    Ok((decoded(name), target))
+    Ok((name, target))
 }
 
 fn bad_path(error: &BadPath) -> ApiError {

@@ -77,7 +77,8 @@ async fn proxied(State(front): State<Arc<Front>>, request: Request) -> Response 
 }
 
 async fn answer(front: &Front, mut request: Request) -> Result<Response, ApiError> {
-    let info = passthrough::read(&request)?;
+    let uri = request.uri().clone();
+    let info = passthrough::read(request.method(), &uri)?;
     if info.doubled_slash {
         // The API server would overlook the empty segment, a path filter would not.
         let reason = BadPath::Empty.to_string();

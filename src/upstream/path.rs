@@ -18,21 +18,22 @@ const SHOWN: usize = 80;
 /// Subresources of a namespace; every other word behind its name is a resource in it.
 const OF_NAMESPACES: [&str; 2] = ["status", "finalize"];
 
-/// A request as the API server's filters see it; fields that do not apply are empty.
+/// A request as the API server's filters see it, in words of its path; fields that do not apply are
+/// empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RequestInfo {
+pub struct RequestInfo<'a> {
     pub is_resource: bool,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; `proxy`
     /// where the path begins so; the method in lower case where there is no resource.
-    pub verb: String,
-    pub group: String,
-    pub version: String,
-    pub namespace: String,
-    pub resource: String,
-    pub subresource: String,
-    pub name: String,
+    pub verb: Cow<'a, str>,
+    pub group: Cow<'a, str>,
+    pub version: Cow<'a, str>,
+    pub namespace: Cow<'a, str>,
+    pub resource: Cow<'a, str>,
+    pub subresource: Cow<'a, str>,
+    pub name: Cow<'a, str>,
     /// Decoded once; bytes that are no UTF-8 are replaced.
-    pub path: String,
+    pub path: Cow<'a, str>,
     /// An empty segment stands before or among those that were read.
     pub doubled_slash: bool,
 }
@@ -62,7 +63,11 @@ pub enum BadPath {
 /// NUL bytes, dot segments (encoded up to three times), broken percent-encoding; encoded slashes,
 /// percent signs and control characters up to the subresource. What follows a subresource
 /// (`…/proxy/a%2Fb`) belongs to somebody else and may be encoded as it likes.
-pub fn classify(method: &Method, path: &str, query: Option<&str>) -> Result<RequestInfo, BadPath> {
+pub fn classify<'a>(
+    method: &Method,
+    path: &'a str,
+    query: Option<&str>,
+) -> Result<RequestInfo<'a>, BadPath> {
     if !path.starts_with('/') {
         return Err(BadPath::Relative);
     }
@@ -73,72 +78,72 @@ pub fn classify(method: &Method, path: &str, query: Option<&str>) -> Result<Requ
             segments.push(Segment::checked(segment)?);
         }
     }
-    let names: Vec<&str> = segments.iter().map(|segment| &*segment.name).collect();
     let decoded = match path.contains('%') {
-        true => String::from_utf8_lossy(&decode(path.as_bytes())).into_owned(),
-        false => path.to_owned(),
+        true => String::from_utf8_lossy(&decode(path.as_bytes())).into_owned().into(),
+        false => path.into(),
     };
     let mut info = RequestInfo { path: decoded, ..RequestInfo::default() };
-    let read = info.read(method, &names);
-    for segment in segments.iter().take(read) {
-        if !segment.is_text || !can_be_name(&segment.name) {
-            return Err(BadPath::Name(shown(segment.raw)));
-        }
+    let read = info.read(method, &segments);
+    let read = segments.get(..read).unwrap_or(&segments);
+    if let Some(segment) = read.iter().find(|segment| !segment.is_name) {
+        return Err(BadPath::Name(shown(segment.raw)));
     }
     info.doubled_slash =
-        path.starts_with("//") || names.iter().take(read).any(|name| name.is_empty());
+        path.starts_with("//") || read.iter().any(|segment| segment.name.is_empty());
     info.read_query(query.unwrap_or_default());
     Ok(info)
 }
 
-impl RequestInfo {
+impl<'a> RequestInfo<'a> {
     /// Reads the segments; answers how many of them have a meaning here.
-    fn read(&mut self, method: &Method, names: &[&str]) -> usize {
-        let mut rest = match names {
-            ["api", _, _, ..] => &names[1..],
-            ["apis", group, _, _, ..] => {
-                self.group = (*group).to_owned();
-                &names[2..]
+    fn read(&mut self, method: &Method, segments: &[Segment<'a>]) -> usize {
+        let count = segments.len();
+        // Empty behind the last one.
+        let name = |at: usize| segments.get(at).map_or("", |segment| &*segment.name);
+        let text = |at: usize| segments.get(at).map(|one| one.name.clone()).unwrap_or_default();
+        let mut at = match name(0) {
+            "api" if count >= 3 => 1,
+            "apis" if count >= 4 => {
+                self.group = text(1);
+                2
             }
             _ => {
-                self.verb = method.as_str().to_ascii_lowercase();
-                return names.len();
+                self.verb = method.as_str().to_ascii_lowercase().into();
+                return count;
             }
         };
         self.is_resource = true;
-        self.version = rest[0].to_owned();
-        rest = &rest[1..];
-        self.verb = match (rest, method) {
+        self.version = text(at);
+        at += 1;
+        self.verb = match (name(at), method) {
             // Both want a resource behind them; without one the API server answers with an error.
-            (["proxy" | "watch"], _) => {
-                self.verb = method.as_str().to_ascii_lowercase();
-                return names.len();
+            ("proxy" | "watch", _) if at + 1 == count => {
+                self.verb = method.as_str().to_ascii_lowercase().into();
+                return count;
             }
-            ([verb @ ("proxy" | "watch"), ..], _) => {
-                rest = &rest[1..];
-                *verb
+            ("proxy" | "watch", _) => {
+                at += 1;
+                text(at - 1)
             }
-            (_, &Method::POST) => "create",
-            (_, &Method::GET | &Method::HEAD) => "get",
-            (_, &Method::PUT) => "update",
-            (_, &Method::PATCH) => "patch",
-            (_, &Method::DELETE) => "delete",
-            _ => "",
+            (_, &Method::POST) => "create".into(),
+            (_, &Method::GET | &Method::HEAD) => "get".into(),
+            (_, &Method::PUT) => "update".into(),
+            (_, &Method::PATCH) => "patch".into(),
+            (_, &Method::DELETE) => "delete".into(),
+            _ => "".into(),
+        };
+        if name(at) == "namespaces" && at + 1 < count {
+            self.namespace = text(at + 1);
+            if at + 2 < count && !OF_NAMESPACES.contains(&name(at + 2)) {
+                at += 2;
+            }
         }
-        .to_owned();
-        if let ["namespaces", namespace, ..] = rest {
-            self.namespace = (*namespace).to_owned();
-            if rest.get(2).is_some_and(|word| !OF_NAMESPACES.contains(word)) {
-                rest = &rest[2..];
-            }
-        }
-        let part = |at: usize| rest.get(at).copied().unwrap_or_default().to_owned();
-        self.resource = part(0);
-        self.name = part(1);
+        self.resource = text(at);
+        self.name = text(at + 1);
         if self.verb != "proxy" {
-            self.subresource = part(2);
+            self.subresource = text(at + 2);
         }
-        names.len() - rest.len().saturating_sub(3)
+        count.min(at + 3)
     }
 
     /// Without a name a get is a list or a watch, and a delete is one of the collection.
@@ -166,7 +171,7 @@ impl RequestInfo {
             Some(value.strip_prefix('=').unwrap_or(value))
         });
         if let Some(name) = exact.filter(|name| can_be_name(name)) {
-            self.name = name.to_owned();
+            self.name = name.to_owned().into();
         }
     }
 
@@ -184,7 +189,7 @@ impl RequestInfo {
         if self.resource.is_empty() || self.verb == "proxy" {
             return Err(BadPath::NoResource);
         }
-        let into = match (self.resource.as_str(), self.subresource.as_str()) {
+        let into = match (&*self.resource, &*self.subresource) {
             ("pods", subresource) => {
                 matches!(subresource, "exec" | "attach" | "portforward" | "proxy")
             }
@@ -200,22 +205,26 @@ struct Segment<'a> {
     raw: &'a str,
     /// Decoded once; bytes that are no UTF-8 are replaced.
     name: Cow<'a, str>,
-    /// None had to be.
-    is_text: bool,
+    /// It can be one.
+    is_name: bool,
 }
 
 impl<'a> Segment<'a> {
     /// If nothing is wrong with it at any depth.
     fn checked(raw: &'a str) -> Result<Self, BadPath> {
         // Nearly all are as they look, and cost nothing.
-        if !raw.bytes().any(|byte| matches!(byte, b'%' | 0)) && raw != "." && raw != ".." {
-            return Ok(Self { raw, name: Cow::Borrowed(raw), is_text: true });
+        let is_plain = raw.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%');
+        if is_plain && raw != "." && raw != ".." {
+            return Ok(Self { raw, name: Cow::Borrowed(raw), is_name: true });
         }
-        let (name, is_text) = match String::from_utf8(decoded_once(raw)?) {
-            Ok(name) => (name, true),
+        let (name, is_name) = match String::from_utf8(decoded_once(raw)?) {
+            Ok(name) => {
+                let is_name = can_be_name(&name);
+                (name, is_name)
+            }
             Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), false),
         };
-        Ok(Self { raw, name: Cow::Owned(name), is_text })
+        Ok(Self { raw, name: Cow::Owned(name), is_name })
     }
 }
 
@@ -267,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    fn read(method: &Method, target: &str) -> Result<RequestInfo, BadPath> {
+    fn read<'a>(method: &Method, target: &'a str) -> Result<RequestInfo<'a>, BadPath> {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
@@ -406,7 +415,7 @@ mod tests {
                 let after: Vec<&str> = info.path.trim_matches('/').split('/').collect();
                 let words = [&info.version, &info.resource, &info.name, &info.subresource];
                 for word in words.into_iter().filter(|word| !word.is_empty()) {
-                    prop_assert!(after.contains(&word.as_str()), "{word} of {path}");
+                    prop_assert!(after.contains(&&**word), "{word} of {path}");
                     prop_assert!(!word.contains(['/', '%', '\0']), "{word} of {path}");
                 }
             }

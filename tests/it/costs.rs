@@ -160,9 +160,9 @@ impl Upstream {
         let info = classify(request.method(), path, query).unwrap();
         let mut pairs = query.unwrap_or_default().split('&');
         let is_later_page = info.verb == "list" && pairs.any(|pair| pair.starts_with("continue="));
-        let verb = if is_later_page { "continue" } else { info.verb.as_str() };
+        let verb = if is_later_page { "continue" } else { &*info.verb };
         let mut what = format!("{verb} ");
-        what += if info.is_resource { info.resource.as_str() } else { path };
+        what += if info.is_resource { &*info.resource } else { path };
         for (mark, part) in [(".", &info.group), ("/", &info.subresource)] {
             if !part.is_empty() {
                 what += mark;

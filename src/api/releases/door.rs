@@ -68,7 +68,8 @@ async fn answer(gateway: &Gateway, mut request: Request) -> Result<Response, Api
     if let Some(target) = target {
         *request.uri_mut() = Uri::from(target);
     }
-    let info = passthrough::read(&request)?;
+    let uri = request.uri().clone();
+    let info = passthrough::read(request.method(), &uri)?;
     if wanted_upgrade(&request).is_some() {
         let args = [("reason", "the engine's door carries none")];
         return Err(ApiError::bad_request("error-upgrade-refused", &args));
