@@ -300,6 +300,8 @@ mod tests {
             (Method::GET, "/api/v1/pods?watch=False", "list /v1  pods/ "),
             (Method::GET, "/api/v1/pods?fieldSelector=metadata.name%3Da", "list /v1  pods/ a"),
             (Method::GET, "/api/v1/watch/pods", "watch /v1  pods/ "),
+            (Method::GET, "/api/v1/watch", "list /v1  / "),
+            (Method::POST, "/apis/apps/v1/proxy/", "post apps/v1  / "),
             (Method::GET, "/api/v1/namespaces", "list /v1  namespaces/ "),
             (Method::PUT, "/api/v1/namespaces/x", "update /v1 x namespaces/ x"),
             (Method::PUT, "/api/v1/namespaces/x/finalize", "update /v1 x namespaces/finalize x"),
