@@ -57,6 +57,11 @@ impl Target {
         Self { tls: Some(TlsConnector::from(Arc::new(config))), ..Self::plain(address) }
     }
 
+    /// The same server, reached by way of `relay`.
+    pub fn by_way_of(&self, relay: &Self) -> Self {
+        Self { address: relay.address, ..self.clone() }
+    }
+
     pub fn with_token(mut self, token: &str) -> Self {
         self.token = Some(HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
         self

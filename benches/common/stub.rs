@@ -2,7 +2,7 @@
 //! with, and the API server behind the passthrough.
 //!
 //! It sends bytes and understands nothing: `…/bytes-N` is N bytes, all else one fixed body. Or it
-//! passes all on, as the barest second hop.
+//! passes all on, as the barest second hop, or as a relay that takes no TLS off: the kernel's part.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -30,7 +30,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::BoxError;
@@ -43,9 +44,12 @@ const BLOCK: usize = 16 << 20;
 const CHUNK: usize = 64 << 10;
 /// Far above what a bench opens.
 const CONNECTIONS: usize = 256;
+/// What a relay reads at once: more makes it no cheaper.
+const PIECE: usize = 256 << 10;
 /// Files that tell the server what to be.
 const BODY: &str = "body";
 const UPSTREAM: &str = "upstream";
+const RELAY: &str = "relay";
 
 /// The server as a bench sees it.
 pub struct Stub {
@@ -65,6 +69,13 @@ impl Stub {
     /// hop over TLS costs.
     pub fn hop(kubeconfig: &Path) -> Self {
         Self::with(UPSTREAM, kubeconfig.to_str().unwrap().as_bytes())
+    }
+
+    /// Bytes to this server and back, as they come: what no second hop can do without.
+    pub fn relay(&self) -> Self {
+        let address = self.url.trim_start_matches("https://");
+        let relay = Self::with(RELAY, address.as_bytes());
+        Self { target: self.target.by_way_of(&relay.target), ..relay }
     }
 
     fn with(file: &str, content: &[u8]) -> Self {
@@ -115,6 +126,9 @@ pub async fn serve(folder: &Path) {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
+    if let Ok(address) = std::fs::read_to_string(folder.join(RELAY)) {
+        return relay(&address).await;
+    }
     if let Ok(kubeconfig) = std::fs::read_to_string(folder.join(UPSTREAM)) {
         let upstream = Upstream::of(Path::new(&kubeconfig)).await;
         return listen(folder, move |request| upstream.clone().pass(request)).await;
@@ -124,7 +138,20 @@ pub async fn serve(folder: &Path) {
     listen(folder, move |request| ready(Ok(answer(&request, &bodies)))).await;
 }
 
-/// Accepts with the folder's certificate, for ever.
+/// Passes bytes on to `address` and back.
+async fn relay(address: &str) {
+    accept(|mut near| {
+        let address = address.to_owned();
+        async move {
+            let Ok(mut far) = TcpStream::connect(address).await else { return };
+            let _ = far.set_nodelay(true);
+            let _ = copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await;
+        }
+    })
+    .await;
+}
+
+/// HTTP over the folder's certificate.
 async fn listen<A, B>(
     folder: &Path,
     answer: impl Fn(Request<Incoming>) -> A + Clone + Send + 'static,
@@ -142,19 +169,33 @@ async fn listen<A, B>(
         .with_single_cert(vec![certificate], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
+    accept(|tcp| {
+        let (acceptor, answer) = (acceptor.clone(), answer.clone());
+        async move {
+            if let Ok(tls) = acceptor.accept(tcp).await {
+                let service = service_fn(answer);
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
+            }
+        }
+    })
+    .await;
+}
+
+/// Says where it listens, and has each connection served in a task of its own, for ever.
+async fn accept<S>(serve: impl Fn(TcpStream) -> S)
+where
+    S: Future<Output = ()> + Send + 'static,
+{
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("listening on {}", listener.local_addr().unwrap());
     loop {
         let seat = Arc::clone(&seats).acquire_owned().await.unwrap();
         let Ok((tcp, _)) = listener.accept().await else { continue };
-        let (acceptor, answer) = (acceptor.clone(), answer.clone());
+        let _ = tcp.set_nodelay(true);
+        let served = serve(tcp);
         tokio::spawn(async move {
-            let _ = tcp.set_nodelay(true);
-            if let Ok(tls) = acceptor.accept(tcp).await {
-                let service = service_fn(answer);
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
-            }
+            served.await;
             drop(seat);
         });
     }
