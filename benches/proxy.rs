@@ -3,9 +3,8 @@
 //! of hyper over rustls, and beside `kubectl proxy` where one is at hand; and the memory that a body
 //! of 1 GiB takes (10 GiB with `BENCH_FULL=1`).
 //!
-//! All take turns, several times: a machine's speed changes by the minute, and a ratio of what was
-//! measured one after the other is half the machine's. A figure is the middle one of its rounds, a ratio
-//! the middle one of the rounds' ratios.
+//! All take turns, several times; a figure is the middle one of its rounds, a ratio the middle one of
+//! the rounds' ratios.
 //!
 //! The bare server is no API server: what the passthrough must do right is tested elsewhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails loudly")]
@@ -135,15 +134,12 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// Of CPU time, round by round: the middle one, and between which they lie.
+/// Of CPU time.
 fn ratio(these: &[Outcome], those: &[Outcome]) -> String {
-    let pairs = these.iter().zip(those);
-    let ratios: Vec<f64> =
-        pairs.map(|(one, other)| one.cpu.as_secs_f64() / other.cpu.as_secs_f64()).collect();
-    let (least, most) = ratios
-        .iter()
-        .fold((f64::MAX, 0.0_f64), |(least, most), ratio| (least.min(*ratio), most.max(*ratio)));
-    format!("{:.2} ({least:.2}-{most:.2})", middle(ratios.into_iter()))
+    let cpu = |outcomes: &[Outcome]| -> Vec<Duration> {
+        outcomes.iter().map(|outcome| outcome.cpu).collect()
+    };
+    common::ratio(&cpu(these), &cpu(those))
 }
 
 fn middle(values: impl Iterator<Item = f64>) -> f64 {

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use common::cluster::{Cluster, kubectl_get};
 use common::launch::Launch;
 use common::load::Client;
-use common::{figure, median, mib, millis, section};
+use common::{figure, median, mib, millis, ratio, section};
 use serde_json::Value;
 
 const PODS: usize = 10_000;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 const GOAL: &str = "<= 1.3";
 /// From the API server's own watch cache, as its fastest answer.
 const LIST: &str = "/api/v1/pods?resourceVersion=0";
@@ -65,27 +65,26 @@ async fn bench() {
     }
     let name = cluster.name;
     section(format_args!("cold sync of {} pods ({name}), median of {ROUNDS}", warm.total));
-    let of = |time: fn(&Sync) -> Duration| median(syncs.iter().map(time).collect());
-    let pods = of(|sync| sync.pods);
-    let without = of(|sync| sync.pods.saturating_sub(sync.alive));
-    figure("binnacle: start to the first probe's answer", millis(of(|sync| sync.alive)), "");
-    figure("binnacle: start to pods from the cache", millis(pods), "");
-    figure("binnacle: the same without its start", millis(without), "");
-    figure("binnacle: start to every kind in the cache", millis(of(|sync| sync.all)), "");
+    let of = |time: fn(&Sync) -> Duration| -> Vec<Duration> { syncs.iter().map(time).collect() };
+    let (alive, pods, all) = (of(|sync| sync.alive), of(|sync| sync.pods), of(|sync| sync.all));
+    let without = without_start(&pods, &alive);
+    let show = |what, times: &[Duration]| figure(what, millis(median(times.to_vec())), "");
+    show("binnacle: start to the first probe's answer", &alive);
+    show("binnacle: start to pods from the cache", &pods);
+    show("binnacle: the same without its start", &without);
+    show("binnacle: start to every kind in the cache", &all);
     if kubectls.len() == ROUNDS && kubectl_starts.len() == ROUNDS {
-        let (theirs, start) = (median(kubectls), median(kubectl_starts));
-        let bare = theirs.saturating_sub(start);
-        figure("kubectl get --raw: the list", millis(theirs), "");
-        figure("kubectl get --raw: the same without its start", millis(bare), "");
-        figure("binnacle over kubectl, both with their start", ratio(pods, theirs), GOAL);
-        figure("binnacle over kubectl, both without", ratio(without, bare), GOAL);
+        let bare = without_start(&kubectls, &kubectl_starts);
+        show("kubectl get --raw: the list", &kubectls);
+        show("kubectl get --raw: the same without its start", &bare);
+        figure("binnacle over kubectl, both with their start", ratio(&pods, &kubectls), GOAL);
+        figure("binnacle over kubectl, both without", ratio(&without, &bare), GOAL);
     } else {
         println!("  kubectl get --raw: skipped, there is none in PATH or it failed");
     }
     if gets.len() == ROUNDS {
-        let theirs = median(gets);
-        figure(format_args!("plain GET of the list, {}", mib(bytes as u64)), millis(theirs), "");
-        figure("binnacle without its start, over the plain GET", ratio(without, theirs), GOAL);
+        show(&format!("plain GET of the list, {}", mib(bytes as u64)), &gets);
+        figure("binnacle without its start, over the plain GET", ratio(&without, &gets), GOAL);
     } else {
         println!("  plain GET: skipped, the kubeconfig has no token or is not of this machine");
     }
@@ -105,6 +104,6 @@ async fn sync(kubeconfig: &Path, state: &Path) -> Sync {
     Sync { alive, pods, all, total }
 }
 
-fn ratio(ours: Duration, theirs: Duration) -> String {
-    format!("{:.2}", ours.as_secs_f64() / theirs.as_secs_f64().max(1e-9))
+fn without_start(times: &[Duration], starts: &[Duration]) -> Vec<Duration> {
+    times.iter().zip(starts).map(|(time, start)| time.saturating_sub(*start)).collect()
 }

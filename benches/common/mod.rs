@@ -80,6 +80,18 @@ pub fn millis(time: Duration) -> String {
     format!("{:.3} ms", time.as_secs_f64() * 1e3)
 }
 
+/// Of times that were taken by turns, round by round: the middle one of the ratios, and between which
+/// they lie. A machine's speed changes by the minute: a round's two have the same.
+pub fn ratio(ours: &[Duration], theirs: &[Duration]) -> String {
+    let pairs = ours.iter().zip(theirs);
+    let of =
+        |(one, other): (&Duration, &Duration)| one.as_secs_f64() / other.as_secs_f64().max(1e-9);
+    let mut ratios: Vec<f64> = pairs.map(of).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    let [least, .., most] = &*ratios else { return "no rounds".to_owned() };
+    format!("{:.2} ({least:.2}-{most:.2})", ratios[ratios.len() / 2])
+}
+
 /// The middle one; times of an odd number of rounds.
 pub fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
